@@ -1,0 +1,197 @@
+"""What a model expects and promises: one JSON document inside the ONNX file.
+
+Reading it needs the standard library only, so a tool can look at a model without loading onnxruntime.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.errors import ModelRefused
+
+FORMAT_VERSION = 1
+METADATA_KEY = "saker.contract"
+
+Kind = Literal["number", "category", "derived"]
+
+
+def _hour_of_day(seconds: float) -> float:
+    return seconds // 3600 % 24
+
+
+def _day_of_week(seconds: float) -> float:
+    return seconds // 86400 % 7
+
+
+#: Name -> function of one numeric field. Seconds may count from any midnight: IEEE-CIS counts from an undisclosed one.
+DERIVATIONS: dict[str, Callable[[float], float]] = {"hour_of_day": _hour_of_day, "day_of_week": _day_of_week}
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One column of the matrix, in the model's order.
+
+    A number is taken as float32. A category becomes its index in `vocabulary`; one that is not in it is scored as
+    missing, which is what LightGBM makes of it. A derived feature is `derivation` applied to the number in `source`.
+    An optional feature that is absent or null is NaN; a required one rejects the record.
+    """
+
+    name: str
+    kind: Kind = "number"
+    required: bool = False
+    vocabulary: tuple[str, ...] = ()
+    source: str | None = None
+    derivation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("number", "category", "derived"):
+            raise ModelRefused(f"feature {self.name!r}: kind is {self.kind!r}, expected number, category or derived")
+        if self.kind == "derived" and (not self.source or self.derivation not in DERIVATIONS):
+            raise ModelRefused(
+                f"feature {self.name!r}: derived needs a source field and one of {sorted(DERIVATIONS)}, "
+                f"got {self.derivation!r} of {self.source!r}",
+            )
+
+    @property
+    def field(self) -> str:
+        """The record's field that this feature reads."""
+        return self.source or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """A raw record, the row it must decode to (null is NaN) and the score it must get."""
+
+    record: str
+    row: tuple[float | None, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a model came from; empty for a Booster that saker did not train."""
+
+    run_id: str | None = None
+    data_sha256: str | None = None
+    time_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    features: tuple[Feature, ...]
+    id_field: str = "TransactionID"
+    threshold: float = 0.5
+    provenance: Provenance = field(default_factory=Provenance)
+    golden: tuple[Golden, ...] = ()
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        names = [feature.name for feature in self.features]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ModelRefused(f"contract: feature names must be unique, these are repeated: {', '.join(repeated)}")
+        if not 0 <= self.threshold <= 1:
+            raise ModelRefused(f"contract: threshold must lie in [0, 1], got {self.threshold}")
+
+    def to_json(self) -> str:
+        """The document as it stands in `metadata_props`; values that are defaults are left out of the features."""
+        document = asdict(self)
+        document["features"] = [
+            {
+                item.name: getattr(feature, item.name)
+                for item in fields(feature)
+                if item.name == "name" or getattr(feature, item.name) != item.default
+            }
+            for feature in self.features
+        ]
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        try:
+            document: dict[str, Any] = json.loads(text)
+            version = document["format_version"]
+            if not isinstance(version, int) or version > FORMAT_VERSION:
+                raise ModelRefused(
+                    f"contract: this model has format version {version}, this saker reads up to {FORMAT_VERSION}; "
+                    "serve it with a newer saker or export it again",
+                )
+            time_range = document["provenance"].get("time_range")
+            return cls(
+                features=tuple(
+                    Feature(**{**item, "vocabulary": tuple(item.get("vocabulary", ()))})
+                    for item in document["features"]
+                ),
+                id_field=document["id_field"],
+                threshold=document["threshold"],
+                provenance=Provenance(
+                    **{**document["provenance"], "time_range": tuple(time_range) if time_range else None},
+                ),
+                golden=tuple(Golden(g["record"], tuple(g["row"]), g["score"]) for g in document["golden"]),
+                format_version=version,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelRefused(
+                f"contract: the document in the model is damaged ({error!r}); export it again"
+            ) from error
+
+
+def read_contract(model: bytes | str | Path) -> Contract:
+    """The contract in an ONNX file or in its bytes; raises `ModelRefused` when there is none."""
+    data = model if isinstance(model, bytes) else Path(model).read_bytes()
+    try:
+        found = _metadata(data).get(METADATA_KEY)
+    except (IndexError, UnicodeDecodeError) as error:
+        raise ModelRefused("model: this is not an ONNX file, or it is cut short") from error
+    if found is None:
+        raise ModelRefused(
+            f"model: no contract ({METADATA_KEY} in metadata_props); export it with `saker export`, or add one "
+            "with export.contract_for and export.to_onnx",
+        )
+    return Contract.from_json(found)
+
+
+# ModelProto.metadata_props is field 14, a list of StringStringEntryProto {1: key, 2: value}
+# (onnx/onnx.proto3); the protobuf wire format is simple enough not to load a library for one string.
+_METADATA_PROPS = 14
+_LENGTH_DELIMITED = 2
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    entries = (dict(_strings(value)) for number, value in _strings(data) if number == _METADATA_PROPS)
+    return {entry.get(1, b"").decode(): entry.get(2, b"").decode() for entry in entries}
+
+
+def _strings(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The length-delimited fields of one protobuf message as (number, bytes); others are stepped over."""
+    fixed = {1: 8, 5: 4}
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        if wire == _LENGTH_DELIMITED:
+            size, at = _varint(data, at)
+            if at + size > len(data):
+                raise IndexError
+            yield tag >> 3, data[at : at + size]
+            at += size
+        elif wire == 0:
+            _, at = _varint(data, at)
+        elif wire in fixed:
+            at += fixed[wire]
+        else:
+            raise IndexError
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+            return value, at
+        shift += 7

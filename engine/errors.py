@@ -1,0 +1,13 @@
+"""Errors that a user can act on. The command line prints them as one line; everything else is a bug."""
+
+
+class SakerError(Exception):
+    """Something expected went wrong; the message says what was expected, what came and what to do."""
+
+
+class ModelRefused(SakerError):
+    """The file is no model that this version can score exactly."""
+
+
+class ServingError(SakerError):
+    """Kafka, a topic or a setting does not allow serving."""
