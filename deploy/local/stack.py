@@ -1,0 +1,51 @@
+"""The local stack: real servers on free ports in temporary folders, always stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from deploy.local.kafka import Broker
+from deploy.local.tracking import Tracking
+from engine import kafka
+
+RAW, SCORED, REJECTED = "raw-transactions", "scored-transactions", "rejected-transactions"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    bootstrap_servers: str
+    tracking_uri: str
+
+
+@contextmanager
+def local_kafka(partitions: int = 4) -> Iterator[str]:
+    """A broker with the three topics; the value is its host:port. Stopped when the block, or the process, ends."""
+    broker = Broker()
+    try:
+        broker.launch()
+        broker.wait()
+        create_topics(broker.bootstrap_servers, partitions)
+        yield broker.bootstrap_servers
+    finally:
+        broker.stop()
+
+
+@contextmanager
+def local_stack(partitions: int = 4) -> Iterator[Stack]:
+    """Kafka with the three topics, and MLflow, started side by side."""
+    tracking = Tracking()
+    try:
+        tracking.launch()
+        with local_kafka(partitions) as bootstrap_servers:
+            tracking.wait()
+            yield Stack(bootstrap_servers, tracking.uri)
+    finally:
+        tracking.stop()
+
+
+def create_topics(bootstrap_servers: str, partitions: int, suffix: str = "") -> None:
+    kafka.create_topics(bootstrap_servers, (RAW + suffix, SCORED + suffix), partitions)
+    # A rejection is its record and seven headers more: it must fit where the record itself did.
+    kafka.create_topics(bootstrap_servers, (REJECTED + suffix,), partitions, {"max.message.bytes": str(2 << 20)})
