@@ -1,8 +1,10 @@
-"""Names that more than one package must agree on."""
+"""Settings, and names that more than one package must agree on."""
 
 from __future__ import annotations
 
 import os
+import platform
+from dataclasses import dataclass, field
 
 #: The MLflow experiment and registered model that commands use when they are told no other.
 EXPERIMENT = MODEL = "fraud"
@@ -14,3 +16,22 @@ BOOSTER, CONTRACT, NEWEST = "booster.txt", "contract.json", "newest.tsv.gz"
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """What a pool and its workers need to know; handed to every worker process as it is."""
+
+    bootstrap_servers: str
+    input: str = "raw-transactions"
+    output: str = "scored-transactions"
+    rejected: str = "rejected-transactions"
+    group: str = "fraud-scorers"
+    workers: int = 1
+    metrics_port: int = 8000
+    #: Names this pool in the group. A worker that is started again under its name has its partitions back at once.
+    instance: str = field(default_factory=platform.node)
+    max_batch: int = 500
+    #: Records that were produced and are not acknowledged yet; more are not taken until some are.
+    max_in_flight: int = 5_000
+    drain_seconds: float = 10.0

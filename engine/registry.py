@@ -39,8 +39,11 @@ def locate(reference: str, tracking_uri: str) -> Located:
 
 def find_version(reference: str, tracking_uri: str) -> Any:
     """The registry's version (mlflow ModelVersion) that NAME@ALIAS or NAME/VERSION points to."""
-    from mlflow.exceptions import MlflowException
-    from mlflow.tracking import MlflowClient
+    try:
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+    except ImportError as error:
+        raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [train]") from error
 
     client = MlflowClient(tracking_uri)
     name, at, alias = reference.partition("@")

@@ -1,10 +1,30 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 
+import lightgbm
+import pandas as pd
 import pytest
 
-from deploy.local.stack import local_kafka
+from bench.collect import read_topic
+from deploy.local.server import free_port
+from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
+from engine.kafka import Message
+from export import to_onnx
+from training import synthetic
+from training.fit import Settings, Trained, train
+
+PARTITIONS = 4
+ULB = Path(__file__).parent / "data" / "ulb_creditcard_sample.csv"
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +32,124 @@ def bootstrap_servers() -> Iterator[str]:
     """One real broker for the session; each test uses topics of its own on it."""
     with local_kafka() as address:
         yield address
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    raw: str
+    scored: str
+    rejected: str
+    group: str
+
+
+@pytest.fixture
+def topics(bootstrap_servers: str) -> Topics:
+    suffix = f"-{uuid.uuid4().hex[:8]}"
+    create_topics(bootstrap_servers, PARTITIONS, suffix)
+    return Topics(RAW + suffix, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
+
+
+@dataclass
+class Serving:
+    """`saker serve` as its user runs it: a process of its own, known by its addresses."""
+
+    process: subprocess.Popen[str]
+    url: str
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        lines = [line for line in self.get("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def await_line(self, text: str) -> str:
+        """Read its log up to a line with `text`."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if text in line:
+                return line
+        raise AssertionError(f"saker serve ended with {self.process.wait()} before it said {text!r}")
+
+    def worker_ids(self) -> list[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=60)
+        return self.process.returncode
+
+
+Serve = Callable[..., Serving]
+
+
+@pytest.fixture
+def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
+    with ExitStack() as stop:
+
+        def start(model: str, workers: int = 2, tracking_uri: str = "") -> Serving:
+            port = free_port()
+            command = [sys.executable, "-m", "saker", "serve", "--model", model, "--workers", str(workers)]
+            command += ["--bootstrap-servers", bootstrap_servers, "--metrics-port", str(port), "--group", topics.group]
+            command += ["--input", topics.raw, "--output", topics.scored, "--rejected", topics.rejected]
+            process = subprocess.Popen(
+                command,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "MLFLOW_TRACKING_URI": tracking_uri},
+            )
+            stop.callback(process.wait)
+            stop.callback(process.terminate)
+            serving = Serving(process, f"http://127.0.0.1:{port}")
+            for _ in range(workers):
+                serving.await_line("ready with")
+            return serving
+
+        yield start
+
+
+Read = Callable[..., list[Message]]
+
+
+@pytest.fixture
+def read(bootstrap_servers: str) -> Read:
+    def read_messages(topic: str, count: int, distinct: Callable[[Message], str] | None = None) -> list[Message]:
+        arrived = read_topic(bootstrap_servers, topic, count, distinct=distinct, idle_seconds=30)
+        return [message for message, _ in arrived]
+
+    return read_messages
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained model, its file, and records that it never saw."""
+
+    booster: lightgbm.Booster
+    path: Path
+    trained: Trained
+
+
+@pytest.fixture(scope="session")
+def generated_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Trained on generated transactions with every column."""
+    return _model(train(synthetic.frame(10_000), Settings(rounds=40)), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def cards_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Trained on real card transactions."""
+    settings = Settings(label="Class", time="Time", id_field="ID", rounds=60)
+    table = pd.read_csv(ULB)
+    table.insert(0, "ID", range(len(table)))
+    return _model(train(table, settings), tmp_path_factory)
+
+
+def _model(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    path = tmp_path_factory.mktemp("model") / "fraud.onnx"
+    path.write_bytes(to_onnx(trained.booster, trained.contract).SerializeToString())
+    return Model(trained.booster, path, trained)

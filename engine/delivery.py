@@ -1,0 +1,170 @@
+"""At least once: results are produced, and a record's offset is committed only after its result is acknowledged."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine.decode import Rejection
+from engine.errors import ServingError
+from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from engine.metrics import Counts
+from engine.pipeline import Scored
+
+COMMIT_SECONDS = 0.05
+
+Partition = tuple[str, int]
+
+
+class DeliveryFailed(Exception):
+    """Kafka gave up on a result. The worker must start again from the committed offsets."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """One batch in flight: how many results are not acknowledged, and the positions behind it."""
+
+    unacknowledged: int
+    positions: dict[Partition, int]
+    timestamps: list[int]
+    scored: int
+    rejections: list[Rejection]
+    sent: float
+    errors: list[KafkaError] = field(default_factory=list)
+
+    def acknowledge(self, error: KafkaError | None, _: Message) -> None:
+        self.unacknowledged -= 1
+        if error is not None:
+            self.errors.append(error)
+
+
+class Delivery:
+    """Sends results and commits positions, batch by batch, in the order in which the batches came."""
+
+    def __init__(self, consumer: Consumer, producer: Producer, output: str, rejected: str, counts: Counts) -> None:
+        self._consumer, self._producer = consumer, producer
+        self._output, self._rejected = output, rejected
+        self._windows: deque[_Window] = deque()
+        #: Behind acknowledged results, and not known to be committed: a commit fails while the group rebalances.
+        self._positions: dict[Partition, int] = {}
+        self._committed = time.monotonic()
+        self.counts = counts
+
+    @property
+    def in_flight(self) -> int:
+        """Results that are produced and not acknowledged."""
+        return sum(window.unacknowledged for window in self._windows)
+
+    def send(self, messages: Sequence[Message], scored: Scored) -> None:
+        """Produce the results of a batch with the key, partition and headers of their records."""
+        started = time.perf_counter()
+        window = _Window(
+            len(messages),
+            {(message.topic(), message.partition()): message.offset() + 1 for message in messages},
+            [message.timestamp()[1] for message in messages],
+            len(scored.results),
+            scored.rejections,
+            started,
+        )
+        self._windows.append(window)
+        for index, result in zip(scored.indices, scored.results, strict=True):
+            message = messages[index]
+            self._produce(self._output, result, message, message.headers(), window)
+        for rejection in scored.rejections:
+            message = messages[rejection.index]
+            headers = [*(message.headers() or ()), *_error_headers(rejection, message)]
+            self._produce(self._rejected, message.value(), message, headers, window)
+        self.counts.stages["produce"].observe(time.perf_counter() - started)
+
+    def _produce(self, topic: str, value: bytes | None, message: Message, headers: Any, window: _Window) -> None:
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    value,
+                    message.key(),
+                    message.partition(),
+                    window.acknowledge,
+                    headers=headers,
+                )
+            except BufferError:
+                self._producer.poll(0.01)
+            except KafkaException as error:
+                raise self._failure(error.args[0]) from error
+            else:
+                return
+
+    def poll(self, seconds: float = 0.0) -> None:
+        """Take acknowledgements; commit what they allow when the last commit is long enough ago."""
+        self._producer.poll(seconds)
+        while self._windows and not self._windows[0].unacknowledged:
+            self._complete(self._windows.popleft())
+        if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self._commit(wait=False)
+
+    def _complete(self, window: _Window) -> None:
+        if window.errors:
+            raise self._failure(window.errors[0])
+        self._positions.update(window.positions)
+        counts = self.counts
+        counts.scored += window.scored
+        counts.failed.update(rejection.reason for rejection in window.rejections)
+        counts.stages["acknowledge"].observe(time.perf_counter() - window.sent)
+        counts.latency.observe(np.maximum(time.time() - np.array(window.timestamps) / 1000, 0))
+
+    def _failure(self, error: KafkaError) -> Exception:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return ServingError(
+                f"a record fitted the input topic and its answer does not fit {self._output} or {self._rejected}: "
+                "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",
+            )
+        return DeliveryFailed(f"a result was not delivered: {error.str()}")
+
+    def _commit(self, *, wait: bool) -> None:
+        self._committed = time.monotonic()
+        offsets = [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
+        answer = self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        if wait:
+            self.on_commit(None, answer)
+
+    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """Take what Kafka says of a commit; what failed stays and goes with the next one."""
+        for partition in partitions:
+            key = (partition.topic, partition.partition)
+            if error is None and partition.error is None and self._positions.get(key) == partition.offset:
+                del self._positions[key]
+
+    def drain(self, seconds: float) -> bool:
+        """Wait up to `seconds` until every result is acknowledged and its position committed; say whether it is."""
+        deadline = time.monotonic() + seconds
+        while (self._windows or self._positions) and time.monotonic() < deadline:
+            self.poll(0.02 if self._windows else 0.0)
+            if self._positions and not self._windows:
+                with contextlib.suppress(KafkaException):  # the group rebalances: again, until the deadline
+                    self._commit(wait=True)
+        return not (self._windows or self._positions)
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Give up positions of partitions that are another consumer's now."""
+        for partition in partitions:
+            self._positions.pop(partition, None)
+            for window in self._windows:
+                window.positions.pop(partition, None)
+
+
+def _error_headers(rejection: Rejection, message: Message) -> list[tuple[str, bytes]]:
+    told = {
+        "code": rejection.reason,
+        "field": rejection.field or "",
+        "message": rejection.message,
+        "topic": message.topic(),
+        "partition": message.partition(),
+        "offset": message.offset(),
+    }
+    return [(f"saker.error.{name}", str(value).encode()) for name, value in told.items()]

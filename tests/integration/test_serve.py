@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import time
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from bench.load import keyed, replay
+from engine import kafka
+from training import synthetic
+from training.fit import build_matrix
+from training.tables import to_records
+
+
+def expected_scores(model: Any, records: list[bytes]) -> dict[int, float]:
+    matrix, kept = build_matrix(model.trained.contract, records)
+    assert len(kept) == len(records)
+    identifiers = [orjson.loads(record)[model.trained.contract.id_field] for record in records]
+    return dict(zip(identifiers, model.booster.predict(matrix, num_threads=1).tolist(), strict=True))
+
+
+def send(bootstrap_servers: str, topic: str, messages: list[dict[str, Any]]) -> None:
+    producer = kafka.producer(bootstrap_servers)
+    answers: list[Any] = []
+    for message in messages:
+        producer.produce(topic, on_delivery=lambda error, _: answers.append(error), **message)
+    assert producer.flush(30) == 0
+    assert answers == [None] * len(messages)
+
+
+def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
+    cards_model: Any,
+    bootstrap_servers: str,
+    topics: Any,
+    serve: Any,
+    read: Any,
+) -> None:
+    good = cards_model.trained.records[:2]
+    values = [good[0], b"\xff\x00 not json", None, good[1]]
+    headers = [("trace", b"abc"), ("trace", b"twice"), ("empty", None)]
+    send(
+        bootstrap_servers,
+        topics.raw,
+        [{"value": value, "key": b"card-7", "partition": 2, "headers": headers} for value in values],
+    )
+    serving = serve(str(cards_model.path), workers=1)
+    scored, rejected = read(topics.scored, 2), read(topics.rejected, 2)
+
+    expected = expected_scores(cards_model, good)
+    for message, (identifier, score) in zip(scored, expected.items(), strict=True):
+        answer = orjson.loads(message.value())
+        assert list(answer) == ["ID", "fraud_score", "is_fraud", "model", "scored_at_ms"]
+        assert answer["ID"] == identifier
+        assert answer["fraud_score"] == pytest.approx(score, abs=1e-9)
+        assert answer["is_fraud"] == (score >= cards_model.trained.contract.threshold)
+        assert answer["model"].startswith("fraud/")
+        assert abs(answer["scored_at_ms"] / 1000 - time.time()) < 600
+    for message in (*scored, *rejected):
+        assert (message.key(), message.partition()) == (b"card-7", 2)
+        assert message.headers()[:3] == headers
+
+    assert [message.value() for message in rejected] == [b"\xff\x00 not json", None]
+    told = [dict(message.headers()[3:]) for message in rejected]
+    assert [t["saker.error.code"] for t in told] == [b"invalid_json", b"empty_record"]
+    assert [t["saker.error.offset"] for t in told] == [b"1", b"2"]
+    assert {t["saker.error.topic"] for t in told} == {topics.raw.encode()}
+    assert {t["saker.error.partition"] for t in told} == {b"2"}
+    assert all(t["saker.error.message"] for t in told)
+    assert serving.stop() == 0
+
+
+def test_metrics_health_and_a_clean_stop(
+    cards_model: Any,
+    bootstrap_servers: str,
+    topics: Any,
+    serve: Any,
+    read: Any,
+) -> None:
+    records = cards_model.trained.records
+    serving = serve(str(cards_model.path), workers=2)
+    assert serving.get("/healthz") == "ok\n"
+    assert serving.get("/readyz") == "ready\n"
+    sent = [(None, record) for record in (*records, b"{}")]
+    replay(sent, bootstrap_servers=bootstrap_servers, topic=topics.raw)
+    read(topics.scored, len(records))
+    read(topics.rejected, 1)
+    deadline = time.monotonic() + 10
+    while serving.metric("scored_transactions_total") < len(records) and time.monotonic() < deadline:
+        pass
+    assert serving.metric("scored_transactions_total") == len(records)
+    assert 'failed_transactions_total{reason="missing_field"} 1.0' in serving.get("/metrics")
+    assert serving.metric("scoring_latency_seconds_count") == len(records) + 1
+    assert serving.metric("batch_records_sum") == len(records) + 1
+    assert serving.metric("consumer_lag_records") == 0
+    assert serving.metric("worker_restarts_total") == 0
+    for stage in ("decode", "score", "encode", "produce", "acknowledge"):
+        assert f'stage_latency_seconds_count{{stage="{stage}"}}' in serving.get("/metrics")
+    assert 'model_info{name="fraud",sha256="' in serving.get("/metrics")
+    assert serving.stop() == 0
+
+    # Everything was committed: a second pool finds nothing to do, and one more record is its first.
+    send(bootstrap_servers, topics.raw, [{"value": records[0]}])
+    again = serve(str(cards_model.path), workers=1)
+    assert len(read(topics.scored, len(records) + 1)) == len(records) + 1
+    assert again.stop() == 0
+
+
+def test_a_killed_worker_loses_nothing_and_keeps_the_order(
+    generated_model: Any,
+    bootstrap_servers: str,
+    topics: Any,
+    serve: Any,
+    read: Any,
+) -> None:
+    count = 20_000
+    table = synthetic.frame(count, first=10_000).drop(columns=["isFraud"])
+    records = to_records(table)
+    serving = serve(str(generated_model.path), workers=2)
+    victim = serving.worker_ids()[0]
+    killed: list[float] = []
+
+    def kill_in_the_middle(sent: Any) -> None:
+        if not killed and serving.metric("scored_transactions_total") > count / 10:
+            os.kill(victim, signal.SIGKILL)
+            killed.append(sent.sent)
+
+    told = replay(
+        keyed(records, "card1"),
+        bootstrap_servers=bootstrap_servers,
+        topic=topics.raw,
+        rate=4_000,
+        report=kill_in_the_middle,
+    )
+    assert told.acknowledged == count
+    assert killed
+    assert killed[0] < count
+    serving.await_line("starting it again")
+    serving.await_line("ready with")
+
+    order: dict[bytes, list[int]] = defaultdict(list)
+    scores: dict[int, float] = {}
+    for message in read(topics.scored, count, lambda m: orjson.loads(m.value())["TransactionID"]):
+        answer = orjson.loads(message.value())
+        identifier = answer["TransactionID"]
+        if identifier in scores:  # at least once: read again from the last committed offset
+            # onnxruntime's exp is vectorized: its last bit depends on the place in the batch.
+            assert answer["fraud_score"] == pytest.approx(scores[identifier], rel=1e-14)
+        else:
+            scores[identifier] = answer["fraud_score"]
+            order[message.key()].append(identifier)
+    expected = expected_scores(generated_model, records)
+    assert scores.keys() == expected.keys()
+    np.testing.assert_allclose([scores[i] for i in expected], list(expected.values()), rtol=0, atol=1e-9)
+    # Identifiers count up in the order of sending.
+    assert all(a < b for identifiers in order.values() for a, b in itertools.pairwise(identifiers))
+    assert victim not in serving.worker_ids()
+    assert serving.metric("worker_restarts_total") == 1
+    assert serving.stop() == 0
