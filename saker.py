@@ -65,7 +65,7 @@ def train(
     tracking_uri: Tracking = None,
 ) -> None:
     """Train a LightGBM model and log it to MLflow."""
-    from training import fit, tables, track
+    from training import fit, tables
 
     settings = fit.Settings(label=label, time=time, id_field=id_field, threshold=threshold, seed=seed)
     with _steps("train") as say:
@@ -76,6 +76,8 @@ def train(
 
             table, source = synthetic.frame(generate, seed), {"generate": str(generate)}
         trained = fit.train(table, settings, say)
+        from training import track  # mlflow takes seconds to load: not before the data is known to be good
+
         run = track.log_run(trained, settings, source, tracking_uri or config.tracking_uri())
     figures = ", ".join(f"{name} {value:.4f}" for name, value in trained.metrics.items() if value < 1)
     typer.echo(f"run {run}: {figures}, threshold {trained.contract.threshold:.4f}")

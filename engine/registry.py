@@ -39,6 +39,11 @@ def locate(reference: str, tracking_uri: str) -> Located:
 
 def find_version(reference: str, tracking_uri: str) -> Any:
     """The registry's version (mlflow ModelVersion) that NAME@ALIAS or NAME/VERSION points to."""
+    name, separator, which = next((p for s in "@/" if (p := reference.partition(s))[1]), (reference, "", ""))
+    if not (name and which):
+        raise ModelRefused(
+            f"model {reference!r}: expected FILE.onnx, NAME@ALIAS (fraud@champion) or NAME/VERSION (fraud/7)",
+        )
     try:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
@@ -46,20 +51,14 @@ def find_version(reference: str, tracking_uri: str) -> Any:
         raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [train]") from error
 
     client = MlflowClient(tracking_uri)
-    name, at, alias = reference.partition("@")
     try:
-        if at:
-            return client.get_model_version_by_alias(name, alias)
-        name, slash, version = reference.partition("/")
-        if slash:
-            return client.get_model_version(name, version)
+        if separator == "@":
+            return client.get_model_version_by_alias(name, which)
+        return client.get_model_version(name, which)
     except MlflowException as error:
         raise ModelRefused(
             f"no model {reference} in the registry at {tracking_uri} ({error.message}); see MLFLOW_TRACKING_URI",
         ) from error
-    raise ModelRefused(
-        f"model {reference!r}: expected FILE.onnx, NAME@ALIAS (fraud@champion) or NAME/VERSION (fraud/7)"
-    )
 
 
 def fetch(version: Any, tracking_uri: str) -> Located:

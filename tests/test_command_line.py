@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+
+def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "saker", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["train", "export", "promote", "serve", "replay", "score", "stack", "demo"])
+def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
+    done = saker(command, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert f"Example: `saker {command}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "missing.csv"], "saker: no such file: missing.csv"),
+        (["score", "x.csv", "-o", "y", "--model", "missing.onnx"], "saker: no such file: missing.onnx"),
+        (["score", "x.csv", "-o", "y", "--model", "README.onnx"], "saker: model: this is not an ONNX file"),
+        (
+            ["serve", "--model", "fraud", "--bootstrap-servers", "127.0.0.1:1"],
+            "saker: model 'fraud': expected FILE.onnx",
+        ),
+        (["export"], "saker: no finished run in experiment fraud"),
+    ],
+)
+def test_an_expected_error_is_one_line_and_exit_code_1(arguments: list[str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "README.onnx").write_text("# not a model")
+    done = saker(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(message)
+
+
+@pytest.mark.parametrize("arguments", [["nope"], ["serve"], ["train", "--generate", "many"], ["replay"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
+    assert saker(*arguments, folder=tmp_path).returncode == 2
+
+
+def test_a_broker_that_does_not_answer_is_named(cards_model: Any, tmp_path: Path) -> None:
+    arguments = ["serve", "--model", str(cards_model.path), "--bootstrap-servers", "127.0.0.1:1"]
+    done = saker(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert "saker: no Kafka broker answered at 127.0.0.1:1" in done.stderr
+
+
+def test_score_tells_of_every_record(cards_model: Any, tmp_path: Path) -> None:
+    good = cards_model.trained.records[:3]
+    labelled = orjson.dumps({**orjson.loads(good[0]), "isFraud": 1})
+    (tmp_path / "records.jsonl").write_bytes(b"\n".join([labelled, b"{broken", *good[1:]]))
+    arguments = ["score", "records.jsonl", "--model", str(cards_model.path), "-o", "out", "--rejected", "bad"]
+    done = saker(*arguments, folder=tmp_path)
+    assert done.returncode == 0
+    assert "scored 3, rejected 1" in done.stdout
+    assert len((tmp_path / "out").read_bytes().splitlines()) == 3
+    (reason,) = (orjson.loads(line) for line in (tmp_path / "bad").read_bytes().splitlines())
+    assert (reason["line"], reason["code"]) == (2, "invalid_json")
