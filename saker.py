@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 
@@ -44,6 +44,9 @@ def main() -> None:
         app()
     except SakerError as error:
         typer.echo(f"saker: {error}", err=True)
+        raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        typer.echo(f"saker: this command needs {error.name}: install saker-onnx[train,local]", err=True)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         typer.echo("saker: interrupted", err=True)
@@ -177,14 +180,22 @@ def replay(
 
     if (file is None) == (generate is None):
         raise typer.BadParameter("give either --file or --generate")
-    records = _file_records(file, id_field, label) if file else _generated(generate or 0, seed, first, label)
+    records: Iterable[bytes]
+    if file:
+        records = _file_records(file, id_field, label)
+        total = len(records)
+    else:
+        records, total = _generated(generate or 0, seed, first, label), generate or 0
     with _steps("replay") as say:
         told = load.replay(
             load.keyed(records, key),
             bootstrap_servers=bootstrap_servers,
             topic=topic,
             rate=rate,
-            report=lambda sent: say(f"{sent.sent:,} sent, {sent.acknowledged:,} acknowledged"),
+            report=lambda sent: say(
+                f"{sent.sent:,} sent, {sent.acknowledged:,} acknowledged",
+                sent.acknowledged / max(total, 1),
+            ),
         )
     typer.echo(
         f"sent {told.sent}, acknowledged {told.acknowledged} in {told.seconds:.1f} s "
@@ -214,7 +225,7 @@ def score(
     scores = 0
     refused = []
     with output.open("wb") as out:
-        lines = list(_file_records(file, active.session.contract.id_field, label))
+        lines = _file_records(file, active.session.contract.id_field, label)
         for start in range(0, len(lines), 500):
             batch = score_batch(active, lines[start : start + 500])
             scores += len(batch.results)
@@ -274,7 +285,7 @@ def _generated(count: int, seed: int, first: int, label: str) -> Iterator[bytes]
         yield from tables.to_records(frame.drop(columns=[label], errors="ignore"))
 
 
-def _file_records(file: Path, id_field: str, label: str) -> Iterable[bytes]:
+def _file_records(file: Path, id_field: str, label: str) -> list[bytes]:
     """Raw records of a CSV file, or of a file with one JSON object a line; without the label."""
     if file.suffix.lower() == ".csv":
         from training import tables
@@ -282,7 +293,7 @@ def _file_records(file: Path, id_field: str, label: str) -> Iterable[bytes]:
         return tables.to_records(tables.read_csv(file, id_field).drop(columns=[label], errors="ignore"))
     if not file.is_file():
         raise SakerError(f"no such file: {file}")
-    return (_without(label, line) for line in file.read_bytes().splitlines())
+    return [_without(label, line) for line in file.read_bytes().splitlines()]
 
 
 def _without(label: str, line: bytes) -> bytes:
@@ -298,16 +309,29 @@ def _without(label: str, line: bytes) -> bytes:
     return orjson.dumps({k: v for k, v in record.items() if k != label}) if isinstance(record, dict) else line
 
 
-@contextmanager
-def _steps(name: str) -> Iterator[Callable[[str], None]]:
-    """Where a command says how far it is: a spinner on a terminal, plain lines otherwise."""
-    if sys.stderr.isatty():
-        from rich.console import Console
+class _Say(Protocol):
+    """Takes what a command is doing and, where it is known, which part of it is done."""
 
-        with Console(stderr=True).status(name) as status:
-            yield lambda text: status.update(f"{name}: {text}")
-    else:
-        yield lambda text: typer.echo(f"{name}: {text}", err=True)
+    def __call__(self, text: str, part: float | None = None) -> None: ...
+
+
+@contextmanager
+def _steps(name: str) -> Iterator[_Say]:
+    """Where a command says how far it is: a progress bar on a terminal, plain lines otherwise."""
+    if not sys.stderr.isatty():
+        yield lambda text, part=None: typer.echo(f"{name}: {text}", err=True)  # noqa: ARG005 - a bar needs it
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn(name), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def say(text: str, part: float | None = None) -> None:
+            progress.update(task, description=text, total=None if part is None else 1.0, completed=part)
+
+        yield say
 
 
 if __name__ == "__main__":

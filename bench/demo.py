@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,7 +19,7 @@ from numpy.typing import NDArray
 from bench.collect import Arrived, read_topic
 from bench.load import DUE_HEADER, Sent, keyed, replay
 from bench.malformed import Malformed, malformed
-from deploy.local.server import free_port
+from deploy.local.server import Server, answers, free_port
 from deploy.local.stack import RAW, REJECTED, SCORED, Stack, local_stack
 from engine.contract import Contract
 from engine.errors import SakerError
@@ -128,40 +124,20 @@ def _mixed(records: list[bytes], bad: list[Malformed]) -> Iterator[tuple[bytes |
 
 @contextmanager
 def _serving(stack: Stack) -> Iterator[int]:
-    """`saker serve`, as a user starts it; the value is its metrics port."""
+    """`saker serve`, as a user starts it, but under a guard: it ends with the demo. The value is its metrics port."""
     port = free_port()
+    server = Server("serve")
     command = [sys.executable, "-m", "saker", "serve", "--model", "fraud@champion", "--workers", str(WORKERS)]
     command += ["--bootstrap-servers", stack.bootstrap_servers, "--metrics-port", str(port)]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": stack.tracking_uri}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     try:
-        log = _await_ready(process)
+        server.start(command, {"MLFLOW_TRACKING_URI": stack.tracking_uri})
+        server.wait_until(lambda: answers(f"http://127.0.0.1:{port}/readyz"))
         yield port
+        log = server.log_tail()
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    if process.returncode:
-        raise DemoFailed(f"saker serve ended with {process.returncode}:\n" + "".join(log))
-
-
-def _await_ready(process: subprocess.Popen[str]) -> list[str]:
-    """Return when every worker is ready; its log goes on being collected."""
-    log: list[str] = []
-    ready = threading.Semaphore(0)
-
-    def follow() -> None:
-        for line in process.stderr or ():
-            log.append(line)
-            if "ready with" in line:
-                ready.release()
-        ready.release(WORKERS)  # it ended: wake the waiting side, which looks at the process
-
-    threading.Thread(target=follow, daemon=True).start()
-    for _ in range(WORKERS):
-        ready.acquire()
-    if process.poll() is not None:
-        raise DemoFailed("saker serve did not start:\n" + "".join(log))
-    return log
+        code = server.stop()
+    if code:
+        raise DemoFailed(f"saker serve ended with {code}{log}")
 
 
 def _count(sent: Sent, results: list[Arrived], rejections: list[Arrived]) -> str:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 from engine.errors import SakerError
@@ -24,6 +26,15 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+def answers(url: str) -> bool:
+    """Whether an http URL answers with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own servers' http URLs
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
 
 
 class Server:
@@ -52,16 +63,19 @@ class Server:
                 code = self._guard.wait(0.05)
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline:
-                    raise StackError(f"{self.name} was not ready after {timeout:.0f} s{self._log_tail()}") from None
+                    raise StackError(f"{self.name} was not ready after {timeout:.0f} s{self.log_tail()}") from None
             else:
-                raise StackError(f"{self.name} ended with exit code {code} while starting{self._log_tail()}")
+                raise StackError(f"{self.name} ended with exit code {code} while starting{self.log_tail()}")
 
-    def stop(self) -> None:
+    def stop(self) -> int:
+        """End it with SIGTERM, or after a grace with SIGKILL, and return its exit code."""
+        code = 0
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
-            self._guard.wait()
+            code = self._guard.wait()
         shutil.rmtree(self.folder, ignore_errors=True)  # the guard does so only when its caller cannot
+        return code
 
-    def _log_tail(self) -> str:
+    def log_tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-30:] if self._log.exists() else ["(no log)"]
         return "; the end of its log:\n" + "\n".join(f"  | {line}" for line in lines)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-import urllib.error
-import urllib.request
 
-from deploy.local.server import Server, free_port
+from deploy.local.server import Server, answers, free_port
 
 
 class Tracking(Server):
@@ -28,11 +26,4 @@ class Tracking(Server):
         )
 
     def wait(self) -> None:
-        self.wait_until(self._answers, timeout=120)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:  # noqa: S310 - our own http URL
-                return bool(answer.status == 200)  # noqa: PLR2004
-        except (urllib.error.URLError, OSError):
-            return False
+        self.wait_until(lambda: answers(f"{self.uri}/health"), timeout=120)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import select
 import signal
 import time
 from collections import defaultdict
@@ -42,7 +43,8 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
     read: Any,
 ) -> None:
     good = cards_model.trained.records[:2]
-    values = [good[0], b"\xff\x00 not json", None, good[1]]
+    large = b"[" + b"1," * 524_000 + b"1]"  # the broker takes it as it is; the rejection is larger by its headers
+    values = [good[0], b"\xff\x00 not json", None, large, good[1]]
     headers = [("trace", b"abc"), ("trace", b"twice"), ("empty", None)]
     send(
         bootstrap_servers,
@@ -50,7 +52,7 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
         [{"value": value, "key": b"card-7", "partition": 2, "headers": headers} for value in values],
     )
     serving = serve(str(cards_model.path), workers=1)
-    scored, rejected = read(topics.scored, 2), read(topics.rejected, 2)
+    scored, rejected = read(topics.scored, 2), read(topics.rejected, 3)
 
     expected = expected_scores(cards_model, good)
     for message, (identifier, score) in zip(scored, expected.items(), strict=True):
@@ -65,14 +67,14 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
         assert (message.key(), message.partition()) == (b"card-7", 2)
         assert message.headers()[:3] == headers
 
-    assert [message.value() for message in rejected] == [b"\xff\x00 not json", None]
+    assert [message.value() for message in rejected] == values[1:4]
     told = [dict(message.headers()[3:]) for message in rejected]
-    assert [t["saker.error.code"] for t in told] == [b"invalid_json", b"empty_record"]
-    assert [t["saker.error.offset"] for t in told] == [b"1", b"2"]
+    assert [t["saker.error.code"] for t in told] == [b"invalid_json", b"empty_record", b"not_an_object"]
+    assert [t["saker.error.offset"] for t in told] == [b"1", b"2", b"3"]
     assert {t["saker.error.topic"] for t in told} == {topics.raw.encode()}
     assert {t["saker.error.partition"] for t in told} == {b"2"}
     assert all(t["saker.error.message"] for t in told)
-    assert serving.stop() == 0
+    assert serving.stop(signal.SIGINT) == 0
 
 
 def test_metrics_health_and_a_clean_stop(
@@ -162,3 +164,12 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
     assert victim not in serving.worker_ids()
     assert serving.metric("worker_restarts_total") == 1
     assert serving.stop() == 0
+
+
+def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) -> None:
+    serving = serve(str(cards_model.path), workers=2)
+    workers = [os.pidfd_open(worker) for worker in serving.worker_ids()]
+    assert len(workers) == 2
+    serving.process.kill()
+    for worker in workers:
+        assert select.select([worker], [], [], 30)[0], "a worker goes on without its parent"
