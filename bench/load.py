@@ -54,8 +54,8 @@ def replay(
     report: Callable[[Sent], None] = lambda _: None,
 ) -> Sent:
     """Send (key, value) pairs at `rate` records a second, or as fast as Kafka takes them; wait for every answer."""
-    producer = kafka.producer(bootstrap_servers)
     partitions = kafka.partition_counts(bootstrap_servers, [topic])[topic]
+    producer = kafka.producer(bootstrap_servers)
     told = Sent()
 
     def acknowledge(error: KafkaError | None, _: Message) -> None:

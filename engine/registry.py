@@ -75,7 +75,8 @@ def fetch(version: Any, tracking_uri: str) -> Located:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             try:
-                uri = f"models:/{name}/model.onnx"
+                # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
+                uri = f"{version.source}/model.onnx"
                 fetched = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking_uri))
             except (MlflowException, OSError) as error:
                 raise ModelRefused(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error

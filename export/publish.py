@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import importlib.metadata
 import logging
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightgbm
-import mlflow
 import mlflow.onnx
 import numpy as np
 import onnx
@@ -98,21 +99,23 @@ def _artifact(run_id: str, name: str, tracking_uri: str) -> bytes:
 
 
 def _register(model: onnx.ModelProto, sha256: str, run_id: str, tracking_uri: str) -> str:
-    mlflow.set_tracking_uri(tracking_uri)
-    with mlflow.start_run(run_id=run_id):
-        logged = mlflow.onnx.log_model(
+    # Through the client alone: mlflow's log_model needs set_tracking_uri, which changes the process's environment.
+    client = MlflowClient(tracking_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        mlflow.onnx.save_model(
             model,
-            name="model",
-            registered_model_name=MODEL,
+            path,
             save_as_external_data=False,
             # Named, or mlflow finds them out by loading the model in a process of its own.
             pip_requirements=[f"onnxruntime=={importlib.metadata.version('onnxruntime')}"],
         )
-    version = str(logged.registered_model_version)
-    client = MlflowClient(tracking_uri)
-    client.set_model_version_tag(MODEL, version, registry.SHA256_TAG, sha256)
-    client.set_registered_model_alias(MODEL, CHALLENGER, version)
-    return version
+        client.log_artifacts(run_id, str(path), "model")
+    with contextlib.suppress(MlflowException):  # it exists; if something else is wrong the next call says so
+        client.create_registered_model(MODEL)
+    created = client.create_model_version(MODEL, f"runs:/{run_id}/model", run_id, tags={registry.SHA256_TAG: sha256})
+    client.set_registered_model_alias(MODEL, CHALLENGER, created.version)
+    return str(created.version)
 
 
 def newest_rows(tracking_uri: str) -> tuple[list[bytes], list[int]]:
