@@ -160,10 +160,11 @@ def _names(partitions: list[TopicPartition]) -> set[tuple[str, int]]:
 
 def _check(error: KafkaError, settings: ServeSettings) -> None:
     """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone."""
-    if error.code() == KafkaError.FENCED_INSTANCE_ID:
+    fatal = error.fatal() or error.code() == KafkaError._FATAL
+    if fatal and "fenced" in error.str():
         raise ServingError(
             f"another pool serves group {settings.group} as instance {settings.instance}: "
             "give this one another --instance",
         )
-    if error.fatal() or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+    if fatal or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise ServingError(f"topic {settings.input} at {settings.bootstrap_servers}: {error.str()}")

@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Queue
 
 import lightgbm
 import pandas as pd
@@ -55,6 +57,16 @@ class Serving:
 
     process: subprocess.Popen[str]
     url: str
+    _lines: Queue[str | None] = field(default_factory=Queue)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.put(line)
+        self._lines.put(None)
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=5) as answer:
@@ -68,8 +80,7 @@ class Serving:
 
     def await_line(self, text: str) -> str:
         """Read its log up to a line with `text`."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        while (line := self._lines.get(timeout=90)) is not None:
             if text in line:
                 return line
         raise AssertionError(f"saker serve ended with {self.process.wait()} before it said {text!r}")
@@ -81,8 +92,7 @@ class Serving:
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and return the exit code."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+        return self.process.wait(60)
 
 
 Serve = Callable[..., Serving]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_object_dtype
 
 from engine.contract import Feature
 from engine.errors import SakerError
@@ -28,6 +28,10 @@ def read_csv(path: Path, id_field: str) -> pd.DataFrame:
         table = pd.read_csv(path, low_memory=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise TableError(f"{path}: expected a CSV file with a header line, got: {error}") from error
+    for column in table:
+        # True and False are the text that the file holds, as any other category is, not JSON's booleans.
+        if is_bool_dtype(table[column]) or is_object_dtype(table[column]):
+            table[column] = table[column].map(str, na_action="ignore")
     if id_field not in table:
         table.insert(0, id_field, np.arange(len(table)))
     return table
@@ -62,7 +66,7 @@ def features_of(table: pd.DataFrame, *, time: str | None) -> tuple[Feature, ...]
                 Feature(name, "derived", required=True, source=str(column), derivation=name)
                 for name in ("hour_of_day", "day_of_week")
             ]
-        elif is_numeric_dtype(values) and not is_bool_dtype(values):
+        elif is_numeric_dtype(values):
             features.append(Feature(str(column), "number", required=not values.isna().any()))
         else:
             counts = values.dropna().astype(str).value_counts()

@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,10 @@ import pytest
 
 from bench.load import keyed, replay
 from engine import kafka
+from engine.config import ServeSettings
+from engine.errors import ServingError
+from engine.pool import Pool
+from engine.registry import locate
 from training import synthetic
 from training.fit import build_matrix
 from training.tables import to_records
@@ -173,3 +178,20 @@ def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) ->
     serving.process.kill()
     for worker in workers:
         assert select.select([worker], [], [], 30)[0], "a worker goes on without its parent"
+
+
+def test_topics_that_do_not_fit_are_named(cards_model: Any, bootstrap_servers: str, topics: Any) -> None:
+    kafka.create_topics(bootstrap_servers, [f"{topics.raw}-narrow"], 1)
+    settings = ServeSettings(bootstrap_servers, topics.raw, f"{topics.raw}-narrow", topics.rejected)
+    with pytest.raises(ServingError, match=r"has 1 partitions, .* has 4"):
+        Pool(settings, locate(str(cards_model.path), "")).run()
+    with pytest.raises(ServingError, match=r"topics not found .*: nowhere"):
+        Pool(replace(settings, output="nowhere"), locate(str(cards_model.path), "")).run()
+
+
+def test_a_second_pool_under_the_same_name_is_told_apart(cards_model: Any, serve: Any) -> None:
+    first = serve(str(cards_model.path), workers=1)
+    second = serve(str(cards_model.path), workers=1)
+    assert "give this one another --instance" in first.await_line("another pool serves group")
+    assert first.process.wait(60) == 1
+    assert second.stop() == 0

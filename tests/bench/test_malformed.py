@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from bench.malformed import malformed
+from engine.contract import Contract
+from engine.decode import Decoder
+from training import synthetic
+from training.tables import features_of, to_records
+
+
+def test_there_are_twenty_kinds_and_the_decoder_tells_them_apart() -> None:
+    table = synthetic.frame(2_000).drop(columns=["isFraud"])
+    features = features_of(table.drop(columns=["TransactionID"]), time="TransactionDT")
+    kinds = list(malformed(to_records(table)[0]))
+    assert len({kind.kind for kind in kinds}) == len({kind.value for kind in kinds}) == 20
+    decoded = Decoder(Contract(features)).decode([kind.value for kind in kinds])
+    assert decoded.ids == []
+    assert [(r.reason, r.field or "") for r in decoded.rejections] == [(kind.code, kind.field) for kind in kinds]
