@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -68,7 +68,7 @@ def train(
     tracking_uri: Tracking = None,
 ) -> None:
     """Train a LightGBM model and log it to MLflow."""
-    from training import fit, tables
+    from training import evaluate, fit, tables
 
     settings = fit.Settings(label=label, time=time, id_field=id_field, threshold=threshold, seed=seed)
     with _steps("train") as say:
@@ -82,7 +82,7 @@ def train(
         from training import track  # mlflow takes seconds to load: not before the data is known to be good
 
         run = track.log_run(trained, settings, source, tracking_uri or config.tracking_uri())
-    figures = ", ".join(f"{name} {value:.4f}" for name, value in trained.metrics.items() if value < 1)
+    figures = ", ".join(f"{name} {trained.metrics[name]:.4f}" for name in evaluate.FIGURES)
     typer.echo(f"run {run}: {figures}, threshold {trained.contract.threshold:.4f}")
     typer.echo("next: saker export --run latest")
 
@@ -180,15 +180,15 @@ def replay(
 
     if (file is None) == (generate is None):
         raise typer.BadParameter("give either --file or --generate")
-    records: Iterable[bytes]
     if file:
         records = _file_records(file, id_field, label)
-        total = len(records)
+        total, pairs = len(records), load.keyed(records, key)
     else:
-        records, total = _generated(generate or 0, seed, first, label), generate or 0
+        total = generate or 0
+        pairs = load.ahead(_generated, total, seed, first, label, key)
     with _steps("replay") as say:
         told = load.replay(
-            load.keyed(records, key),
+            pairs,
             bootstrap_servers=bootstrap_servers,
             topic=topic,
             rate=rate,
@@ -278,11 +278,12 @@ def demo(
     run(output, typer.echo)
 
 
-def _generated(count: int, seed: int, first: int, label: str) -> Iterator[bytes]:
+def _generated(count: int, seed: int, first: int, label: str, key: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    from bench import load
     from training import synthetic, tables
 
     for frame in synthetic.frames(count, seed, first):
-        yield from tables.to_records(frame.drop(columns=[label], errors="ignore"))
+        yield from load.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)
 
 
 def _file_records(file: Path, id_field: str, label: str) -> list[bytes]:

@@ -8,16 +8,25 @@ from typing import NamedTuple
 
 from engine import kafka
 from engine.errors import SakerError
-from engine.kafka import Message, TopicPartition
+from engine.kafka import TopicPartition
 
 _BATCH = 1000
 
 
-class Arrived(NamedTuple):
-    """A record and when it was read (ns since 1970)."""
+class Record(NamedTuple):
+    """A record as it lay in its topic, and when it was read (seconds since 1970). Plain data: it crosses processes."""
 
-    message: Message
-    at_ns: int
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    read_at: float
+
+    def header(self, name: str) -> str:
+        """The text of the last header of this name; raises `KeyError` when there is none."""
+        return (dict(self.headers)[name] or b"").decode()
 
 
 class NothingCame(SakerError):
@@ -29,9 +38,9 @@ def read_topic(
     topic: str,
     count: int,
     *,
-    distinct: Callable[[Message], Hashable] | None = None,
+    distinct: Callable[[Record], Hashable] | None = None,
     idle_seconds: float = 60.0,
-) -> list[Arrived]:
+) -> list[Record]:
     """All records of `topic` from its beginning: waits until there are `count`, then reads what more there is.
 
     With `distinct`, waits until it has given `count` different values. Raises `NothingCame` when no record came for
@@ -41,29 +50,32 @@ def read_topic(
     consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"read-{topic}"})
     everything = [TopicPartition(topic, number, 0) for number in range(partitions)]
     consumer.assign(everything)
-    arrived: list[Arrived] = []
+    records: list[Record] = []
     seen: set[Hashable] = set()
     last = time.monotonic()
-    while (len(arrived) if distinct is None else len(seen)) < count:
+    while (len(records) if distinct is None else len(seen)) < count:
         batch = _take(consumer)
-        arrived += batch
+        records += batch
         if distinct is not None:
-            seen.update(distinct(message) for message, _ in batch)
+            seen.update(map(distinct, batch))
         if batch:
             last = time.monotonic()
         elif time.monotonic() - last > idle_seconds:
-            raise NothingCame(f"{topic}: {len(arrived)} records, expected {count}; no more for {idle_seconds:.0f} s")
+            raise NothingCame(f"{topic}: {len(records)} records, expected {count}; no more for {idle_seconds:.0f} s")
     ends = {p.partition: consumer.get_watermark_offsets(p)[1] for p in everything}
     while any(max(p.offset, 0) < ends[p.partition] for p in consumer.position(everything)):
-        arrived += _take(consumer)
+        records += _take(consumer)
     consumer.close()
-    return arrived
+    return records
 
 
-def _take(consumer: kafka.Consumer) -> list[Arrived]:
+def _take(consumer: kafka.Consumer) -> list[Record]:
     first = consumer.poll(0.1)
     if first is None:
         return []
-    messages = [first, *consumer.consume(_BATCH, 0)]
-    now = time.time_ns()
-    return [Arrived(message, now) for message in messages if message.error() is None]
+    now = time.time()
+    return [
+        Record(m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), m.headers() or [], now)
+        for m in (first, *consumer.consume(_BATCH, 0))
+        if m.error() is None
+    ]

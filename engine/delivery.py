@@ -91,6 +91,7 @@ class Delivery:
                     message.key(),
                     message.partition(),
                     window.acknowledge,
+                    timestamp=max(message.timestamp()[1], 0),
                     headers=headers,
                 )
             except BufferError:

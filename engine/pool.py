@@ -47,7 +47,9 @@ class Pool:
         name, _, version = located.name.rpartition("/")
         self._metrics = PoolMetrics({"name": name, "version": version, "sha256": located.sha256})
         self._slots = [_Slot(number) for number in range(settings.workers)]
-        self._stopping = False
+        self._admin = kafka.admin(settings.bootstrap_servers)
+        self._partitions = 0
+        self._settled = self._stopping = False
         self._failure: str | None = None
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
@@ -63,7 +65,8 @@ class Pool:
         with _on_signals(self._stop):
             while not (self._stopping or self._failure):
                 self._start_due()
-                self._listen(timeout=0.5)
+                self._listen(timeout=0.5 if self._settled else 0.1)
+                self._settle()
             self._drain()
         server.shutdown()
         if self._failure:
@@ -75,6 +78,7 @@ class Pool:
             settings.bootstrap_servers,
             (settings.input, settings.output, settings.rejected),
         )
+        self._partitions = counts[settings.input]
         for topic in (settings.output, settings.rejected):
             if counts[topic] < counts[settings.input]:
                 raise ServingError(
@@ -82,8 +86,17 @@ class Pool:
                     "a result keeps its record's partition, so give it at least as many",
                 )
 
+    def _settle(self) -> None:
+        """Notice, once, that every partition is read by somebody: by a worker of ours or of another pool."""
+        settings = self._settings
+        if self._settled or not all(slot.ready for slot in self._slots):
+            return
+        if kafka.is_settled(self._admin, settings.group, settings.input, self._partitions):
+            self._settled = True
+            _log.info("ready: every partition of %s is read", settings.input)
+
     def _is_ready(self) -> bool:
-        return all(slot.ready for slot in self._slots)
+        return self._settled and all(slot.ready for slot in self._slots)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True

@@ -28,6 +28,7 @@ _TELL_SECONDS = 0.25
 _IDLE_SECONDS = 0.1
 _WAITING_SECONDS = 0.001
 _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its partitions for so long
+_HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
 
 def main(slot: int, settings: ServeSettings, located: Located, parent: Connection) -> None:
@@ -59,6 +60,7 @@ class Worker:
                 "group.instance.id": f"{settings.instance}-{slot}",
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": _SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": _HEARTBEAT_MS,
                 "on_commit": self._on_commit,
             },
         )

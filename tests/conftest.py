@@ -17,10 +17,9 @@ import lightgbm
 import pandas as pd
 import pytest
 
-from bench.collect import read_topic
+from bench.collect import Record, read_topic
 from deploy.local.server import free_port
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
-from engine.kafka import Message
 from export import to_onnx
 from training import synthetic
 from training.fit import Settings, Trained, train
@@ -116,23 +115,21 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
             stop.callback(process.wait)
             stop.callback(process.terminate)
             serving = Serving(process, f"http://127.0.0.1:{port}")
-            for _ in range(workers):
-                serving.await_line("ready with")
+            serving.await_line("ready: every partition")
             return serving
 
         yield start
 
 
-Read = Callable[..., list[Message]]
+Read = Callable[..., list[Record]]
 
 
 @pytest.fixture
 def read(bootstrap_servers: str) -> Read:
-    def read_messages(topic: str, count: int, distinct: Callable[[Message], str] | None = None) -> list[Message]:
-        arrived = read_topic(bootstrap_servers, topic, count, distinct=distinct, idle_seconds=30)
-        return [message for message, _ in arrived]
+    def read_records(topic: str, count: int, distinct: Callable[[Record], str] | None = None) -> list[Record]:
+        return read_topic(bootstrap_servers, topic, count, distinct=distinct, idle_seconds=30)
 
-    return read_messages
+    return read_records
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,19 @@ Scores = NDArray[np.float64]
 #: What a fraud team can look at: one legitimate transaction in a hundred.
 FALSE_POSITIVE_RATE = 0.01
 
+#: What `evaluate` tells.
+FIGURES = ("roc_auc", "pr_auc", "recall_at_1pct_fpr")
+
 
 def evaluate(labels: Labels, scores: Scores) -> dict[str, float]:
     """ROC AUC, PR AUC and the recall at 1 % false positives."""
     false_positives, recall, _ = roc_curve(labels, scores)
-    return {
-        "roc_auc": float(roc_auc_score(labels, scores)),
-        "pr_auc": float(average_precision_score(labels, scores)),
-        "recall_at_1pct_fpr": float(np.interp(FALSE_POSITIVE_RATE, false_positives, recall)),
-    }
+    figures = (
+        roc_auc_score(labels, scores),
+        average_precision_score(labels, scores),
+        np.interp(FALSE_POSITIVE_RATE, false_positives, recall),
+    )
+    return dict(zip(FIGURES, map(float, figures), strict=True))
 
 
 def threshold_at_false_positive_rate(labels: Labels, scores: Scores) -> float:

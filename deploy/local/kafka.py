@@ -10,8 +10,6 @@ import hashlib
 import os
 import subprocess
 import tempfile
-import uuid
-from base64 import urlsafe_b64encode
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from engine import kafka
 _LOCK = Path(__file__).with_name("kafka-jars.sha256")
 # The quickest start, and enough for one machine's tests and demo.
 _JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
+# Sixteen bytes in base64. Not drawn: one in 64 such begins with "-", which the storage tool takes for an option.
+_CLUSTER = "saker-local-stack-000A"
 _LOGGING = """\
 appender.stdout.type = Console
 appender.stdout.name = stdout
@@ -104,9 +104,8 @@ class Broker(Server):
             "-cp",
             os.pathsep.join(map(str, jars())),
         ]
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         formatted = subprocess.run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties)],
+            [*java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)],
             capture_output=True,
             text=True,
             check=False,

@@ -49,3 +49,23 @@ def create_topics(bootstrap_servers: str, partitions: int, suffix: str = "") -> 
     kafka.create_topics(bootstrap_servers, (RAW + suffix, SCORED + suffix), partitions)
     # A rejection is its record and seven headers more: it must fit where the record itself did.
     kafka.create_topics(bootstrap_servers, (REJECTED + suffix,), partitions, {"max.message.bytes": str(2 << 20)})
+
+
+def warm_up(bootstrap_servers: str, records: int = 10_000) -> None:
+    """Send `records` one by one and read them back, on a topic of their own.
+
+    A broker that has just started interprets its bytecode: the first second of traffic waited 50 to 500 ms (measured).
+    One in production is past that, and so must be one on which latency is measured.
+    """
+    topic = "warm-up"
+    kafka.create_topics(bootstrap_servers, (topic,), 4)
+    producer = kafka.producer(bootstrap_servers)
+    consumer = kafka.consumer(bootstrap_servers, **{"group.id": topic})
+    consumer.subscribe([topic])
+    value = b"x" * 5_000
+    for number in range(records):
+        producer.produce(topic, value, partition=number % 4)
+        producer.poll(0)
+        consumer.poll(0.0005)
+    producer.flush()
+    consumer.close()

@@ -54,14 +54,17 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
     send(
         bootstrap_servers,
         topics.raw,
-        [{"value": value, "key": b"card-7", "partition": 2, "headers": headers} for value in values],
+        [
+            {"value": value, "key": b"card-7", "partition": 2, "headers": headers, "timestamp": 1_700_000_000_000 + n}
+            for n, value in enumerate(values)
+        ],
     )
     serving = serve(str(cards_model.path), workers=1)
     scored, rejected = read(topics.scored, 2), read(topics.rejected, 3)
 
     expected = expected_scores(cards_model, good)
     for message, (identifier, score) in zip(scored, expected.items(), strict=True):
-        answer = orjson.loads(message.value())
+        answer = orjson.loads(message.value)
         assert list(answer) == ["ID", "fraud_score", "is_fraud", "model", "scored_at_ms"]
         assert answer["ID"] == identifier
         assert answer["fraud_score"] == pytest.approx(score, abs=1e-9)
@@ -69,11 +72,12 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
         assert answer["model"].startswith("fraud/")
         assert abs(answer["scored_at_ms"] / 1000 - time.time()) < 600
     for message in (*scored, *rejected):
-        assert (message.key(), message.partition()) == (b"card-7", 2)
-        assert message.headers()[:3] == headers
+        assert (message.key, message.partition) == (b"card-7", 2)
+        assert message.headers[:3] == headers
 
-    assert [message.value() for message in rejected] == values[1:4]
-    told = [dict(message.headers()[3:]) for message in rejected]
+    assert [message.timestamp_ms - 1_700_000_000_000 for message in (*scored, *rejected)] == [0, 4, 1, 2, 3]
+    assert [message.value for message in rejected] == values[1:4]
+    told = [dict(message.headers[3:]) for message in rejected]
     assert [t["saker.error.code"] for t in told] == [b"invalid_json", b"empty_record", b"not_an_object"]
     assert [t["saker.error.offset"] for t in told] == [b"1", b"2", b"3"]
     assert {t["saker.error.topic"] for t in told} == {topics.raw.encode()}
@@ -152,15 +156,15 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
 
     order: dict[bytes, list[int]] = defaultdict(list)
     scores: dict[int, float] = {}
-    for message in read(topics.scored, count, lambda m: orjson.loads(m.value())["TransactionID"]):
-        answer = orjson.loads(message.value())
+    for message in read(topics.scored, count, lambda m: orjson.loads(m.value)["TransactionID"]):
+        answer = orjson.loads(message.value)
         identifier = answer["TransactionID"]
         if identifier in scores:  # at least once: read again from the last committed offset
             # onnxruntime's exp is vectorized: its last bit depends on the place in the batch.
             assert answer["fraud_score"] == pytest.approx(scores[identifier], rel=1e-14)
         else:
             scores[identifier] = answer["fraud_score"]
-            order[message.key()].append(identifier)
+            order[message.key].append(identifier)
     expected = expected_scores(generated_model, records)
     assert scores.keys() == expected.keys()
     np.testing.assert_allclose([scores[i] for i in expected], list(expected.values()), rtol=0, atol=1e-9)
