@@ -101,7 +101,7 @@ def export(
         if output is not None:
             output.write_bytes(exported.model.SerializeToString())
             say(f"written to {output}")
-    typer.echo(f"{config.MODEL}/{exported.version} is {config.MODEL}@{publish.CHALLENGER}: {exported.parity}")
+    typer.echo(f"{config.MODEL}/{exported.version} is {config.MODEL}@{publish.CHALLENGER}: {exported.report}")
     typer.echo("next: saker promote")
 
 

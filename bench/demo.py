@@ -58,9 +58,7 @@ def run(folder: Path, say: Say) -> None:
             clock.done("stack", f"Kafka {stack.bootstrap_servers}, MLflow {stack.tracking_uri}")
             track.log_run(trained, settings, {"generate": TRAINED}, stack.tracking_uri)
             exported = publish.export_run("latest", stack.tracking_uri, lambda text: say(f"  {text}"))
-            clock.done(
-                "export", f"{len(exported.model.SerializeToString()):,} bytes of ONNX as fraud/{exported.version}"
-            )
+            clock.done("export", f"{len(exported.model.SerializeToString()):,} bytes of ONNX as fraud/{exported.version}")
             _, why = publish.promote(trained.records, trained.labels.tolist(), stack.tracking_uri)
             clock.done("promote", why)
             last_line = _stream(stack, trained, folder, clock, say)
@@ -177,9 +175,7 @@ def _check_rejections(bad: list[Malformed], rejections: list[Record]) -> None:
             raise DemoFailed(f"no rejection of the record that is {mistake.kind}")
         told = (record.value, record.header("saker.error.code"), record.header("saker.error.field"))
         if told != (mistake.value, mistake.code, mistake.field):
-            raise DemoFailed(
-                f"{mistake.kind}: expected {mistake.code} of {mistake.field!r}, got {told[1]} of {told[2]!r}"
-            )
+            raise DemoFailed(f"{mistake.kind}: expected {mistake.code} of {mistake.field!r}, got {told[1]} of {told[2]!r}")
 
 
 def _answer(record: Record) -> dict[str, Any]:

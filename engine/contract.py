@@ -6,6 +6,7 @@ Reading it needs the standard library only, so a tool can look at a model withou
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ FORMAT_VERSION = 1
 METADATA_KEY = "saker.contract"
 
 Kind = Literal["number", "category", "derived"]
+#: What a score is: of a custom objective the margin as it is, which the library leaves to its caller to transform.
+ScoreMeaning = Literal["probability", "value", "rank", "margin"]
 
 
 def _hour_of_day(seconds: float) -> float:
@@ -87,14 +90,17 @@ class Contract:
     threshold: float = 0.5
     provenance: Provenance = field(default_factory=Provenance)
     golden: tuple[Golden, ...] = ()
+    score: ScoreMeaning = "probability"
+    #: Largest difference of a golden record's score, relative to it where it is above 1: the library's own precision.
+    tolerance: float = 1e-9
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ModelRefused(f"contract: feature names must be unique, these are repeated: {', '.join(repeated)}")
-        if not 0 <= self.threshold <= 1:
-            raise ModelRefused(f"contract: threshold must lie in [0, 1], got {self.threshold}")
+        if not math.isfinite(self.threshold) or (self.score == "probability" and not 0 <= self.threshold <= 1):
+            raise ModelRefused(f"contract: threshold must lie in [0, 1] for a probability, got {self.threshold}")
 
     def to_json(self) -> str:
         """The document as it stands in `metadata_props`; values that are defaults are left out of the features."""
@@ -122,21 +128,20 @@ class Contract:
             time_range = document["provenance"].get("time_range")
             return cls(
                 features=tuple(
-                    Feature(**{**item, "vocabulary": tuple(item.get("vocabulary", ()))})
-                    for item in document["features"]
+                    Feature(**{**item, "vocabulary": tuple(item.get("vocabulary", ()))}) for item in document["features"]
                 ),
                 id_field=document["id_field"],
                 threshold=document["threshold"],
                 provenance=Provenance(
                     **{**document["provenance"], "time_range": tuple(time_range) if time_range else None},
                 ),
+                score=document["score"],
+                tolerance=document["tolerance"],
                 golden=tuple(Golden(g["record"], tuple(g["row"]), g["score"]) for g in document["golden"]),
                 format_version=version,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelRefused(
-                f"contract: the document in the model is damaged ({error!r}); export it again"
-            ) from error
+            raise ModelRefused(f"contract: the document in the model is damaged ({error!r}); export it again") from error
 
 
 def read_contract(model: bytes | str | Path) -> Contract:

@@ -60,9 +60,7 @@ class Decoder:
         categories = _columns(contract, "category")
         self._category_columns = [column for column, _ in categories]
         self._category_fields = [feature.field for _, feature in categories]
-        self._codes = [
-            {value: float(code) for code, value in enumerate(feature.vocabulary)} for _, feature in categories
-        ]
+        self._codes = [{value: float(code) for code, value in enumerate(feature.vocabulary)} for _, feature in categories]
         self._required_categories = [at for at, (_, feature) in enumerate(categories) if feature.required]
 
         self._derived = _columns(contract, "derived")

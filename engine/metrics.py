@@ -102,9 +102,7 @@ class PoolMetrics(Collector):
         for reason, count in sorted(total.failed.items()):
             failed.add_metric([reason], count)
         yield failed
-        yield _family(
-            "scoring_latency_seconds", "From a record's timestamp to its acknowledged score.", [((), total.latency)]
-        )
+        yield _family("scoring_latency_seconds", "From a record's timestamp to its acknowledged score.", [((), total.latency)])
         yield _family(
             "stage_latency_seconds",
             "Time that a batch spends in a stage.",

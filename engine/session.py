@@ -12,8 +12,8 @@ from engine.contract import Contract, read_contract
 from engine.decode import Decoder
 from engine.errors import ModelRefused
 
-#: Largest difference between a golden record's score and ours. Both are float64 sums of the same leaves.
-TOLERANCE = 1e-9
+#: The output that is the score, when a model has several: `saker export` writes the raw margin beside it.
+OUTPUT = "score"
 
 
 class Session:
@@ -33,9 +33,10 @@ class Session:
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or inputs[0].shape[-1] != width:
             found = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
             raise ModelRefused(f"model: expected one float32 input (n, {width}), as its contract says, got {found}")
-        if len(outputs) != 1 or outputs[0].type != "tensor(double)":
+        scores = [o for o in outputs if o.name == OUTPUT and o.type == "tensor(double)" and len(o.shape) == 1]
+        if not scores:
             found = ", ".join(f"{o.name}: {o.type} {o.shape}" for o in outputs)
-            raise ModelRefused(f"model: expected one float64 output of scores, got {found}")
+            raise ModelRefused(f"model: expected an output {OUTPUT}, float64 (n,), one score a row, got {found}")
         self.contract = contract
         self._input = inputs[0].name
 
@@ -43,7 +44,7 @@ class Session:
         """Scores (n,) float64 of the rows `x` (n, f) float32, columns in the contract's order, NaN for missing."""
         if len(x) == 0:
             return np.empty(0)
-        scores: NDArray[np.float64] = self._run.run(None, {self._input: x})[0].reshape(-1)
+        scores: NDArray[np.float64] = self._run.run([OUTPUT], {self._input: x})[0]
         return scores
 
 
@@ -63,12 +64,13 @@ def _prove(session: Session) -> None:
     if decoded.rejections:
         first = decoded.rejections[0]
         raise ModelRefused(f"model: golden record {first.index} is rejected by its own contract: {first.message}")
-    expected = np.array([g.row for g in golden], np.float32)
-    if expected.shape != decoded.matrix.shape or not np.array_equal(decoded.matrix, expected, equal_nan=True):
+    rows = np.array([g.row for g in golden], np.float32)
+    if rows.shape != decoded.matrix.shape or not np.array_equal(decoded.matrix, rows, equal_nan=True):
         raise ModelRefused("model: its golden records decode to other rows than when it was trained")
     scores = session.score(decoded.matrix)
-    difference = np.abs(scores - np.array([g.score for g in golden]))
-    if not (difference <= TOLERANCE).all():
+    expected = np.array([g.score for g in golden])
+    difference = np.abs(scores - expected) / np.maximum(np.abs(expected), 1)
+    if not (difference <= session.contract.tolerance).all():
         worst = int(np.nanargmax(np.where(np.isnan(difference), np.inf, difference)))
         raise ModelRefused(
             f"model: golden record {worst} must score {golden[worst].score!r} and scores {float(scores[worst])!r}",

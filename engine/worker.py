@@ -165,8 +165,7 @@ def _check(error: KafkaError, settings: ServeSettings) -> None:
     fatal = error.fatal() or error.code() == KafkaError._FATAL
     if fatal and "fenced" in error.str():
         raise ServingError(
-            f"another pool serves group {settings.group} as instance {settings.instance}: "
-            "give this one another --instance",
+            f"another pool serves group {settings.group} as instance {settings.instance}: give this one another --instance",
         )
     if fatal or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise ServingError(f"topic {settings.input} at {settings.bootstrap_servers}: {error.str()}")

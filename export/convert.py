@@ -1,156 +1,200 @@
-"""Booster to ONNX, node by node: exactly, or not at all.
+"""Booster -> ONNX, node by node. The graph:
 
-The graph is a cast of the float32 input to float64, one `ai.onnx.ml` 5 TreeEnsemble with LightGBM's own float64
-thresholds and leaves, and LightGBM's sigmoid. Nothing is rounded, so a row takes the path that it takes in LightGBM.
+    features f32 (n, f) -> columns f64 (n, c) -> TreeEnsemble -> raw f64 (n, k) -> objective -> score f64 (n,) or (n, k)
+
+Thresholds, leaf values and the order of the trees are the Booster's own, in float64; node i and leaf j of a tree are
+LightGBM's split i and leaf j. A model that this cannot say exactly is refused by name (`export.errors`). The function owns
+all state that it makes; it reads the Booster and does not change it.
 """
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
-from engine.contract import METADATA_KEY, Contract
-from export.booster import Ensemble, Tree, UnsupportedModel, categorical_features, read_booster
+from engine.contract import Contract
+from export.columns import Columns, build_columns, plan_columns
+from export.ensemble import MISSING_NONE, Ensemble, Tree
+from export.errors import UnsupportedModel
+from export.metadata import FORMAT_VERSION, ModelFacts, write_metadata
+from export.objectives import Nodes, transform_of
+from export.source import open_source
 
-INPUT, OUTPUT = "features", "score"
-_ML_OPSET, _OPSET, _IR = 5, 18, 9
-_LEQ, _MEMBER = 0, 6  # nodes_modes: BRANCH_LEQ, BRANCH_MEMBER
-_SUM = 1
+# ai.onnx.ml 5 is the first with TreeEnsemble (float64, set membership). The others are the oldest that go with it, so that
+# older runtimes take the file too.
+OPSETS = {"": 21, "ai.onnx.ml": 5}
+IR_VERSION = 10
+
+_LEQ, _LT, _MEMBER = 0, 1, 6  # nodes_modes of TreeEnsemble
 
 
-def to_onnx(booster: Any, contract: Contract) -> onnx.ModelProto:
-    """The Booster (lightgbm.Booster) as a model with float32 input (n, f) and float64 scores (n,), contract inside.
+def to_onnx(booster: Any, contract: Contract, *, iterations: int | None = None) -> ModelProto:
+    """Export a trained model.
 
-    Raises `UnsupportedModel`, by name, for what cannot be represented exactly, or when the contract describes another
-    number of features than the Booster has.
+    booster: a `lightgbm.Booster` or a fitted estimator of lightgbm; models of xgboost and scikit-learn go the same way
+        (`export.xgboost_model` and `export.sklearn_model` say which).
+    contract: what the features are called, how a record becomes a row, and golden records; it goes into the file, with
+        what the score means. `export.contract_for` makes one for a model that saker did not train.
+    iterations: use only the first so many; default as in `Booster.predict`: the best iteration if early stopping set one,
+        otherwise all.
+
+    Input `features`: float32 (n, f), n dynamic, f as in training. Outputs: `score`, float64, (n,) or (n, k) for k > 1
+    outputs, equal to `Booster.predict`; `raw`, float64 (n, k), equal to `Booster.predict(raw_score=True)`, which for a
+    random forest is the sum of the trees. Metadata: `export.metadata`.
+
+    Raises UnsupportedModel (linear trees, an unknown objective or file format, no trees, a contract for another number of
+    features), BrokenModel, and ValueError for a number of iterations that the model does not have.
     """
-    ensemble = read_booster(booster)
-    if len(ensemble.feature_names) != len(contract.features):
+    ensemble = open_source(booster, iterations).ensemble
+    if len(contract.features) != ensemble.n_features:
         raise UnsupportedModel(
-            f"the Booster has {len(ensemble.feature_names)} features, the contract describes {len(contract.features)}",
+            "contract", f"the model has {ensemble.n_features} features, the contract describes {len(contract.features)}"
         )
-    model = _graph(ensemble)
-    helper.set_model_props(model, {METADATA_KEY: contract.to_json()})
-    return model
+    transform = transform_of(ensemble)
+    graph = Nodes([], {})
+    columns = plan_columns(ensemble)
+    matrix = build_columns(graph, "features", columns, ensemble.n_features)
+    trees, node_rows, leaf_rows = _tree_attributes(ensemble, columns)
+    raw = graph.add("TreeEnsemble", matrix, output="raw", domain="ai.onnx.ml", **trees)
+    margin = raw
+    if ensemble.averaged:
+        margin = graph.add("Div", raw, graph.constant("iterations", np.float64(ensemble.iterations)))
+    score = transform.build(graph, margin, ensemble)
+    if ensemble.n_outputs == 1:
+        graph.add("Squeeze", score, graph.constant("output_axis", np.array([1], np.int64)), output="score")
+    else:
+        graph.add("Identity", score, output="score")
 
-
-def _graph(ensemble: Ensemble) -> onnx.ModelProto:
-    width = len(ensemble.feature_names)
-    categorical = categorical_features(ensemble)
-    # Categorical splits look at a truncated copy behind the other columns: LightGBM takes 3.7 as category 3.
-    place = {feature: width + at for at, feature in enumerate(categorical)}
-    nodes, initializers = [], []
-    wide = INPUT
-    if categorical:
-        initializers.append(helper.make_tensor("categorical", TensorProto.INT64, [len(categorical)], categorical))
-        nodes += [
-            helper.make_node("Gather", [INPUT, "categorical"], ["category"], axis=1),
-            helper.make_node("Sign", ["category"], ["category_sign"]),
-            helper.make_node("Abs", ["category"], ["category_size"]),
-            helper.make_node("Floor", ["category_size"], ["category_floor"]),
-            helper.make_node("Mul", ["category_sign", "category_floor"], ["category_code"]),
-            helper.make_node("Concat", [INPUT, "category_code"], ["wide"], axis=1),
-        ]
-        wide = "wide"
-    trees = _trees(ensemble, place)
-    for name, value in (("minus_sigmoid", -ensemble.sigmoid), ("one", 1.0)):
-        initializers.append(helper.make_tensor(name, TensorProto.DOUBLE, [], [value]))
-    initializers.append(helper.make_tensor("flat", TensorProto.INT64, [1], [-1]))
-    nodes += [
-        helper.make_node("Cast", [wide], ["doubles"], to=TensorProto.DOUBLE),
-        helper.make_node("TreeEnsemble", ["doubles"], ["margin"], domain="ai.onnx.ml", **trees),
-        # LightGBM's ConvertOutput, operation by operation.
-        helper.make_node("Mul", ["margin", "minus_sigmoid"], ["exponent"]),
-        helper.make_node("Exp", ["exponent"], ["power"]),
-        helper.make_node("Add", ["power", "one"], ["divisor"]),
-        helper.make_node("Div", ["one", "divisor"], ["column"]),
-        helper.make_node("Reshape", ["column", "flat"], [OUTPUT]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "lightgbm",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["n", width])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["n"])],
-        initializers,
+    k = ensemble.n_outputs
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "saker",
+            [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", ensemble.n_features])],
+            [
+                helper.make_tensor_value_info("score", TensorProto.DOUBLE, ["n"] if k == 1 else ["n", k]),
+                helper.make_tensor_value_info("raw", TensorProto.DOUBLE, ["n", k]),
+            ],
+            list(graph.constants.values()),
+        ),
+        opset_imports=[helper.make_opsetid(domain, version) for domain, version in OPSETS.items()],
+        ir_version=IR_VERSION,
+        producer_name="saker",
     )
-    opsets = [helper.make_opsetid("", _OPSET), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, producer_name="saker", ir_version=_IR)
-    onnx.checker.check_model(model)
+    facts = ModelFacts(
+        format_version=FORMAT_VERSION,
+        source=ensemble.source,
+        objective=ensemble.objective,
+        sigmoid=ensemble.sigmoid,
+        averaged=ensemble.averaged,
+        iterations=ensemble.iterations,
+        n_trees=len(ensemble.trees),
+    )
+    write_metadata(model, replace(contract, score=transform.meaning), facts, node_rows, leaf_rows)
+    checker.check_model(model, full_check=True)
     return model
 
 
-def _trees(ensemble: Ensemble, place: dict[int, int]) -> dict[str, Any]:
-    """The attributes of TreeEnsemble: all trees' nodes and leaves, one after another."""
-    nodes: list[_Node] = []
-    roots: list[int] = []
-    weights: list[float] = []
-    for tree in ensemble.trees:
-        first_leaf = len(weights)
-        roots.append(len(nodes))
-        nodes += _nodes(tree, place, len(nodes), first_leaf)
-        weights += tree.leaf.tolist()
-    attributes = {
-        "aggregate_function": _SUM,
-        "n_targets": 1,
-        "post_transform": 0,
-        "tree_roots": roots,
-        "nodes_featureids": [node.feature for node in nodes],
-        "nodes_modes": _tensor(TensorProto.UINT8, [_LEQ if node.members is None else _MEMBER for node in nodes]),
-        "nodes_splits": _tensor(TensorProto.DOUBLE, [node.threshold for node in nodes]),
-        "nodes_missing_value_tracks_true": [int(node.missing_left) for node in nodes],
-        "nodes_truenodeids": [node.left for node in nodes],
-        "nodes_falsenodeids": [node.right for node in nodes],
-        "nodes_trueleafs": [int(node.left_is_leaf) for node in nodes],
-        "nodes_falseleafs": [int(node.right_is_leaf) for node in nodes],
-        "leaf_targetids": [0] * len(weights),
-        "leaf_weights": _tensor(TensorProto.DOUBLE, weights),
+def _tree_attributes(ensemble: Ensemble, columns: Columns) -> tuple[dict[str, Any], NDArray[np.int32], NDArray[np.int32]]:
+    """The attributes of TreeEnsemble, and the training rows of its nodes and leaves."""
+    trees = [_with_a_split(tree) for tree in ensemble.trees]
+    first_node = np.cumsum([0] + [tree.n_splits for tree in trees])
+    first_leaf = np.cumsum([0] + [tree.n_leaves for tree in trees])
+
+    def joined(parts: list[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate(parts)
+
+    def children(side: str) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Where the branch leads, counted over all trees, and whether that is a leaf."""
+        child = joined([getattr(tree, side).astype(np.int64) for tree in trees])
+        sizes = [tree.n_splits for tree in trees]
+        is_leaf = child < 0
+        return np.where(is_leaf, ~child + np.repeat(first_leaf[:-1], sizes), child + np.repeat(first_node[:-1], sizes)), is_leaf
+
+    true_child, true_is_leaf = children("left")
+    false_child, false_is_leaf = children("right")
+    mode, split = joined([_modes(tree) for tree in trees]), joined([_splits(tree) for tree in trees])
+    missing_goes_left = joined([_missing_goes_left(tree) for tree in trees])
+    leaf_target = np.repeat(np.arange(len(trees)) % ensemble.n_outputs, [tree.n_leaves for tree in trees])
+    attributes: dict[str, Any] = {
+        "n_targets": ensemble.n_outputs,
+        "aggregate_function": 1,  # SUM
+        "post_transform": 0,  # NONE
+        "tree_roots": first_node[:-1].tolist(),
+        # A tree that had no split reads the first column, whatever that is: both its leaves are the same.
+        "nodes_featureids": joined(
+            [columns.of(tree) if tree.n_splits else np.zeros(1, np.int64) for tree in ensemble.trees]
+        ).tolist(),
+        "nodes_modes": numpy_helper.from_array(mode),
+        "nodes_splits": numpy_helper.from_array(split),
+        "nodes_truenodeids": true_child.tolist(),
+        "nodes_trueleafs": true_is_leaf.astype(int).tolist(),
+        "nodes_falsenodeids": false_child.tolist(),
+        "nodes_falseleafs": false_is_leaf.astype(int).tolist(),
+        "leaf_targetids": leaf_target.tolist(),
+        "leaf_weights": numpy_helper.from_array(joined([tree.leaf_value for tree in trees])),
     }
-    # One set after another, in the order of their nodes, each closed by a NaN.
-    members = [value for node in nodes if node.members is not None for value in (*node.members, np.nan)]
-    if members:
-        attributes["membership_values"] = _tensor(TensorProto.DOUBLE, members)
-    return attributes
+    # Both are optional, and onnxruntime has a faster walk for a model that does not mind missing values.
+    if missing_goes_left.any():
+        attributes["nodes_missing_value_tracks_true"] = missing_goes_left.astype(int).tolist()
+    if (mode == _MEMBER).any():
+        attributes["membership_values"] = numpy_helper.from_array(joined([_members(tree) for tree in trees]))
+    node_rows = joined([tree.split_rows for tree in trees])
+    leaf_rows = joined([tree.leaf_rows for tree in trees])
+    return attributes, node_rows, leaf_rows
 
 
-class _Node(NamedTuple):
-    """A node of TreeEnsemble; left is its true branch. Children are places among all nodes, or among all leaves."""
+def _with_a_split(tree: Tree) -> Tree:
+    """A tree of one leaf becomes a split with the same value on both sides.
 
-    feature: int
-    threshold: float
-    members: list[int] | None
-    missing_left: bool
-    left: int
-    left_is_leaf: bool
-    right: int
-    right_is_leaf: bool
-
-
-def _nodes(tree: Tree, place: dict[int, int], first_node: int, first_leaf: int) -> list[_Node]:
-    if not len(tree.feature):  # TreeEnsemble has no tree without a node: both branches lead to the one leaf
-        return [_Node(0, 0.0, None, True, first_leaf, True, first_leaf, True)]
-
-    def child(at: int) -> tuple[int, bool]:
-        return (first_leaf + ~at, True) if at < 0 else (first_node + at, False)
-
-    nodes = []
-    rows = zip(tree.feature.tolist(), tree.left.tolist(), tree.right.tolist(), strict=True)
-    for node, (feature, left, right) in enumerate(rows):
-        members = tree.members.get(node)
-        nodes.append(
-            _Node(
-                feature if members is None else place[feature],
-                float(tree.threshold[node]) if members is None else 0.0,
-                members,
-                bool(tree.missing_left[node]),
-                *child(left),
-                *child(right),
-            ),
-        )
-    return nodes
+    The operator has no other way to write it than a node whose branches lead to one leaf, and for that onnxruntime up to
+    1.24 at least takes the weight at the *node's* number instead of the leaf's (1.32 does not).
+    """
+    if tree.n_splits:
+        return tree
+    one = np.ones(1, np.int32)
+    return Tree(
+        feature=0 * one,
+        threshold=np.zeros(1),
+        categorical=np.zeros(1, np.bool_),
+        default_left=np.ones(1, np.bool_),
+        missing=np.full(1, MISSING_NONE, np.int8),
+        left=~(0 * one),
+        right=~one,
+        leaf_value=np.repeat(tree.leaf_value, 2),
+        split_rows=tree.leaf_rows,
+        leaf_rows=np.concatenate([tree.leaf_rows, 0 * tree.leaf_rows]),
+    )
 
 
-def _tensor(kind: int, values: list[Any]) -> onnx.TensorProto:
-    return helper.make_tensor("", kind, [len(values)], values)
+def _is_empty_set(tree: Tree) -> NDArray[np.bool_]:
+    empty = np.zeros(tree.n_splits, np.bool_)
+    for split, members in tree.categories.items():
+        empty[split] = len(members) == 0
+    return empty
+
+
+def _modes(tree: Tree) -> NDArray[np.uint8]:
+    # onnxruntime takes the largest member of a set without looking whether there is one: an empty set is "x < -inf".
+    return np.where(tree.categorical, np.where(_is_empty_set(tree), _LT, _MEMBER), _LEQ).astype(np.uint8)
+
+
+def _splits(tree: Tree) -> NDArray[np.float64]:
+    member = np.where(_is_empty_set(tree), -np.inf, 0.0)
+    return np.where(tree.categorical, member, tree.threshold)
+
+
+def _missing_goes_left(tree: Tree) -> NDArray[np.bool_]:
+    """Where NaN goes: with missing type none LightGBM takes it for 0, with the others it takes the default direction.
+
+    A category that is missing is in no set (`Tree::CategoricalDecision` returns the right child).
+    """
+    return ~tree.categorical & np.where(tree.missing == MISSING_NONE, tree.threshold >= 0, tree.default_left)
+
+
+def _members(tree: Tree) -> NDArray[np.float64]:
+    """The sets of the tree's categorical splits in the order of the splits, each closed by a NaN."""
+    sets = [tree.categories[split] for split in sorted(tree.categories) if len(tree.categories[split])]
+    return np.concatenate([np.zeros(0), *(np.append(members.astype(np.float64), np.nan) for members in sets)])

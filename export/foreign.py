@@ -1,9 +1,9 @@
-"""Contracts for Boosters that saker did not train."""
+"""Contracts for models that saker did not train. Pure: it reads the model and does not change it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,44 +11,82 @@ import numpy as np
 
 from engine.contract import Contract, Feature, Golden
 from engine.decode import Decoder
-from export.booster import Ensemble, UnsupportedModel, read_booster
-from export.rows import adversarial_rows
+from export.adversarial import adversarial_rows
+from export.ensemble import Ensemble
+from export.errors import UnsupportedModel
+from export.objectives import transform_of
+from export.source import Source, open_source
 
-_GOLDEN = 8
+_GOLDEN, _ROWS = 8, 1_000
 
 
-def contract_for(booster: Any, threshold: float = 0.5, id_field: str = "TransactionID") -> Contract:
-    """A contract for a Booster that saker did not train: its feature names, all optional.
+def contract_for(
+    booster: Any,
+    threshold: float = 0.5,
+    id_field: str = "TransactionID",
+    *,
+    vocabularies: Mapping[str, Sequence[str]] | None = None,
+    iterations: int | None = None,
+) -> Contract:
+    """A contract for a model that saker did not train: its feature names, all of them numbers and optional.
 
-    Categories that were a pandas column keep its vocabulary; others are the integer codes that the Booster was given.
-    Golden records are made from the Booster's own thresholds.
+    vocabularies: feature -> what its codes 0, 1, ... are called in a record. Without it the vocabularies of a pandas
+    frame that a Booster was trained on are used; a categorical feature that has none takes its codes as numbers.
+
+    Golden records are made from the model's own thresholds, their scores by its own library. A model with several
+    outputs has none: `export.to_onnx` writes it, the engine serves one score a record. Raises `UnsupportedModel`, when
+    a Booster does not say which vocabulary belongs to which feature too, and `BrokenModel`.
     """
-    ensemble = read_booster(booster)
-    vocabularies: Sequence[Sequence[Any]] = booster.pandas_categorical or []
-    features = [Feature(name) for name in ensemble.feature_names]
-    if vocabularies:
-        pandas_columns = _pandas_columns(booster)
-        if len(pandas_columns) != len(vocabularies):
-            raise UnsupportedModel("the Booster's pandas categories do not match its categorical features")
-        for column, vocabulary in zip(pandas_columns, vocabularies, strict=True):
-            if not all(isinstance(value, str) for value in vocabulary):
-                name = ensemble.feature_names[column]
-                raise UnsupportedModel(f"feature {name!r}: its pandas categories are not strings")
-            features[column] = Feature(ensemble.feature_names[column], "category", vocabulary=tuple(vocabulary))
-    contract = Contract(tuple(features), id_field=id_field, threshold=threshold)
-    return replace(contract, golden=_golden(booster, ensemble, contract))
+    source = open_source(booster, iterations)
+    ensemble = source.ensemble
+    names = ensemble.feature_names
+    known = dict(vocabularies) if vocabularies is not None else _pandas_vocabularies(ensemble)
+    if unknown := sorted(set(known) - set(names)):
+        raise UnsupportedModel("vocabularies", f"the model has no feature {', '.join(unknown)}; it has {_some(names)}")
+    features = tuple(
+        Feature(name, "category", vocabulary=tuple(known[name])) if name in known else Feature(name) for name in names
+    )
+    contract = Contract(
+        features,
+        id_field=id_field,
+        threshold=threshold,
+        score=transform_of(ensemble).meaning,
+        tolerance=source.relative_tolerance,
+    )
+    if ensemble.n_outputs > 1:
+        return contract
+    return replace(contract, golden=_golden(source, contract))
 
 
-def _pandas_columns(booster: Any) -> list[int]:
-    """Columns that LightGBM's header calls categorical: `feature_infos` lists their values instead of a range."""
-    text = booster.model_to_string(num_iteration=1)
-    infos = next(line for line in text.splitlines() if line.startswith("feature_infos=")).split("=", 1)[1].split(" ")
-    return [column for column, info in enumerate(infos) if info != "none" and not info.startswith("[")]
+def _pandas_vocabularies(ensemble: Ensemble) -> dict[str, Sequence[str]]:
+    """The Booster keeps one vocabulary for each pandas column of categories, in order, and not which column it was."""
+    if not ensemble.categories:
+        return {}
+    columns = [name for name, codes in zip(ensemble.feature_names, ensemble.codes, strict=True) if codes is not None]
+    found: dict[str, Sequence[str]] = dict(zip(columns, ensemble.categories, strict=False))
+    largest = {name: codes for name, codes in zip(ensemble.feature_names, ensemble.codes, strict=True) if codes}
+    fits = len(columns) == len(ensemble.categories) and all(
+        largest.get(name, 0) < len(vocabulary) and all(isinstance(value, str) for value in vocabulary)
+        for name, vocabulary in found.items()
+    )
+    if not fits:
+        raise UnsupportedModel(
+            "vocabularies",
+            f"the Booster has {len(ensemble.categories)} pandas vocabularies ({_some(map(str, ensemble.categories))}) "
+            f"and {len(columns)} categorical features ({_some(columns)}), and does not say which belongs to which, or "
+            'they are not strings; pass vocabularies={"feature": ["value of code 0", ...]}',
+        )
+    return found
 
 
-def _golden(booster: Any, ensemble: Ensemble, contract: Contract) -> tuple[Golden, ...]:
-    """Records that JSON can hold, made of rows on the Booster's thresholds."""
-    rows = next(adversarial_rows(ensemble))
+def _some(values: Any) -> str:
+    shown = list(values)
+    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")  # noqa: PLR2004 - a few
+
+
+def _golden(source: Source, contract: Contract) -> tuple[Golden, ...]:
+    """Records that JSON can hold, made of rows on the model's thresholds."""
+    rows = adversarial_rows(source.ensemble, max_rows=_ROWS).rows
     records = []
     for number, row in enumerate(rows[np.linspace(0, len(rows) - 1, _GOLDEN).astype(int)].tolist()):
         record: dict[str, Any] = {contract.id_field: number}
@@ -62,7 +100,7 @@ def _golden(booster: Any, ensemble: Ensemble, contract: Contract) -> tuple[Golde
                 record[feature.name] = value
         records.append(json.dumps(record))
     decoded = Decoder(contract).decode([record.encode() for record in records])
-    scores = booster.predict(decoded.matrix).tolist()
+    scores = source.scores(decoded.matrix, 1)[:, 0].tolist()
     return tuple(
         Golden(record, tuple(None if np.isnan(value) else value for value in row), score)
         for record, row, score in zip(records, decoded.matrix.tolist(), scores, strict=True)

@@ -1,133 +1,155 @@
-"""The proof that a model scores as its Booster does: the same leaf in every tree, and the same sum."""
+"""The proof that an exported model is the Booster: `check_parity`. The report is a value; nothing is kept.
 
-from __future__ import annotations
+Booster --trees--> adversarial rows (+ random, + given) --+--> Booster.predict -----+--> margins, scores --> ParityReport
+                                                          +--> onnxruntime(model) --+        |
+                                                                  rows that differ: leaf probe --> tree and split at fault
+"""
 
-import os
-from dataclasses import dataclass
+import time
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import ModelProto
 
-from engine.errors import SakerError
-from export.booster import read_booster
-from export.convert import INPUT, OUTPUT
-from export.rows import adversarial_rows
+from export.adversarial import adversarial_rows
+from export.distance import distance, rounding_floor
+from export.fault import explain
+from export.metadata import read_contract, read_facts
+from export.objectives import TRANSFORMS
+from export.probe import LeafProbe, open_session
+from export.report import ParityReport
+from export.source import open_source
 
-#: Largest relative difference of two margins. Both add the same leaves; only the order may differ.
-MARGIN_TOLERANCE = 1e-9
-
-
-class ParityError(SakerError):
-    """A converted model does not score as LightGBM does."""
-
-
-@dataclass(frozen=True, slots=True)
-class ParityReport:
-    """What was compared, over how many rows, and how far apart the two were."""
-
-    rows: int
-    trees: int
-    nodes: int
-    wrong_leaves: int
-    max_margin_error: float
-    max_score_error: float
-
-    @property
-    def passed(self) -> bool:
-        return not self.wrong_leaves and self.max_margin_error <= MARGIN_TOLERANCE
-
-    def __str__(self) -> str:
-        return (
-            f"{self.rows:,} rows on and beside {self.nodes:,} splits of {self.trees:,} trees: "
-            f"{self.wrong_leaves} wrong leaves, margins within {self.max_margin_error:.1e} (relative), "
-            f"scores within {self.max_score_error:.1e}"
-        )
+#: Largest relative difference of two scores of the same margin: an exponential may be off by its last bit or two.
+SCORE_TOLERANCE = 1e-15
+_CHUNK_ROWS = 8192
+_LEAF_SAMPLE_CELLS = 1_000_000  # rows x trees whose leaves are compared even where the margins agree
+_MAX_FAULTS = 10
 
 
-def check_parity(booster: Any, model: onnx.ModelProto) -> ParityReport:
-    """Compare `model` with `booster` (lightgbm.Booster) on adversarial rows; `passed` says whether they agree."""
-    ensemble = read_booster(booster)
-    outputs = _prepare(model)
-    threads = max(1, (os.cpu_count() or 2) // 2)
-    rows = wrong = 0
-    margin_error = score_error = 0.0
-    for x in adversarial_rows(ensemble):
-        scores, margins, leaves = outputs(x)
-        rows += len(x)
-        expected = booster.predict(x, pred_leaf=True, num_threads=threads).reshape(leaves.shape)
-        wrong += int((leaves != expected).sum())
-        expected = booster.predict(x, raw_score=True, num_threads=threads)
-        margin_error = max(margin_error, _largest(np.abs(margins - expected) / np.maximum(np.abs(expected), 1)))
-        expected = booster.predict(x, num_threads=threads)
-        score_error = max(score_error, _largest(np.abs(scores - expected)))
-    nodes = sum(len(tree.feature) for tree in ensemble.trees)
-    return ParityReport(rows, len(ensemble.trees), nodes, wrong, margin_error, score_error)
+def check_parity(
+    booster: Any,
+    model: ModelProto,
+    rows: NDArray[np.generic] | None = None,
+    *,
+    decision_threshold: float | None = None,
+    max_rows: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> ParityReport:
+    """Compare the exported model, run by onnxruntime, with the Booster it was made from.
 
+    rows: real rows to compare as well, (n, f); they are cast to float32, which is what both sides get.
+    decision_threshold: scores on different sides of it count as a flip; default the threshold of the model's contract.
+    max_rows: limit for the rows that are made; default 60,000, or 25 million tree walks if that is less.
+    threads: for both sides. With one, sums come in the same order and margins are identical.
 
-def _largest(errors: NDArray[np.float64]) -> float:
-    return float(np.where(np.isnan(errors), np.inf, errors).max())
+    With one thread margins must be LightGBM's to the last bit, and scores within a relative 1e-15. Where the sum's order
+    differs (several threads) or the library adds in float32 (XGBoost), both must agree within the source's relative
+    tolerance; where trees nearly cancel, the limit is the rounding error of a sum of these trees in any order.
 
-
-def _prepare(model: onnx.ModelProto) -> Any:
-    """A function of x to the model's scores (n,), margins (n,) and leaves (n, trees).
-
-    Margins and leaves come from the model's own TreeEnsemble: the first as it is, the second with each leaf's weight
-    replaced by its number in its tree, added to a target of its own for each tree.
+    Raises BrokenModel for a file that `to_onnx` did not write, and ValueError for rows of another width.
     """
-    (node,) = (node for node in model.graph.node if node.op_type == "TreeEnsemble")
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-    roots = attributes["tree_roots"]
-    trees, numbers = _number_leaves(attributes)
-    leaf_node = onnx.NodeProto()
-    leaf_node.CopyFrom(node)
-    leaf_node.output[0] = "leaf"
-    del leaf_node.attribute[:]
-    changed = {
-        **attributes,
-        "n_targets": len(roots),
-        "leaf_targetids": trees,
-        "leaf_weights": helper.make_tensor("", onnx.TensorProto.DOUBLE, [len(numbers)], numbers),
-    }
-    leaf_node.attribute.extend(helper.make_attribute(name, value) for name, value in changed.items())
-    probe.graph.node.append(leaf_node)
-    margin = node.output[0]
-    for name, columns in ((margin, 1), ("leaf", len(roots))):
-        probe.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, ["n", columns]))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    run = onnxruntime.InferenceSession(probe.SerializeToString(), options, providers=["CPUExecutionProvider"]).run
+    start = time.monotonic()
+    facts = read_facts(model)
+    source = open_source(booster, facts.iterations)
+    ensemble, exact = source.ensemble, source.exact and threads == 1
+    tolerance = source.relative_tolerance
+    if decision_threshold is None:
+        decision_threshold = read_contract(model).threshold
+    if max_rows is None:
+        max_rows = max(1000, min(60_000, 25_000_000 // len(ensemble.trees)))
+    made = adversarial_rows(ensemble, max_rows=max_rows, seed=seed)
+    given = _given(rows, ensemble.n_features)
+    matrix = source.admissible(np.concatenate([made.rows, given]))
 
-    def outputs(x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-        scores, margins, leaves = run([OUTPUT, margin, "leaf"], {INPUT: x})
-        return scores.reshape(-1), margins.reshape(-1), leaves.astype(np.int64)
+    margin = source.margins(matrix, threads)
+    onnx_margin, onnx_score = _model_outputs(model, matrix, threads)
+    floor = rounding_floor(source)
+    same, margin_error = distance(onnx_margin, margin)
+    margin_relative = margin_error / np.maximum(np.abs(margin), floor / tolerance)
+    margin_off = ~(same if exact else margin_relative <= tolerance).all(axis=1)
 
-    return outputs
+    # The score is a function of the margin alone, and asking LightGBM for it walks all trees again: a third is enough,
+    # beside the given rows and every row whose margin is not the same.
+    scored = ~same.all(axis=1) | (np.arange(len(matrix)) % 3 == 0) | (np.arange(len(matrix)) >= len(made.rows))
+    score, onnx_score = source.scores(matrix[scored], threads), onnx_score[scored]
+    same_score, score_error = distance(onnx_score, score)
+    if exact:
+        score_limit = SCORE_TOLERANCE * np.abs(score) + np.finfo(np.float64).smallest_subnormal * 4
+    else:
+        # What the margin may be off by, the score may be: in proportion, after an exponential, and as it is otherwise.
+        score_limit = (floor + tolerance * np.maximum(1, np.abs(margin[scored]))) * np.abs(score)
+        score_limit += 0 if TRANSFORMS[facts.objective].meaning == "probability" else floor
+    score_off = np.zeros(len(matrix), np.bool_)
+    score_off[scored] = ~(score_error <= score_limit).all(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        score_relative = np.where(same_score, 0, score_error / np.abs(score))
+    flips = ((score >= decision_threshold) != (onnx_score >= decision_threshold)).any(axis=1)
+
+    probe = LeafProbe(model, [tree.n_leaves for tree in ensemble.trees])
+    suspects = np.flatnonzero(margin_off)[:1000]
+    sample = np.linspace(0, len(matrix) - 1, max(1, min(len(matrix), _LEAF_SAMPLE_CELLS // len(ensemble.trees)))).astype(int)
+    looked_at = np.union1d(suspects, sample)
+    other_leaf = np.zeros(len(matrix), np.bool_)
+    for part in np.array_split(looked_at, max(1, len(looked_at) * len(ensemble.trees) // 4_000_000)):
+        other_leaf[part] = (source.leaves(matrix[part], threads) != probe.leaves(matrix[part])).any(axis=1)
+
+    faults = []
+    for row in np.flatnonzero(margin_off | other_leaf | score_off)[:_MAX_FAULTS].tolist():
+        at = int(scored[:row].sum())  # where the row is among those with scores, if it is one of them
+        scores = (score[at], onnx_score[at]) if scored[row] else None
+        margins = (margin[row], onnx_margin[row])
+        faults.append(explain(source, probe, matrix[row : row + 1], row, margins, scores))
+    return ParityReport(
+        source=facts.source,
+        objective=facts.objective,
+        n_trees=facts.n_trees,
+        n_outputs=ensemble.n_outputs,
+        rows_targeted=made.n_targeted,
+        rows_critical=made.n_critical,
+        rows_plain=made.n_plain,
+        rows_given=len(given),
+        splits=made.splits,
+        splits_targeted=made.splits_targeted,
+        splits_unreachable=made.splits_unreachable,
+        rows_with_leaves_compared=len(looked_at),
+        relative_tolerance=0.0 if exact else tolerance,
+        margin_rows_identical=int(same.all(axis=1).sum()),
+        margin_rows_off=int(margin_off.sum()),
+        margin_max_absolute=float(margin_error.max()),
+        margin_max_relative=float(margin_relative.max()),
+        rows_with_scores_compared=int(scored.sum()),
+        score_rows_off=int(score_off.sum()),
+        score_max_relative=float(score_relative.max()),
+        leaf_rows_off=int(other_leaf.sum()),
+        decision_threshold=decision_threshold,
+        decision_flips=int(flips.sum()),
+        faults=tuple(faults),
+        seconds=round(time.monotonic() - start, 3),
+        versions={
+            "source": ensemble.source,
+            **{name: version(name) for name in ("numpy", "onnx", "onnxruntime")},
+        },
+    )
 
 
-def _number_leaves(attributes: dict[str, Any]) -> tuple[list[int], list[float]]:
-    """For each leaf of a TreeEnsemble the tree that it hangs on, and its number among that tree's leaves."""
-    sides = [
-        (attributes["nodes_truenodeids"], attributes["nodes_trueleafs"]),
-        (attributes["nodes_falsenodeids"], attributes["nodes_falseleafs"]),
-    ]
-    count = len(attributes["leaf_targetids"])
-    trees, numbers = [0] * count, [0.0] * count
-    for tree, root in enumerate(attributes["tree_roots"]):
-        stack, leaves = [root], set()
-        while stack:
-            node = stack.pop()
-            for children, is_leaf in sides:
-                if is_leaf[node]:
-                    leaves.add(children[node])
-                else:
-                    stack.append(children[node])
-        for leaf in leaves:
-            trees[leaf], numbers[leaf] = tree, float(leaf - min(leaves))
-    return trees, numbers
+def _given(rows: NDArray[np.generic] | None, n_features: int) -> NDArray[np.float32]:
+    if rows is None:
+        return np.zeros((0, n_features), np.float32)
+    given = np.ascontiguousarray(rows, np.float32)
+    if given.shape != (len(given), n_features):
+        raise ValueError(f"rows: expected the shape (n, {n_features}), got {given.shape}")
+    return given
+
+
+def _model_outputs(
+    model: ModelProto, matrix: NDArray[np.float32], threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    session = open_session(model, threads)
+    starts = range(0, len(matrix), _CHUNK_ROWS)
+    parts = [session.run(["raw", "score"], {"features": matrix[start : start + _CHUNK_ROWS]}) for start in starts]
+    margin = np.concatenate([raw for raw, _ in parts])
+    return margin, np.concatenate([score for _, score in parts]).reshape(margin.shape)

@@ -17,9 +17,12 @@ import lightgbm
 import mlflow.onnx
 import numpy as np
 import onnx
+import pandas as pd
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from engine import registry
@@ -28,11 +31,11 @@ from engine.contract import Contract
 from engine.decode import Decoder
 from engine.errors import SakerError
 from engine.session import open_session
-from export.convert import to_onnx
-from export.parity import ParityError, ParityReport, check_parity
+from export.proven import Proven, export_proven
+from export.report import ParityReport
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-_BATCH = 1000
+_BATCH, _EXAMPLE_ROWS = 1000, 5
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
@@ -44,30 +47,27 @@ class RegistryError(SakerError):
 @dataclass(frozen=True, slots=True)
 class Exported:
     model: onnx.ModelProto
-    parity: ParityReport
+    report: ParityReport
     version: str
 
 
 def export_run(run: str, tracking_uri: str, report: Callable[[str], None] = lambda _: None) -> Exported:
     """Convert the Booster of `run` (an id, or latest), prove it, and register it as `fraud@challenger`.
 
-    Raises `RegistryError` when there is no such run, `UnsupportedModel`, `ParityError` or `ModelRefused` when the model
-    may not serve; nothing is registered then.
+    It is proven on the run's newest rows, too. Raises `RegistryError` when there is no such run, `UnsupportedModel`,
+    `ParityError` or `ModelRefused` when the model may not serve; nothing is registered then.
     """
     run_id = _run_id(run, tracking_uri)
     report(f"run {run_id}")
     booster = lightgbm.Booster(model_str=_artifact(run_id, BOOSTER, tracking_uri).decode())
     contract = Contract.from_json(_artifact(run_id, CONTRACT, tracking_uri).decode())
-    model = to_onnx(booster, contract)
-    parity = check_parity(booster, model)
-    report(str(parity))
-    if not parity.passed:
-        raise ParityError(f"run {run_id}: the converted model does not score as LightGBM does: {parity}")
-    data = model.SerializeToString()
-    open_session(data)
-    version = _register(model, hashlib.sha256(data).hexdigest(), run_id, tracking_uri)
+    newest, _ = _labelled_records(run_id, tracking_uri)
+    rows = Decoder(contract).decode(newest).matrix
+    proven = export_proven(booster, contract, rows)
+    report(str(proven.report))
+    version = _register(proven, rows[:_EXAMPLE_ROWS], run_id, tracking_uri)
     report(f"registered as {MODEL}/{version}, alias {CHALLENGER}")
-    return Exported(model, parity, version)
+    return Exported(proven.model, proven.report, version)
 
 
 def _run_id(run: str, tracking_uri: str) -> str:
@@ -98,30 +98,43 @@ def _artifact(run_id: str, name: str, tracking_uri: str) -> bytes:
         raise RegistryError(f"run {run_id} has no artifact {name}; was it made by `saker train`? ({error})") from error
 
 
-def _register(model: onnx.ModelProto, sha256: str, run_id: str, tracking_uri: str) -> str:
+def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_uri: str) -> str:
+    """A version with signature and input example, so that mlflow's own tools can serve it; proof and card beside it."""
+    data = proven.model.SerializeToString()
+    session = open_session(data)
+    # float64 columns: mlflow refuses to narrow what it is given, and its onnx flavour casts to float32 itself.
+    example = pd.DataFrame(rows.astype(np.float64), columns=[feature.name for feature in session.contract.features])
     # Through the client alone: mlflow's log_model needs set_tracking_uri, which changes the process's environment.
     client = MlflowClient(tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         mlflow.onnx.save_model(
-            model,
+            proven.model,
             path,
             save_as_external_data=False,
+            signature=infer_signature(example, pd.DataFrame({"score": session.score(rows), "raw": session.score(rows)})),
+            input_example=example,
             # Named, or mlflow finds them out by loading the model in a process of its own.
             pip_requirements=[f"onnxruntime=={importlib.metadata.version('onnxruntime')}"],
         )
+        (path / "parity.json").write_text(proven.report.to_json())
+        (path / "model-card.md").write_text(proven.card)
         client.log_artifacts(run_id, str(path), "model")
     with contextlib.suppress(MlflowException):  # it exists; if something else is wrong the next call says so
         client.create_registered_model(MODEL)
-    created = client.create_model_version(MODEL, f"runs:/{run_id}/model", run_id, tags={registry.SHA256_TAG: sha256})
+    tags = {registry.SHA256_TAG: hashlib.sha256(data).hexdigest(), "parity": str(proven.report)}
+    created = client.create_model_version(MODEL, f"runs:/{run_id}/model", run_id, tags=tags, description=proven.card)
     client.set_registered_model_alias(MODEL, CHALLENGER, created.version)
     return str(created.version)
 
 
 def newest_rows(tracking_uri: str) -> tuple[list[bytes], list[int]]:
     """The newest labelled records of the challenger's own run, which it was not trained on."""
-    version = registry.find_version(f"{MODEL}@{CHALLENGER}", tracking_uri)
-    lines = gzip.decompress(_artifact(version.run_id, NEWEST, tracking_uri)).splitlines()
+    return _labelled_records(registry.find_version(f"{MODEL}@{CHALLENGER}", tracking_uri).run_id, tracking_uri)
+
+
+def _labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[int]]:
+    lines = gzip.decompress(_artifact(run_id, NEWEST, tracking_uri)).splitlines()
     pairs = [line.split(b"\t", 1) for line in lines]
     return [record for _, record in pairs], [int(label) for label, _ in pairs]
 

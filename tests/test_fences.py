@@ -25,9 +25,9 @@ SHARED = {"contract", "decode", "session", "errors", "config", "registry"}
 HOMES = {
     "lightgbm": ("training/", "export/", "bench/"),
     "mlflow": ("training/track.py", "export/publish.py", "engine/registry.py"),
-    "onnxruntime": ("engine/session.py", "export/parity.py"),
+    "onnxruntime": ("engine/session.py", "export/probe.py"),
     "confluent_kafka": ("engine/kafka.py",),
-    "pandas": ("training/",),
+    "pandas": ("training/", "export/publish.py"),
     "airflow": ("dags/",),
 }
 

@@ -128,9 +128,7 @@ def _labelled(table: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, ND
         require(table, column, option)
     values = set(table[settings.label].unique().tolist())
     if values != {0, 1}:
-        raise TableError(
-            f"column {settings.label!r} (from --label): expected 0 and 1, got {sorted(values, key=str)[:5]}"
-        )
+        raise TableError(f"column {settings.label!r} (from --label): expected 0 and 1, got {sorted(values, key=str)[:5]}")
     table = table.sort_values(settings.time, kind="stable", ignore_index=True)
     return table, table[settings.label].to_numpy(np.int64)
 

@@ -186,9 +186,7 @@ def _card(block: _Block) -> None:
     block.number("card1", np.floor(1000 + 17_396 * noise.random(rows) ** 2))
     block.number("card2", np.floor(100 + 500 * noise.random(rows)), 0.015)
     block.number("card3", np.where(noise.random(rows) < 0.12 + 0.25 * np.minimum(risk, 1), 185.0, 150.0), 0.003)
-    block.text(
-        "card4", ("visa", "mastercard", "american express", "discover"), (0.65, 0.32, 0.015, 0.015), missing=0.003
-    )
+    block.text("card4", ("visa", "mastercard", "american express", "discover"), (0.65, 0.32, 0.015, 0.015), missing=0.003)
     block.number("card5", np.floor(100 + 137 * noise.random(rows) ** 0.5), 0.007)
     block.text("card6", ("debit", "credit"), (0.75, 0.25), (0.52, 0.48), missing=0.003)
     block.number("addr1", np.floor(100 + 440 * noise.random(rows)), 0.11)

@@ -1,0 +1,53 @@
+"""A model that has been proven, or none: convert, compare with the library, open as an engine would, then write the proof in.
+
+Booster + Contract --to_onnx--> ModelProto --check_parity--> report --write_proof--> Proven
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from engine.contract import Contract
+from engine.session import open_session
+from export.card import model_card
+from export.convert import to_onnx
+from export.errors import ParityError
+from export.metadata import read_contract, read_facts, write_proof
+from export.parity import check_parity
+from export.report import ParityReport
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """The file as it is to be stored, its proof and its model card inside."""
+
+    model: ModelProto
+    report: ParityReport
+    card: str
+
+
+def export_proven(
+    booster: Any,
+    contract: Contract,
+    rows: NDArray[np.float32] | None = None,
+    *,
+    iterations: int | None = None,
+) -> Proven:
+    """Export a model and prove it on rows made from it, and on `rows` (n, f) float32 if given.
+
+    Raises what `to_onnx` raises, `ParityError` with the whole report when the file does not score as the library does, and
+    `ModelRefused` when an engine would not take it.
+    """
+    model = to_onnx(booster, contract, iterations=iterations)
+    report = check_parity(booster, model, rows)
+    if not report.passed:
+        raise ParityError("parity", f"the exported model does not score as its library does\n{report.table()}")
+    card = model_card(read_contract(model), read_facts(model), report)
+    write_proof(model, report.to_json(), card)
+    open_session(model.SerializeToString())
+    return Proven(model, report, card)

@@ -1,0 +1,53 @@
+"""The door: what every library that trains tree ensembles has to offer to be exported and proven.
+
+    model (Booster, estimator) --open_source--> Source: its trees (`ensemble`) + the library's own answers (the oracle)
+
+A library is known by the module of the model's class and imported by nobody but the file that reads it.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.ensemble import Ensemble
+from export.errors import UnsupportedModel
+
+
+class Source(Protocol):
+    """A trained model: the trees to export, and what the library itself says of rows, float32 (n, f)."""
+
+    ensemble: Ensemble
+    exact: bool  # whether it adds in float64, tree by tree: the same bits then
+    relative_tolerance: float  # for margins: 1e-9 where the library adds in float64
+    sum_epsilon: float  # machine epsilon of the type in which the library adds the trees
+
+    def margins(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
+        """(n, k) what the output `raw` has to be."""
+
+    def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
+        """(n, k) what the output `score` has to be."""
+
+    def leaves(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.int64]:
+        """(n, trees) the leaf of each tree of the ensemble, in the ensemble's numbering."""
+
+    def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows with values that the library refuses (infinities, say) replaced by others."""
+
+
+def open_source(model: Any, iterations: int | None = None) -> Source:
+    """Read a trained model; raises what the reader of its library raises, and UnsupportedModel for other libraries."""
+    library = type(model).__module__.partition(".")[0]
+    if library == "xgboost":
+        from export.xgboost_model import XGBoostSource
+
+        return XGBoostSource(model, iterations)
+    if library == "sklearn":
+        from export.sklearn_model import open_sklearn
+
+        return open_sklearn(model, iterations)
+    if hasattr(model, "booster_") or hasattr(model, "model_to_string"):
+        from export.lightgbm_model import LightGBMSource
+
+        return LightGBMSource(model, iterations)
+    raise UnsupportedModel("library", f"expected a model of lightgbm, xgboost or scikit-learn, got {type(model)!r}")
