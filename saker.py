@@ -87,13 +87,29 @@ def train(
     typer.echo("next: saker export --run latest")
 
 
-@app.command(epilog="Example: `saker export --run latest -o fraud.onnx`")
+@app.command(epilog="Example: `saker export --run latest -o fraud.onnx`, or `saker export --booster model.txt -o model.onnx`")
 def export(
     run: Annotated[str, typer.Option("--run", help="A run's id, or latest.")] = "latest",
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the ONNX file here.")] = None,
+    booster: Annotated[
+        Path | None, typer.Option("--booster", help="A LightGBM model file instead of a run; nothing is registered.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", "--out", help="Write the ONNX file here.")] = None,
+    threshold: Annotated[float, typer.Option(help="With --booster: score from which is_fraud is true.")] = 0.5,
+    id_field: Identifier = "TransactionID",
     tracking_uri: Tracking = None,
 ) -> None:
     """Convert a run's model to ONNX, prove that it scores the same, and register it as challenger."""
+    if booster is not None:
+        if output is None:
+            raise typer.BadParameter("--booster needs --output")
+        from export import foreign
+
+        with _steps("export") as say:
+            proven = foreign.export_file(booster, threshold, id_field, say)
+            output.write_bytes(proven.model.SerializeToString())
+        typer.echo(proven.report.table())
+        typer.echo(f"next: saker score FILE --model {output} -o scores.jsonl")
+        return
     from export import publish
 
     with _steps("export") as say:

@@ -1,10 +1,11 @@
-"""Contracts for models that saker did not train. Pure: it reads the model and does not change it."""
+"""Models that saker did not train: their contracts, and a LightGBM model file to a proven ONNX file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from engine.contract import Contract, Feature, Golden
 from engine.decode import Decoder
 from export.adversarial import adversarial_rows
 from export.ensemble import Ensemble
-from export.errors import UnsupportedModel
+from export.errors import BrokenModel, UnsupportedModel
 from export.objectives import transform_of
+from export.proven import Proven, export_proven
 from export.source import Source, open_source
 
 _GOLDEN, _ROWS = 8, 1_000
@@ -56,6 +58,23 @@ def contract_for(
     if ensemble.n_outputs > 1:
         return contract
     return replace(contract, golden=_golden(source, contract))
+
+
+def export_file(path: Path, threshold: float, id_field: str, report: Callable[[str], None] = lambda _: None) -> Proven:
+    """A LightGBM model file of any release since 3.0, exported and proven; no run, no registry.
+
+    Raises `BrokenModel` when it is no model file, and what `contract_for` and `export_proven` raise.
+    """
+    import lightgbm
+
+    if not path.is_file():
+        raise BrokenModel("model file", f"no such file: {path}")
+    try:
+        booster = lightgbm.Booster(model_file=path)
+    except lightgbm.basic.LightGBMError as error:
+        raise BrokenModel("model file", f"{path}: LightGBM {lightgbm.__version__} cannot read it: {error}") from error
+    report(f"{path}: {booster.num_trees():,} trees, {booster.num_feature()} features")
+    return export_proven(booster, contract_for(booster, threshold, id_field))
 
 
 def _pandas_vocabularies(ensemble: Ensemble) -> dict[str, Sequence[str]]:

@@ -31,6 +31,7 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) ->
             ["serve", "--model", "fraud", "--bootstrap-servers", "127.0.0.1:1"],
             "saker: model 'fraud': expected FILE.onnx",
         ),
+        (["export", "--booster", "README.onnx", "-o", "x.onnx"], "saker: model file: README.onnx: LightGBM"),
         (["export"], "saker: no finished run in experiment fraud"),
     ],
 )
@@ -42,7 +43,9 @@ def test_an_expected_error_is_one_line_and_exit_code_1(arguments: list[str], mes
     assert done.stderr.strip().splitlines()[-1].startswith(message)
 
 
-@pytest.mark.parametrize("arguments", [["nope"], ["serve"], ["train", "--generate", "many"], ["replay"]])
+@pytest.mark.parametrize(
+    "arguments", [["nope"], ["serve"], ["train", "--generate", "many"], ["replay"], ["export", "--booster", "x"]]
+)
 def test_wrong_usage_is_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
     assert saker(*arguments, folder=tmp_path).returncode == 2
 

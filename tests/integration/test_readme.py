@@ -27,10 +27,9 @@ README = (ROOT / "README.md").read_text()
 ULB = ROOT / "tests" / "data" / "ulb_creditcard_sample.csv"
 
 
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    assert found
-    return found[1]
+def block(language: str, number: int = 0) -> str:
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    return blocks[number]
 
 
 def shell(line: str, folder: Path, uri: str) -> str:
@@ -97,6 +96,25 @@ def test_the_line_by_hand(folder: Path, bootstrap_servers: str, read: Any) -> No
 
     filed = [orjson.loads(line) for line in (folder / "scores.jsonl").read_bytes().splitlines()]
     np.testing.assert_allclose([answer["fraud_score"] for answer in filed], expected, rtol=0, atol=1e-9)
+
+
+def test_any_lightgbm_model(folder: Path, bootstrap_servers: str) -> None:
+    export, score, serve = block("sh", 1).replace("localhost:9092", bootstrap_servers).splitlines()
+    assert "OK: LightGBM" in shell(export, folder, "")
+    assert "scored 6, rejected 0" in shell(score, folder, "")
+    serving = start(serve.removesuffix("&"), folder, "")
+    serving.send_signal(signal.SIGTERM)
+    serving.communicate(timeout=60)
+    assert serving.returncode == 0
+
+    booster = lightgbm.Booster(model_file=folder / "tests" / "export" / "data" / "3.3.5_binary.txt")
+    records = [
+        orjson.loads(line) for line in (folder / "tests" / "export" / "data" / "records.jsonl").read_bytes().splitlines()
+    ]
+    rows = np.array([[record[name] for name in booster.feature_name()] for record in records], np.float32)
+    answers = [orjson.loads(line) for line in (folder / "other-scores.jsonl").read_bytes().splitlines()]
+    np.testing.assert_allclose([a["fraud_score"] for a in answers], booster.predict(rows), rtol=1e-15)
+    assert [a["is_fraud"] for a in answers] == (booster.predict(rows) >= 0.3).tolist()
 
 
 def scores_of(booster: lightgbm.Booster, contract: Contract) -> Any:
