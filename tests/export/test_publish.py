@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+import json
+import os
+import sys
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import mlflow.onnx
+import numpy as np
 import pytest
 
+import engine
+from deploy.local.server import Server, answers, free_port
 from engine import registry
 from engine.errors import ModelRefused
 from engine.session import open_session
@@ -78,3 +87,38 @@ def test_what_is_not_registered_is_refused_by_name(reference: str, uri: str) -> 
 def test_an_unknown_run_is_named(uri: Any) -> None:
     with pytest.raises(publish.RegistryError, match="no run abc"):
         publish.export_run("abc", uri)
+
+
+def test_mlflows_own_tools_take_the_registered_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    exported = publish.export_run(log_run(train(read_csv(ULB, "ID"), CARDS), CARDS, {}, uri), uri)
+    version = registry.find_version("fraud/1", uri)
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source, tracking_uri=uri))
+    assert {"parity.json", "model-card.md", "model.onnx", "input_example.json"} <= {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "parity.json").read_text())["passed"] is True
+    assert "# Model card" in version.description
+    assert mlflow.onnx.load_model(str(folder)).graph == exported.model.graph
+
+    records, _ = publish.newest_rows(uri)
+    session = open_session(folder / "model.onnx")
+    rows = engine.Decoder(session.contract).decode(records[:20]).matrix
+    # NaN is how a table holds what is missing; JSON has null for it.
+    data = [[None if np.isnan(value) else value for value in row] for row in rows.tolist()]
+    columns = [feature.name for feature in session.contract.features]
+    server, port = Server("mlflow-model"), free_port()
+    in_environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # it runs uvicorn by name
+    try:
+        command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local", "-m", str(folder)]
+        server.start([*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"], in_environment)
+        server.wait_until(lambda: answers(f"http://127.0.0.1:{port}/ping"), timeout=120)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"dataframe_split": {"columns": columns, "data": data}}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            predictions = json.load(answer)["predictions"]
+    finally:
+        server.stop()
+    np.testing.assert_allclose([p["score"] for p in predictions], session.score(rows), rtol=1e-15)
