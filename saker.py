@@ -37,7 +37,7 @@ Bootstrap = Annotated[str, typer.Option("--bootstrap-servers", help="HOST:PORT o
 
 
 def main() -> None:
-    """Exit with 0 when done, 1 when it failed, with one line that says why, 2 for wrong usage."""
+    """Exit with 0 when done, 1 when it failed, with one line that says why, 2 for wrong usage; 130 after Ctrl-C."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("saker").setLevel(logging.INFO)
     try:
@@ -47,9 +47,6 @@ def main() -> None:
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         typer.echo(f"saker: this command needs {error.name}: install saker-onnx[train,local]", err=True)
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("saker: interrupted", err=True)
         raise SystemExit(1) from None
 
 

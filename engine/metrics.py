@@ -143,7 +143,7 @@ def serve_http(metrics: PoolMetrics, port: int, ready: Callable[[], bool]) -> Th
             elif path == "/healthz":
                 self._answer(200, b"ok\n")
             elif path == "/readyz":
-                self._answer(*((200, b"ready\n") if ready() else (503, b"not every worker has joined its group\n")))
+                self._answer(*((200, b"ready\n") if ready() else (503, b"not every partition is read yet\n")))
             else:
                 self._answer(404, b"/metrics, /healthz or /readyz\n")
 

@@ -91,11 +91,11 @@ def test_the_line_by_hand(folder: Path, bootstrap_servers: str, read: Any) -> No
     answers = [orjson.loads(message.value) for message in messages]
     streamed = {answer["ID"]: answer["fraud_score"] for answer in answers}
     assert len(answers) == len(streamed) == 3265
-    np.testing.assert_allclose([streamed[i] for i in range(3265)], expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose([streamed[i] for i in range(3265)], expected, rtol=1e-15)
     assert {answer["model"] for answer in answers} == {"fraud/1"}
 
     filed = [orjson.loads(line) for line in (folder / "scores.jsonl").read_bytes().splitlines()]
-    np.testing.assert_allclose([answer["fraud_score"] for answer in filed], expected, rtol=0, atol=1e-9)
+    np.testing.assert_allclose([answer["fraud_score"] for answer in filed], expected, rtol=1e-15)
 
 
 def test_any_lightgbm_model(folder: Path, bootstrap_servers: str) -> None:

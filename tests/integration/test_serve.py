@@ -67,7 +67,7 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
         answer = orjson.loads(message.value)
         assert list(answer) == ["ID", "fraud_score", "is_fraud", "model", "scored_at_ms"]
         assert answer["ID"] == identifier
-        assert answer["fraud_score"] == pytest.approx(score, abs=1e-9)
+        assert answer["fraud_score"] == pytest.approx(score, rel=1e-15)
         assert answer["is_fraud"] == (score >= cards_model.trained.contract.threshold)
         assert answer["model"].startswith("fraud/")
         assert abs(answer["scored_at_ms"] / 1000 - time.time()) < 600
@@ -161,13 +161,13 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
         identifier = answer["TransactionID"]
         if identifier in scores:  # at least once: read again from the last committed offset
             # onnxruntime's exp is vectorized: its last bit depends on the place in the batch.
-            assert answer["fraud_score"] == pytest.approx(scores[identifier], rel=1e-14)
+            assert answer["fraud_score"] == pytest.approx(scores[identifier], rel=1e-15)
         else:
             scores[identifier] = answer["fraud_score"]
             order[message.key].append(identifier)
     expected = expected_scores(generated_model, records)
     assert scores.keys() == expected.keys()
-    np.testing.assert_allclose([scores[i] for i in expected], list(expected.values()), rtol=0, atol=1e-9)
+    np.testing.assert_allclose([scores[i] for i in expected], list(expected.values()), rtol=1e-15)
     # Identifiers count up in the order of sending.
     assert all(a < b for identifiers in order.values() for a, b in itertools.pairwise(identifiers))
     assert victim not in serving.worker_ids()
