@@ -25,6 +25,8 @@ from export.source import open_source
 #: Largest relative difference of two scores of the same margin: an exponential may be off by its last bit or two.
 SCORE_TOLERANCE = 1e-15
 _CHUNK_ROWS = 8192
+# Most rows, and rows x trees, that are made: onnxruntime is many times slower where splits have wide sets.
+_WITH_SETS, _WITHOUT_SETS = (60_000, 25_000_000), (200_000, 150_000_000)
 _LEAF_SAMPLE_CELLS = 1_000_000  # rows x trees whose leaves are compared even where the margins agree
 _MAX_FAULTS = 10
 
@@ -43,7 +45,7 @@ def check_parity(
 
     rows: real rows to compare as well, (n, f); they are cast to float32, which is what both sides get.
     decision_threshold: scores on different sides of it count as a flip; default the threshold of the model's contract.
-    max_rows: limit for the rows that are made; default 60,000, or 25 million tree walks if that is less.
+    max_rows: limit for the rows that are made; default so many that a large model takes a minute at most.
     threads: for both sides. With one, sums come in the same order and margins are identical.
 
     With one thread margins must be LightGBM's to the last bit, and scores within a relative 1e-15. Where the sum's order
@@ -60,7 +62,8 @@ def check_parity(
     if decision_threshold is None:
         decision_threshold = read_contract(model).threshold
     if max_rows is None:
-        max_rows = max(1000, min(60_000, 25_000_000 // len(ensemble.trees)))
+        most, walks = _WITH_SETS if any(tree.categories for tree in ensemble.trees) else _WITHOUT_SETS
+        max_rows = max(1000, min(most, walks // len(ensemble.trees)))
     made = adversarial_rows(ensemble, max_rows=max_rows, seed=seed)
     given = _given(rows, ensemble.n_features)
     matrix = source.admissible(np.concatenate([made.rows, given]))
