@@ -103,7 +103,7 @@ def export(
 
         with _steps("export") as say:
             proven = foreign.export_file(booster, threshold, id_field, say)
-            output.write_bytes(proven.model.SerializeToString())
+            output.write_bytes(proven.data)
         typer.echo(proven.report.table())
         typer.echo(f"next: saker score FILE --model {output} -o scores.jsonl")
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import queue
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -62,13 +63,25 @@ def ahead(make: Callable[..., Iterator[Pair]], *arguments: Any) -> Iterator[Pair
     maker = spawn.Process(target=_make, args=(chunks, make, arguments), daemon=True)
     maker.start()
     try:
-        while isinstance(chunk := chunks.get(), list):
+        while isinstance(chunk := _next(chunks, maker), list):
             yield from chunk
         if chunk is not None:
             raise chunk
     finally:
         maker.terminate()
         maker.join()
+
+
+def _next(chunks: Any, maker: Any) -> list[Pair] | SakerError | None:
+    """The next chunk; raises `LoadError` when its maker died without a word, for which one would wait for ever."""
+    while True:
+        try:
+            chunk: list[Pair] | SakerError | None = chunks.get(timeout=1)
+        except queue.Empty:
+            if not maker.is_alive():
+                raise LoadError(f"making the records failed with exit code {maker.exitcode}; its error stands above") from None
+        else:
+            return chunk
 
 
 def _make(chunks: Any, make: Callable[..., Iterator[Pair]], arguments: tuple[Any, ...]) -> None:
@@ -116,6 +129,7 @@ def replay(
             tick = max(due, tick + _TICK_SECONDS)
             producer.poll(0)
             time.sleep(max(0.0, tick - (time.perf_counter() - started)))
+            now = time.perf_counter() - started
         told.latest_seconds = max(told.latest_seconds, now - due)
         partition = number % partitions if key is None else -1
         timestamp = started_ms + int(due * 1000)

@@ -71,7 +71,8 @@ def is_settled(client: AdminClient, group: str, topic: str, partitions: int) -> 
     nobody's until the rebalance after that.
     """
     try:
-        found = client.describe_consumer_groups([group], request_timeout=_SECONDS)[group].result()
+        # Not long: who asks has signals to answer, and asks again.
+        found = client.describe_consumer_groups([group], request_timeout=1)[group].result()
     except KafkaException:
         return False
     owned = {p.partition for member in found.members for p in member.assignment.topic_partitions if p.topic == topic}

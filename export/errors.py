@@ -1,6 +1,6 @@
 """What the exporter refuses, and whose fault it is.
 
-Both errors are about the model that was handed in: nothing here is retried, nothing is logged and passed over.
+All of them are about the model that was handed in: nothing here is retried, nothing is logged and passed over.
 """
 
 from engine.errors import SakerError

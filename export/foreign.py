@@ -81,11 +81,11 @@ def _pandas_vocabularies(ensemble: Ensemble) -> dict[str, Sequence[str]]:
     """The Booster keeps one vocabulary for each pandas column of categories, in order, and not which column it was."""
     if not ensemble.categories:
         return {}
-    columns = [name for name, codes in zip(ensemble.feature_names, ensemble.codes, strict=True) if codes is not None]
+    named = zip(ensemble.feature_names, ensemble.codes, strict=True)
+    columns = {name: largest for name, largest in named if largest is not None}
     found: dict[str, Sequence[str]] = dict(zip(columns, ensemble.categories, strict=False))
-    largest = {name: codes for name, codes in zip(ensemble.feature_names, ensemble.codes, strict=True) if codes}
     fits = len(columns) == len(ensemble.categories) and all(
-        largest.get(name, 0) < len(vocabulary) and all(isinstance(value, str) for value in vocabulary)
+        columns[name] < len(vocabulary) and all(isinstance(value, str) for value in vocabulary)
         for name, vocabulary in found.items()
     )
     if not fits:

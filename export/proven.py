@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from engine.contract import Contract
-from engine.session import open_session
+from engine.session import Session, open_session
 from export.card import model_card
 from export.convert import to_onnx
 from export.errors import ParityError
@@ -24,9 +24,11 @@ from export.report import ParityReport
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """The file as it is to be stored, its proof and its model card inside."""
+    """The file as it is to be stored, its proof and its model card inside, and opened as an engine opens it."""
 
     model: ModelProto
+    data: bytes
+    session: Session
     report: ParityReport
     card: str
 
@@ -49,5 +51,5 @@ def export_proven(
         raise ParityError("parity", f"the exported model does not score as its library does\n{report.table()}")
     card = model_card(read_contract(model), read_facts(model), report)
     write_proof(model, report.to_json(), card)
-    open_session(model.SerializeToString())
-    return Proven(model, report, card)
+    data = model.SerializeToString()
+    return Proven(model, data, open_session(data), report, card)

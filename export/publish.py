@@ -100,10 +100,11 @@ def _artifact(run_id: str, name: str, tracking_uri: str) -> bytes:
 
 def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_uri: str) -> str:
     """A version with signature and input example, so that mlflow's own tools can serve it; proof and card beside it."""
-    data = proven.model.SerializeToString()
-    session = open_session(data)
+    session = proven.session
     # float64 columns: mlflow refuses to narrow what it is given, and its onnx flavour casts to float32 itself.
     example = pd.DataFrame(rows.astype(np.float64), columns=[feature.name for feature in session.contract.features])
+    scores = session.score(rows)
+    outputs = pd.DataFrame({"score": scores, "raw": scores})  # a signature holds names and types, which are right
     # Through the client alone: mlflow's log_model needs set_tracking_uri, which changes the process's environment.
     client = MlflowClient(tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +113,7 @@ def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_u
             proven.model,
             path,
             save_as_external_data=False,
-            signature=infer_signature(example, pd.DataFrame({"score": session.score(rows), "raw": session.score(rows)})),
+            signature=infer_signature(example, outputs),
             input_example=example,
             # Named, or mlflow finds them out by loading the model in a process of its own.
             pip_requirements=[f"onnxruntime=={importlib.metadata.version('onnxruntime')}"],
@@ -122,7 +123,7 @@ def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_u
         client.log_artifacts(run_id, str(path), "model")
     with contextlib.suppress(MlflowException):  # it exists; if something else is wrong the next call says so
         client.create_registered_model(MODEL)
-    tags = {registry.SHA256_TAG: hashlib.sha256(data).hexdigest(), "parity": str(proven.report)}
+    tags = {registry.SHA256_TAG: hashlib.sha256(proven.data).hexdigest(), "parity": str(proven.report)}
     created = client.create_model_version(MODEL, f"runs:/{run_id}/model", run_id, tags=tags, description=proven.card)
     client.set_registered_model_alias(MODEL, CHALLENGER, created.version)
     return str(created.version)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import Any
 
 import pytest
 
-from bench.load import LoadError, keyed, replay
+from bench.load import LoadError, ahead, keyed, replay
 
 
 def test_the_key_is_a_field_of_the_record() -> None:
@@ -16,6 +17,11 @@ def test_the_key_is_a_field_of_the_record() -> None:
 def test_a_key_that_is_not_there_is_named() -> None:
     with pytest.raises(LoadError, match="no field 'card9'"):
         list(keyed([b'{"card1":1}'], "card9"))
+
+
+def test_a_maker_of_records_that_dies_is_not_waited_for() -> None:
+    with pytest.raises(LoadError, match="exit code 3"):
+        list(ahead(os._exit, 3))
 
 
 def test_records_are_sent_when_they_are_due(bootstrap_servers: str, topics: Any, read: Any) -> None:
