@@ -44,8 +44,8 @@ class AdversarialRows:
     n_critical: int
     n_plain: int
     splits: int  # in the model
-    splits_targeted: int  # of them have rows of their own
-    splits_unreachable: int  # chosen, but no row was found that gets there
+    splits_unreachable: int  # no row was found that gets there
+    left_over: dict[int, list[int]]  # tree -> its splits that the limit left without rows of their own
 
 
 def adversarial_rows(ensemble: Ensemble, *, max_rows: int, seed: int = 0) -> AdversarialRows:
@@ -56,7 +56,7 @@ def adversarial_rows(ensemble: Ensemble, *, max_rows: int, seed: int = 0) -> Adv
     rng = np.random.default_rng(seed)
     pools = critical_values(ensemble)
     n_targeted = max_rows * 4 // 5
-    targeted, chosen, unreachable, splits = _targeted(ensemble, pools, n_targeted, rng)
+    targeted, left_over, unreachable = _targeted(ensemble, pools, n_targeted, rng)
     n_rest = max(2, min(max_rows - n_targeted, max(256, len(targeted) // 4)))
     critical = _draw(pools, n_rest // 2, rng)
     plain = _plain(ensemble, n_rest - n_rest // 2, rng)
@@ -65,9 +65,9 @@ def adversarial_rows(ensemble: Ensemble, *, max_rows: int, seed: int = 0) -> Adv
         n_targeted=len(targeted),
         n_critical=len(critical),
         n_plain=len(plain),
-        splits=splits,
-        splits_targeted=chosen,
+        splits=sum(tree.n_splits for tree in ensemble.trees),
         splits_unreachable=unreachable,
+        left_over=left_over,
     )
 
 
@@ -143,18 +143,23 @@ _OPEN_BLOCKS = 8  # of each size; more would pack a little tighter and take long
 
 def _targeted(
     ensemble: Ensemble, pools: list[NDArray[np.float32]], max_rows: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], int, int, int]:
+) -> tuple[NDArray[np.float32], dict[int, list[int]], int]:
     owner = np.repeat(np.arange(len(ensemble.trees)), [tree.n_splits for tree in ensemble.trees])
     local = np.concatenate([np.arange(tree.n_splits) for tree in ensemble.trees])
-    parents = [_parents(tree) for tree in ensemble.trees]
+    paths: dict[int, Paths] = {}
     blocks: list[_Block] = []
     unfilled: dict[int, list[_Block]] = defaultdict(list)
-    n_rows = n_targets = unreachable = 0
-    for index in _evenly(owner, rng).tolist():
-        tree, split = ensemble.trees[owner[index]], int(local[index])
-        path = _row_to(tree, parents[owner[index]], split)
+    n_rows = unreachable = 0
+    order = _evenly(owner, rng)
+    taken = 0
+    for index in order.tolist():
+        number, split = int(owner[index]), int(local[index])
+        tree = ensemble.trees[number]
+        if number not in paths:
+            paths[number] = Paths(tree)
+        path = paths[number].to(split)
         if path is None:
-            unreachable += 1
+            unreachable, taken = unreachable + 1, taken + 1
             continue
         values, feature = hard_values(tree, split), int(tree.feature[split])
         path.pop(feature, None)  # a row cannot be led here by the value that is to be varied
@@ -171,8 +176,11 @@ def _targeted(
             del candidates[:-_OPEN_BLOCKS]
         block.fixed.update(path)
         block.varied[feature] = rng.permutation(values)
-        n_targets += 1
-    rows = _draw(pools, n_rows, rng)
+        taken += 1
+    left_over: dict[int, list[int]] = defaultdict(list)
+    for index in order[taken:].tolist():
+        left_over[int(owner[index])].append(int(local[index]))
+    rows = _draw(pools, sum(block.n_rows for block in blocks), rng)
     start = 0
     for block in blocks:
         part = rows[start : start + block.n_rows]
@@ -180,7 +188,7 @@ def _targeted(
         for feature, values in block.varied.items():
             part[:, feature] = values
         start += block.n_rows
-    return rows, n_targets, unreachable, len(owner)
+    return rows, left_over, unreachable
 
 
 def _evenly(owner: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -194,32 +202,55 @@ def _evenly(owner: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.in
     return order[np.argsort(position[order], kind="stable")]
 
 
-def _parents(tree: Tree) -> NDArray[np.int64]:
-    """(m,) for each split its parent, as parent + 1 when it is the left child and -(parent + 1) when it is the right."""
-    parents = np.zeros(tree.n_splits, np.int64)
-    for children, sign in ((tree.left, 1), (tree.right, -1)):
-        inner = children >= 0
-        parents[children[inner]] = sign * (np.flatnonzero(inner) + 1)
-    return parents
+class Paths:
+    """How a row gets to each split of one tree: what the features above it have to be. Lives while rows are made."""
 
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        m = tree.n_splits
+        self._above = [-1] * m  # the parent of each split
+        self._left = [False] * m  # whether it is the parent's left child
+        self._value: list[np.float32 | None] = [None] * m  # what the parent's feature has to be; None: nothing found
+        self._feature: list[int] = tree.feature.tolist()
+        children = (tree.left.tolist(), tree.right.tolist())
+        stack = [0] if m else []
+        while stack:
+            parent = stack.pop()
+            for side, is_left in zip(children, (True, False), strict=True):
+                child = side[parent]
+                if child >= 0:
+                    self._above[child], self._left[child] = parent, is_left
+                    self._value[child] = self._choose(child)
+                    stack.append(child)
 
-def _row_to(tree: Tree, parents: NDArray[np.int64], split: int) -> dict[int, np.float32] | None:
-    """Values by feature with which a row gets to the split; None when none was found (real ones are always there)."""
-    steps: dict[int, list[tuple[int, bool]]] = defaultdict(list)
-    node = split
-    while parents[node]:
-        parent, is_left = abs(int(parents[node])) - 1, bool(parents[node] > 0)
-        steps[int(tree.feature[parent])].append((parent, is_left))
-        node = parent
-    found = {}
-    for feature, wanted in steps.items():
-        for value in _candidates(tree, wanted):
-            if all(goes_left(tree, above, value) == is_left for above, is_left in wanted):
-                found[feature] = value
-                break
-        else:
-            return None
-    return found
+    def to(self, split: int) -> dict[int, np.float32] | None:
+        """Values by feature with which a row gets to the split; None when none was found (real ones are always there)."""
+        found: dict[int, np.float32] = {}
+        node = split
+        while (parent := self._above[node]) >= 0:
+            value = self._value[node]
+            if value is None:
+                return None
+            found.setdefault(self._feature[parent], value)  # the lowest on the path was chosen for all of it
+            node = parent
+        return found
+
+    def _choose(self, node: int) -> np.float32 | None:
+        """A value of the parent's feature that takes every branch on the path that this feature decides."""
+        feature, wanted, candidates = self._feature[self._above[node]], [], []
+        while (parent := self._above[node]) >= 0:
+            if self._feature[parent] == feature:
+                wanted.append((parent, self._left[node]))
+                if (known := self._value[node]) is not None:
+                    candidates.append(known)
+            node = parent
+
+        def leads_here(value: np.float32) -> bool:
+            return all(goes_left(self._tree, split, value) == is_left for split, is_left in wanted)
+
+        if candidates and leads_here(candidates[0]):
+            return candidates[0]
+        return next((value for value in _candidates(self._tree, wanted) if leads_here(value)), None)
 
 
 def _candidates(tree: Tree, wanted: list[tuple[int, bool]]) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from engine.contract import Contract
 from export.columns import Columns, build_columns, plan_columns
 from export.ensemble import MISSING_NONE, Ensemble, Tree
 from export.errors import UnsupportedModel
-from export.metadata import FORMAT_VERSION, ModelFacts, write_metadata
+from export.metadata import FORMAT_VERSION, LEQ, LT, MEMBER, ModelFacts, write_metadata
 from export.objectives import Nodes, transform_of
 from export.source import open_source
 
@@ -26,8 +26,6 @@ from export.source import open_source
 # older runtimes take the file too.
 OPSETS = {"": 21, "ai.onnx.ml": 5}
 IR_VERSION = 10
-
-_LEQ, _LT, _MEMBER = 0, 1, 6  # nodes_modes of TreeEnsemble
 
 
 def to_onnx(booster: Any, contract: Contract, *, iterations: int | None = None) -> ModelProto:
@@ -139,7 +137,7 @@ def _tree_attributes(ensemble: Ensemble, columns: Columns) -> tuple[dict[str, An
     # Both are optional, and onnxruntime has a faster walk for a model that does not mind missing values.
     if missing_goes_left.any():
         attributes["nodes_missing_value_tracks_true"] = missing_goes_left.astype(int).tolist()
-    if (mode == _MEMBER).any():
+    if (mode == MEMBER).any():
         attributes["membership_values"] = numpy_helper.from_array(joined([_members(tree) for tree in trees]))
     node_rows = joined([tree.split_rows for tree in trees])
     leaf_rows = joined([tree.leaf_rows for tree in trees])
@@ -178,7 +176,7 @@ def _is_empty_set(tree: Tree) -> NDArray[np.bool_]:
 
 def _modes(tree: Tree) -> NDArray[np.uint8]:
     # onnxruntime takes the largest member of a set without looking whether there is one: an empty set is "x < -inf".
-    return np.where(tree.categorical, np.where(_is_empty_set(tree), _LT, _MEMBER), _LEQ).astype(np.uint8)
+    return np.where(tree.categorical, np.where(_is_empty_set(tree), LT, MEMBER), LEQ).astype(np.uint8)
 
 
 def _splits(tree: Tree) -> NDArray[np.float64]:

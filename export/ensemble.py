@@ -70,6 +70,10 @@ class Ensemble:
     def iterations(self) -> int:
         return len(self.trees) // self.n_outputs
 
+    def of(self, iteration: int | None) -> slice:
+        """The trees of one iteration, or all."""
+        return slice(None) if iteration is None else slice(iteration * self.n_outputs, (iteration + 1) * self.n_outputs)
+
 
 def effective_threshold(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
     """The threshold that gives LightGBM's answer for the value as it came, without its rounding to zero first.

@@ -49,6 +49,18 @@ def explain(
     )
 
 
+def wrong_leaf_values(source: Source, probe: LeafProbe) -> list[Fault]:
+    """Leaves that add something else in the file than in the library, whether or not a row reached them."""
+    found = []
+    for number in range(len(source.ensemble.trees)):
+        expected, got = source.leaf_values(number), probe.leaf_values(number)
+        for leaf in np.flatnonzero(expected != got).tolist():
+            right, wrong = float(expected[leaf]), float(got[leaf])
+            text = f"tree {number}, leaf {leaf} adds {wrong!r} instead of {right!r}"
+            found.append(Fault("leaf", None, right, wrong, number, detail=text))
+    return found
+
+
 def _furthest(expected: NDArray[np.float64], got: NDArray[np.float64]) -> tuple[float, float]:
     """The output that differs most."""
     output = int(distance(got, expected)[1].argmax())

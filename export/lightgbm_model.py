@@ -27,14 +27,20 @@ class LightGBMSource:
     def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
         return self._predict(rows, threads)
 
-    def leaves(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.int64]:
-        return self._predict(rows, threads, pred_leaf=True).astype(np.int64)
+    def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
+        only = {} if iteration is None else {"start_iteration": iteration, "num_iteration": 1}
+        return self._predict(rows, threads, pred_leaf=True, **only).astype(np.int64)
+
+    def leaf_values(self, tree: int) -> NDArray[np.float64]:
+        leaves = range(self.ensemble.trees[tree].n_leaves)
+        return np.array([self._booster.get_leaf_output(tree, leaf) for leaf in leaves])
 
     def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows
 
-    def _predict(self, rows: NDArray[np.float32], threads: int, **what: bool) -> NDArray[np.float64]:
-        result = self._booster.predict(rows, num_iteration=self.ensemble.iterations, num_threads=threads, **what)
+    def _predict(self, rows: NDArray[np.float32], threads: int, **what: int) -> NDArray[np.float64]:
+        asked = {"num_iteration": self.ensemble.iterations, "num_threads": threads, **what}
+        result = self._booster.predict(rows, **asked)
         return np.asarray(result, np.float64).reshape(len(rows), -1)
 
 

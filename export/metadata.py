@@ -29,6 +29,9 @@ FACTS_KEY = "saker.export"
 PARITY_KEY, CARD_KEY = "saker.parity", "saker.card"
 ROWS_KEY = "saker.training_rows"
 FORMAT_VERSION = 1
+#: Attributes of a TreeEnsemble that are tensors; the others are lists.
+TENSORS = ("nodes_splits", "nodes_modes", "leaf_weights", "membership_values")
+LEQ, LT, MEMBER = 0, 1, 6  # of nodes_modes
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The proof that an exported model is the Booster: `check_parity`. The report is a value; nothing is kept.
 
 Booster --trees--> adversarial rows (+ random, + given) --+--> Booster.predict -----+--> margins, scores --> ParityReport
-                                                          +--> onnxruntime(model) --+        |
-                                                                  rows that differ: leaf probe --> tree and split at fault
+            |                                             +--> onnxruntime(model) --+        |
+            +--> splits without rows there: each tree alone, its leaves     rows that differ: leaf probe --> split at fault
 """
 
 import time
@@ -15,18 +15,20 @@ from onnx import ModelProto
 
 from export.adversarial import adversarial_rows
 from export.distance import distance, rounding_floor
-from export.fault import explain
+from export.fault import explain, wrong_leaf_values
 from export.metadata import read_contract, read_facts
 from export.objectives import TRANSFORMS
 from export.probe import LeafProbe, open_session
 from export.report import ParityReport
 from export.source import open_source
+from export.tree_by_tree import check_trees
 
 #: Largest relative difference of two scores of the same margin: an exponential may be off by its last bit or two.
 SCORE_TOLERANCE = 1e-15
 _CHUNK_ROWS = 8192
-# Most rows, and rows x trees, that are made: onnxruntime is many times slower where splits have wide sets.
-_WITH_SETS, _WITHOUT_SETS = (60_000, 25_000_000), (200_000, 150_000_000)
+# Most rows, and rows x trees, that are made for the whole model: onnxruntime is many times slower where splits have wide
+# sets. Splits that find no place there are compared in their tree alone.
+_WITH_SETS, _WITHOUT_SETS = (20_000, 10_000_000), (200_000, 100_000_000)
 _LEAF_SAMPLE_CELLS = 1_000_000  # rows x trees whose leaves are compared even where the margins agree
 _MAX_FAULTS = 10
 
@@ -65,7 +67,10 @@ def check_parity(
         most, walks = _WITH_SETS if any(tree.categories for tree in ensemble.trees) else _WITHOUT_SETS
         max_rows = max(1000, min(most, walks // len(ensemble.trees)))
     made = adversarial_rows(ensemble, max_rows=max_rows, seed=seed)
-    given = _given(rows, ensemble.n_features)
+    probe = LeafProbe(model, [tree.n_leaves for tree in ensemble.trees])
+    alone = check_trees(source, probe, made.left_over, threads, _MAX_FAULTS)
+    # Rows that were wrong in their tree go through the whole model too: what is at fault is found there.
+    given = np.concatenate([alone.wrong, _given(rows, ensemble.n_features)])
     matrix = source.admissible(np.concatenate([made.rows, given]))
 
     margin = source.margins(matrix, threads)
@@ -92,7 +97,6 @@ def check_parity(
         score_relative = np.where(same_score, 0, score_error / np.abs(score))
     flips = ((score >= decision_threshold) != (onnx_score >= decision_threshold)).any(axis=1)
 
-    probe = LeafProbe(model, [tree.n_leaves for tree in ensemble.trees])
     suspects = np.flatnonzero(margin_off)[:1000]
     sample = np.linspace(0, len(matrix) - 1, max(1, min(len(matrix), _LEAF_SAMPLE_CELLS // len(ensemble.trees)))).astype(int)
     looked_at = np.union1d(suspects, sample)
@@ -106,6 +110,8 @@ def check_parity(
         scores = (score[at], onnx_score[at]) if scored[row] else None
         margins = (margin[row], onnx_margin[row])
         faults.append(explain(source, probe, matrix[row : row + 1], row, margins, scores))
+    other_values = wrong_leaf_values(source, probe)
+    faults += other_values[: _MAX_FAULTS - len(faults)]
     return ParityReport(
         source=facts.source,
         objective=facts.objective,
@@ -116,8 +122,11 @@ def check_parity(
         rows_plain=made.n_plain,
         rows_given=len(given),
         splits=made.splits,
-        splits_targeted=made.splits_targeted,
-        splits_unreachable=made.splits_unreachable,
+        splits_alone=sum(map(len, made.left_over.values())),
+        splits_unreachable=made.splits_unreachable + alone.unreachable,
+        tree_rows=alone.rows,
+        tree_rows_off=alone.rows_off,
+        leaf_values_off=len(other_values),
         rows_with_leaves_compared=len(looked_at),
         relative_tolerance=0.0 if exact else tolerance,
         margin_rows_identical=int(same.all(axis=1).sum()),

@@ -13,8 +13,8 @@ class Fault:
     "score" (same margin, other score)."""
 
     kind: str
-    row: int  # in the rows of the report: targeted, critical, plain, given
-    expected: float  # margin, or score for "score", of LightGBM
+    row: int | None  # in the rows of the report: targeted, critical, plain, given; None for a leaf found without a row
+    expected: float  # margin of the library, or score for "score", or the leaf's value where there is no row
     got: float
     tree: int | None = None
     split: int | None = None  # where the two paths part
@@ -36,8 +36,11 @@ class ParityReport:
     rows_plain: int
     rows_given: int
     splits: int
-    splits_targeted: int  # fewer than `splits`: the row limit left room for a sample, drawn evenly over the trees
-    splits_unreachable: int
+    splits_alone: int  # compared in their tree alone, since rows through the whole model have a limit
+    splits_unreachable: int  # no row was found that gets there
+    tree_rows: int  # rows for the splits that were compared alone
+    tree_rows_off: int  # of them in another leaf
+    leaf_values_off: int  # leaves of the file, of all, that add something else than the library's
     rows_with_leaves_compared: int
     relative_tolerance: float
     margin_rows_identical: int  # to the last bit
@@ -57,7 +60,8 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         """Same margins on every row (to the last bit where `relative_tolerance` is 0); same scores, decisions and leaves."""
-        return not (self.margin_rows_off or self.score_rows_off or self.leaf_rows_off or self.decision_flips)
+        wrong = (self.margin_rows_off, self.score_rows_off, self.leaf_rows_off, self.tree_rows_off, self.leaf_values_off)
+        return not any(wrong) and not self.decision_flips
 
     @property
     def n_rows(self) -> int:
@@ -69,27 +73,28 @@ class ParityReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.n_rows:,} rows on and beside {self.splits:,} splits of {self.n_trees:,} trees: {self.leaf_rows_off} wrong "
-            f"leaves, {self.margin_rows_off} margins off ({self.margin_rows_identical:,} the same to the last bit), "
+            f"{self.n_rows + self.tree_rows:,} rows on and beside {self.splits:,} splits of {self.n_trees:,} trees: "
+            f"{self.leaf_rows_off + self.tree_rows_off} wrong leaves, {self.margin_rows_off} margins off "
+            f"({self.margin_rows_identical:,} the same to the last bit), "
             f"{self.score_rows_off} scores off, {self.decision_flips} decisions"
         )
 
     def table(self) -> str:
         """A few lines for a person."""
-        sample = "" if self.splits_targeted == self.splits else " (a sample, even over the trees)"
         verdict = "OK" if self.passed else "DIFFERENT"
         lines = [
             f"{verdict}: {self.source} {self.objective}, {self.n_trees} trees, {self.n_outputs} output(s)",
             f"  rows       {self.n_rows}: {self.rows_targeted} targeted, {self.rows_critical} critical, "
             f"{self.rows_plain} plain, {self.rows_given} given",
-            f"  splits     {self.splits_targeted} of {self.splits} with rows of their own{sample}; "
-            f"{self.splits_unreachable} without a row that gets there",
+            f"  splits     {self.splits - self.splits_unreachable} of {self.splits} with rows of their own: "
+            f"{self.splits_alone} of them in {self.tree_rows} rows through their tree alone, {self.tree_rows_off} off",
             f"  margins    {self.margin_rows_off} rows off by more than {self.relative_tolerance:g}; "
             f"{self.margin_rows_identical} identical; largest difference {self.margin_max_relative:.2g} relative, "
             f"{self.margin_max_absolute:.2g} absolute",
             f"  scores     {self.score_rows_off} of {self.rows_with_scores_compared} rows off; "
             f"largest difference {self.score_max_relative:.2g} relative",
-            f"  leaves     {self.leaf_rows_off} of {self.rows_with_leaves_compared} rows in another leaf",
+            f"  leaves     {self.leaf_rows_off} of {self.rows_with_leaves_compared} rows in another leaf; "
+            f"{self.leaf_values_off} leaves with another value",
             f"  decisions  {self.decision_flips} flips at {self.decision_threshold:g}",
             f"  took       {self.seconds:.1f} s",
         ]

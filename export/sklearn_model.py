@@ -82,9 +82,12 @@ class HistGradientBoostingSource:
             result = model.predict_proba(rows) if hasattr(model, "classes_") else model.predict(rows)
         return _of_last_class(np.asarray(result, np.float64).reshape(len(rows), -1), self.ensemble.n_outputs)
 
-    def leaves(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.int64]:
+    def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
         # scikit-learn does not say which leaf; its trees are walked here, as TreePredictor does.
-        return np.stack([_walk(tree, rows) for tree in self.ensemble.trees], axis=1)
+        return np.stack([_walk(tree, rows) for tree in self.ensemble.trees[self.ensemble.of(iteration)]], axis=1)
+
+    def leaf_values(self, tree: int) -> NDArray[np.float64]:
+        return self.ensemble.trees[tree].leaf_value
 
     def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows
@@ -124,9 +127,14 @@ class ForestSource:
     def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
         return self.margins(rows, threads) / len(self._trees)
 
-    def leaves(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.int64]:
-        nodes = np.repeat([estimator.apply(rows) for estimator in self._trees], len(self._columns), axis=0)
-        return np.stack([leaf_of[node] for leaf_of, node in zip(self._leaf_of_node, nodes, strict=True)], axis=1)
+    def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
+        asked = self._trees if iteration is None else self._trees[iteration : iteration + 1]
+        nodes = np.repeat([estimator.apply(rows) for estimator in asked], len(self._columns), axis=0)
+        leaf_of = self._leaf_of_node[self.ensemble.of(iteration)]
+        return np.stack([of[node] for of, node in zip(leaf_of, nodes, strict=True)], axis=1)
+
+    def leaf_values(self, tree: int) -> NDArray[np.float64]:
+        return self.ensemble.trees[tree].leaf_value
 
     def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         # Infinities are refused, and so is a column whose float32 sum overflows.

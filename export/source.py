@@ -28,8 +28,11 @@ class Source(Protocol):
     def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
         """(n, k) what the output `score` has to be."""
 
-    def leaves(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.int64]:
-        """(n, trees) the leaf of each tree of the ensemble, in the ensemble's numbering."""
+    def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
+        """(n, trees) the leaf of each tree, or of those of one iteration, in the ensemble's order and numbering."""
+
+    def leaf_values(self, tree: int) -> NDArray[np.float64]:
+        """(leaves,) what each leaf of one tree adds."""
 
     def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rows with values that the library refuses (infinities, say) replaced by others."""

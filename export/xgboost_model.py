@@ -49,15 +49,20 @@ class XGBoostSource:
     def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
         return self._predict(rows, threads)
 
-    def leaves(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.int64]:
-        nodes = self._predict(rows, threads, pred_leaf=True).astype(np.int64)
-        return np.stack([leaf_of[nodes[:, tree]] for tree, leaf_of in enumerate(self._nodes)], axis=1)
+    def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
+        until = (0, 0 if iteration is None else iteration + 1)  # XGBoost has no leaves of later iterations alone
+        trees = self.ensemble.of(iteration)
+        nodes = self._predict(rows, threads, pred_leaf=True, iteration_range=until).astype(np.int64)[:, trees]
+        return np.stack([of[nodes[:, tree]] for tree, of in enumerate(self._nodes[trees])], axis=1)
+
+    def leaf_values(self, tree: int) -> NDArray[np.float64]:
+        return self.ensemble.trees[tree].leaf_value
 
     def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         largest = np.finfo(np.float32).max
         return np.clip(rows, -largest, largest)  # NaN stays
 
-    def _predict(self, rows: NDArray[np.float32], threads: int, **what: bool) -> NDArray[np.float64]:
+    def _predict(self, rows: NDArray[np.float32], threads: int, **what: Any) -> NDArray[np.float64]:
         import xgboost
 
         matrix = xgboost.DMatrix(rows, nthread=threads, feature_names=self._booster.feature_names)

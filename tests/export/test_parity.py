@@ -13,7 +13,7 @@ from onnx import helper as onnx_helper
 from bench.kinds import features, written
 from export.adversarial import floor32
 from export.errors import BrokenModel
-from export.metadata import tree_attributes
+from export.metadata import TENSORS, tree_attributes
 from export.parity import check_parity
 
 
@@ -25,9 +25,8 @@ def damaged(model: ModelProto, attribute: str, change: Callable[[Any], Any]) -> 
     position = next(i for i, a in enumerate(node.attribute) if a.name == attribute)
     value = change(np.array(tree_attributes(model)[attribute]))
     del node.attribute[position]
-    is_tensor = attribute in ("nodes_splits", "leaf_weights", "nodes_modes", "membership_values")
     node.attribute.append(
-        onnx_helper.make_attribute(attribute, numpy_helper.from_array(value) if is_tensor else value.tolist())
+        onnx_helper.make_attribute(attribute, numpy_helper.from_array(value) if attribute in TENSORS else value.tolist())
     )
     return copy
 
@@ -72,6 +71,34 @@ def test_one_default_direction_turned_round(name: str, node: int, trained: Any) 
     assert all(fault.value is not None and (np.isnan(fault.value) or abs(fault.value) < 1e-34) for fault in report.faults)
 
 
+@pytest.mark.parametrize("node", range(0, 84, 9))
+def test_a_split_that_no_row_through_the_whole_model_tries_is_tried_in_its_tree_alone(node: int, trained: Any) -> None:
+    model = written(trained("regression_l2"))
+    roots = tree_attributes(model)["tree_roots"]
+    tree = int(np.searchsorted(roots, node, "right")) - 1
+    off = at(node, lambda threshold: np.nextafter(floor32(np.array([threshold]))[0], np.float32(np.inf)))
+    report = check_parity(trained("regression_l2"), damaged(model, "nodes_splits", off), max_rows=40)
+    assert report.splits_alone > 70
+    assert not report.passed
+    assert {(fault.tree, fault.split) for fault in report.faults} == {(tree, node - int(roots[tree]))}
+
+
+@pytest.mark.parametrize("name", ["missing_zero", "category_40", "multiclass", "forest_binary", "category_hundreds"])
+def test_trees_cut_out_of_the_file_are_the_file_s(name: str, trained: Any) -> None:
+    report = check_parity(trained(name), written(trained(name)), max_rows=40)
+    assert report.splits_alone > 0
+    assert report.tree_rows_off == report.splits_unreachable == 0
+    assert report.passed
+
+
+def test_a_leaf_that_no_row_reaches_is_compared_with_the_library_s(trained: Any) -> None:
+    model = damaged(written(trained("regression_l2")), "leaf_weights", at(90, lambda v: v + 1e-9))
+    report = check_parity(trained("regression_l2"), model, max_rows=1)
+    assert report.leaf_values_off == 1
+    assert not report.passed
+    assert report.faults[-1].row is None
+
+
 def test_one_category_exchanged(trained: Any) -> None:
     model = written(trained("category_40"))
     report = check_parity(trained("category_40"), damaged(model, "membership_values", at(0, lambda c: c + 500)))
@@ -97,7 +124,9 @@ def test_a_margin_must_be_the_same_to_the_last_bit_on_one_thread(trained: Any) -
     assert 0 < report.margin_max_absolute < 1e-12
     assert {fault.kind for fault in report.faults} == {"leaf"}
     # On several the order of the sum is anybody's, and what is compared is how far it may take the margin.
-    assert check_parity(trained("regression_l2"), model, threads=2).passed
+    on_two = check_parity(trained("regression_l2"), model, threads=2)
+    assert on_two.margin_rows_off == 0
+    assert on_two.leaf_values_off == 1
 
 
 def test_another_score_with_the_same_margin(trained: Any) -> None:
@@ -142,8 +171,9 @@ def test_report_is_frozen_json_and_a_table(trained: Any) -> None:
     data = json.loads(report.to_json())
     assert data["passed"] is True
     assert data["rows_given"] == 800
-    assert data["splits_targeted"] < data["splits"]
-    assert "a sample, even over the trees" in report.table()
+    assert 0 < data["splits_alone"] < data["splits"]
+    assert data["splits_unreachable"] == data["tree_rows_off"] == 0
+    assert f"{report.splits} of {report.splits} with rows of their own" in report.table()
     assert report.table().startswith("OK: LightGBM v4 binary, 12 trees, 1 output(s)")
 
 
