@@ -33,6 +33,9 @@ Tracking = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow; without it MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here."),
 ]
+models = typer.Typer(help="Models: what they expect and promise.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
 Bootstrap = Annotated[str, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker.")]
 
 
@@ -91,18 +94,26 @@ def export(
         Path | None, typer.Option("--booster", help="A LightGBM model file instead of a run; nothing is registered.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", "--out", help="Write the ONNX file here.")] = None,
-    threshold: Annotated[float, typer.Option(help="With --booster: score from which is_fraud is true.")] = 0.5,
-    id_field: Identifier = "TransactionID",
+    features: Annotated[
+        Path | None, typer.Option("--features", help="With --booster: FEATURES.toml, from `saker models describe`.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="With --booster: score from which is_fraud is true; otherwise 0.5.")
+    ] = None,
+    id_field: Annotated[str | None, typer.Option("--id", help="With --booster: field that identifies a transaction.")] = None,
     tracking_uri: Tracking = None,
 ) -> None:
     """Convert a run's model to ONNX, prove that it scores the same, and register it as challenger."""
     if booster is not None:
         if output is None:
             raise typer.BadParameter("--booster needs --output")
-        from export import foreign
+        from export import features_file, foreign
 
+        contract = None if features is None else features_file.read_features(features)
+        given = {"threshold": threshold, "id_field": id_field}
         with _steps("export") as say:
-            proven = foreign.export_file(booster, threshold, id_field, say)
+            changes = {key: value for key, value in given.items() if value is not None}
+            proven = foreign.export_file(booster, contract, say, **changes)
             output.write_bytes(proven.data)
         typer.echo(proven.report.table())
         typer.echo(f"next: saker score FILE --model {output} -o scores.jsonl")
@@ -116,6 +127,31 @@ def export(
             say(f"written to {output}")
     typer.echo(f"{config.MODEL}/{exported.version} is {config.MODEL}@{publish.CHALLENGER}: {exported.report}")
     typer.echo("next: saker promote")
+
+
+@models.command(epilog="Example: `saker models describe net.onnx > features.toml`, then with `--features features.toml`")
+def describe(
+    file: Annotated[Path, typer.Argument(help="An ONNX file, or a LightGBM model file.")],
+    features: Annotated[
+        Path | None, typer.Option("--features", help="FEATURES.toml; without it one to start from is printed.")
+    ] = None,
+) -> None:
+    """Write into an ONNX file of other origin what its columns are, so that it can be served."""
+    from export import describe as description
+    from export import features_file
+
+    if features is None:
+        contract, notes = description.template(file)
+        typer.echo(features_file.write_features(contract, notes), nl=False)
+        return
+    session = description.describe(file, features_file.read_features(features))
+    width = len(session.contract.features)
+    typer.echo(f"{file}: contract with {width} features written; {_origin(session.proven)}")
+    typer.echo(f"next: saker score FILE --model {file} -o scores.jsonl")
+
+
+def _origin(proven: bool) -> str:
+    return "proven tree by tree" if proven else "of other origin: served without the proof of its trees"
 
 
 @app.command(epilog="Example: `saker promote --data newest.csv --label Class`")
@@ -250,6 +286,8 @@ def score(
     if rejected is not None:
         rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
     typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name}; written to {output}")
+    if not active.session.proven:
+        typer.echo(f"  {active.name} is {_origin(proven=False)}")
     for reason in refused[:3]:
         typer.echo(f"  record {reason['line']}: {reason['message']}", err=True)
 

@@ -16,6 +16,8 @@ from engine.errors import ModelRefused
 
 FORMAT_VERSION = 1
 METADATA_KEY = "saker.contract"
+#: Where the exporter writes the report of its proof; a file without it was not proven tree by tree.
+PARITY_KEY = "saker.parity"
 
 Kind = Literal["number", "category", "derived"]
 #: What a score is: of a custom objective the margin as it is, which the library leaves to its caller to transform.
@@ -93,6 +95,9 @@ class Contract:
     score: ScoreMeaning = "probability"
     #: Largest difference of a golden record's score, relative to it where it is above 1: the library's own precision.
     tolerance: float = 1e-9
+    #: The model's output that is the score, and which of its columns where it has several.
+    output: str = "score"
+    column: int | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -137,6 +142,8 @@ class Contract:
                 ),
                 score=document["score"],
                 tolerance=document["tolerance"],
+                output=document["output"],
+                column=document["column"],
                 golden=tuple(Golden(g["record"], tuple(g["row"]), g["score"]) for g in document["golden"]),
                 format_version=version,
             )
@@ -146,17 +153,27 @@ class Contract:
 
 def read_contract(model: bytes | str | Path) -> Contract:
     """The contract in an ONNX file or in its bytes; raises `ModelRefused` when there is none."""
-    data = model if isinstance(model, bytes) else Path(model).read_bytes()
-    try:
-        found = _metadata(data).get(METADATA_KEY)
-    except (IndexError, UnicodeDecodeError) as error:
-        raise ModelRefused("model: this is not an ONNX file, or it is cut short") from error
+    found = read_metadata(model).get(METADATA_KEY)
     if found is None:
         raise ModelRefused(
-            f"model: no contract ({METADATA_KEY} in metadata_props); export it with `saker export`, or add one "
-            "with export.contract_for and export.to_onnx",
+            f"model: no contract ({METADATA_KEY} in metadata_props); export it with `saker export`, or describe a model "
+            "of other origin with `saker models describe`",
         )
     return Contract.from_json(found)
+
+
+def is_proven(model: bytes | str | Path) -> bool:
+    """Whether `saker export` proved the file against its library; one of other origin has a contract and no proof."""
+    return PARITY_KEY in read_metadata(model)
+
+
+def read_metadata(model: bytes | str | Path) -> dict[str, str]:
+    """The `metadata_props` of an ONNX file or of its bytes; raises `ModelRefused` when it is no such file."""
+    data = model if isinstance(model, bytes) else Path(model).read_bytes()
+    try:
+        return _metadata(data)
+    except (IndexError, UnicodeDecodeError) as error:
+        raise ModelRefused("model: this is not an ONNX file, or it is cut short") from error
 
 
 # ModelProto.metadata_props is field 14, a list of StringStringEntryProto {1: key, 2: value}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine.contract import DERIVATIONS, Contract, Feature
 
-Reason = Literal["empty_record", "invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range"]
+Reason = Literal["empty_record", "invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range", "not_finite"]
 
 _NUMBERS = frozenset((int, float, type(None)))
 _STRINGS = frozenset((str, type(None)))

@@ -6,7 +6,10 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
+
+import numpy as np
 
 from engine.decode import Decoder, Rejection
 from engine.encode import encode_scores
@@ -46,10 +49,18 @@ def score_batch(model: ActiveModel, values: Sequence[bytes | None]) -> Scored:
     decoded = model.decoder.decode(values)
     after_decode = time.perf_counter()
     scores = model.session.score(decoded.matrix)
+    ids, indices, rejections = decoded.ids, decoded.indices, decoded.rejections
+    finite = np.isfinite(scores)
+    if not finite.all():
+        # A network may make NaN of a missing value, an exponential may overflow; JSON has no word for either.
+        rejections = rejections + [_not_finite(indices[at], float(scores[at])) for at in np.flatnonzero(~finite)]
+        rejections.sort(key=lambda rejection: rejection.index)
+        ids, indices = list(compress(ids, finite)), list(compress(indices, finite))
+        scores = scores[finite]
     after_score = time.perf_counter()
     contract = model.session.contract
     results = encode_scores(
-        decoded.ids,
+        ids,
         scores,
         id_field=contract.id_field,
         threshold=contract.threshold,
@@ -62,4 +73,9 @@ def score_batch(model: ActiveModel, values: Sequence[bytes | None]) -> Scored:
         "score": after_score - after_decode,
         "encode": after_encode - after_score,
     }
-    return Scored(results, decoded.indices, decoded.rejections, seconds)
+    return Scored(results, indices, rejections, seconds)
+
+
+def _not_finite(index: int, score: float) -> Rejection:
+    message = f"expected a finite score, got {score}: does the model take missing values? If not, mark its features required"
+    return Rejection(index, "not_finite", message)

@@ -8,12 +8,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from engine.contract import Contract, read_contract
+from engine.contract import Contract, is_proven, read_contract
 from engine.decode import Decoder
 from engine.errors import ModelRefused
 
-#: The output that is the score, when a model has several: `saker export` writes the raw margin beside it.
-OUTPUT = "score"
+_FLOATS = ("tensor(double)", "tensor(float)")
 
 
 class Session:
@@ -30,22 +29,46 @@ class Session:
             raise ModelRefused(f"model: onnxruntime {onnxruntime.__version__} cannot load it: {error}") from error
         inputs, outputs = self._run.get_inputs(), self._run.get_outputs()
         width = len(contract.features)
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or inputs[0].shape[-1] != width:
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or _is_not(inputs[0].shape[-1], width):
             found = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
             raise ModelRefused(f"model: expected one float32 input (n, {width}), as its contract says, got {found}")
-        scores = [o for o in outputs if o.name == OUTPUT and o.type == "tensor(double)" and len(o.shape) == 1]
-        if not scores:
+        chosen = [o for o in outputs if o.name == contract.output and o.type in _FLOATS and len(o.shape) in (1, 2)]
+        if not chosen:
             found = ", ".join(f"{o.name}: {o.type} {o.shape}" for o in outputs)
-            raise ModelRefused(f"model: expected an output {OUTPUT}, float64 (n,), one score a row, got {found}")
+            raise ModelRefused(f"model: expected an output {contract.output}, numbers (n,) or (n, k), got {found}")
         self.contract = contract
+        self.proven = is_proven(model)
         self._input = inputs[0].name
+        self._column = _column(contract, chosen[0].shape)
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (n,) float64 of the rows `x` (n, f) float32, columns in the contract's order, NaN for missing."""
         if len(x) == 0:
             return np.empty(0)
-        scores: NDArray[np.float64] = self._run.run([OUTPUT], {self._input: x})[0]
-        return scores
+        scores = self._run.run([self.contract.output], {self._input: x})[0]
+        if self._column is not None:
+            scores = scores[:, self._column]
+        return np.asarray(scores, np.float64)
+
+
+def _is_not(dimension: int | str | None, size: int) -> bool:
+    """Whether the file says another size; it may leave a dimension open."""
+    return isinstance(dimension, int) and dimension != size
+
+
+def _column(contract: Contract, shape: list[int | str | None]) -> int | None:
+    """The column of the output that is the score; None for an output (n,)."""
+    if len(shape) == 1:
+        return None
+    if contract.column is None and shape[1] != 1:
+        raise ModelRefused(
+            f"model: its output {contract.output} has {shape[1] or 'several'} columns, and the contract does not say which is "
+            "the score: write `column = 1`, say, into a features file (`saker models describe --help`)",
+        )
+    column = contract.column or 0
+    if isinstance(shape[1], int) and not 0 <= column < shape[1]:
+        raise ModelRefused(f"model: its output {contract.output} has {shape[1]} columns, the contract says column {column}")
+    return column
 
 
 def open_session(model: bytes | str | Path) -> Session:

@@ -61,6 +61,7 @@ class Ensemble:
     trees: tuple[Tree, ...]
     categories: list[list[Any]] | None = None  # what pandas called the codes of each column of categories
     codes: tuple[int | None, ...] = ()  # (f,) the largest code of a categorical feature, None of another; LightGBM only
+    counts: tuple[int | None, ...] = ()  # (f,) the largest of a feature of whole numbers from 0 on, None of another; the same
 
     @property
     def n_features(self) -> int:

@@ -43,6 +43,7 @@ def parse_model_text(text: str) -> Ensemble:
         raise UnsupportedModel("no trees", "the model has no tree, so there is nothing to score")
     if len(blocks) % n_outputs:
         raise BrokenModel("trees", f"{len(blocks)} trees do not divide by {n_outputs} trees an iteration")
+    infos = header.get("feature_infos", "").split(" ")
     words = header.get("objective", "custom").split(" ")
     options = dict(word.split(":", 1) for word in words[1:] if ":" in word)
     return Ensemble(
@@ -53,7 +54,8 @@ def parse_model_text(text: str) -> Ensemble:
         averaged="average_output" in header,
         n_outputs=n_outputs,
         feature_names=names,
-        codes=tuple(_largest_code(info) for info in header.get("feature_infos", "").split(" ")),
+        codes=tuple(_largest_code(info) for info in infos),
+        counts=tuple(_largest_count(info) for info in infos),
         trees=tuple(_tree(index, block, n_features) for index, block in enumerate(blocks)),
     )
 
@@ -61,6 +63,12 @@ def parse_model_text(text: str) -> Ensemble:
 def _largest_code(info: str) -> int | None:
     """`feature_infos` has [low:high] for numbers, the codes 0:3:7 for categories, `none` for a column without splits."""
     return None if info == "none" or info.startswith("[") or not info else max(map(int, info.split(":")))
+
+
+def _largest_count(info: str) -> int | None:
+    """The largest of a number that was whole and not negative, as the codes of an ordered pandas category are."""
+    low, _, high = info.strip("[]").partition(":")
+    return int(high) if info.startswith("[") and low.isdigit() and high.isdigit() else None
 
 
 def _tree(index: int, block: str, n_features: int) -> Tree:

@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, StringStringEntryProto, helper, numpy_helper
 
-from engine.contract import METADATA_KEY, Contract
+from engine.contract import METADATA_KEY, PARITY_KEY, Contract
 from export.errors import BrokenModel
 
 FACTS_KEY = "saker.export"
-PARITY_KEY, CARD_KEY = "saker.parity", "saker.card"
+CARD_KEY = "saker.card"
 ROWS_KEY = "saker.training_rows"
 FORMAT_VERSION = 1
 #: Attributes of a TreeEnsemble that are tensors; the others are lists.
@@ -58,6 +58,11 @@ def write_metadata(
         ROWS_KEY: base64.b64encode(packed).decode(),
     }
     _write(model, entries)
+
+
+def write_contract(model: ModelProto, contract: Contract) -> None:
+    """Put the contract in place of an earlier one, and nothing else."""
+    _write(model, {METADATA_KEY: contract.to_json()})
 
 
 def write_proof(model: ModelProto, parity: str, card: str) -> None:

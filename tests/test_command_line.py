@@ -14,9 +14,12 @@ def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["train", "export", "promote", "serve", "replay", "score", "stack", "demo"])
+COMMANDS = ["train", "export", "promote", "serve", "replay", "score", "stack", "demo", "models describe"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    done = saker(command, "--help", folder=tmp_path)
+    done = saker(*command.split(), "--help", folder=tmp_path)
     assert done.returncode == 0
     assert f"Example: `saker {command}" in done.stdout
 
@@ -68,3 +71,14 @@ def test_score_tells_of_every_record(cards_model: Any, tmp_path: Path) -> None:
     assert len((tmp_path / "out").read_bytes().splitlines()) == 3
     (reason,) = (orjson.loads(line) for line in (tmp_path / "bad").read_bytes().splitlines())
     assert (reason["line"], reason["code"]) == (2, "invalid_json")
+
+
+def test_a_features_file_is_printed_read_and_exported_with(tmp_path: Path) -> None:
+    booster = Path(__file__).parent / "export" / "data" / "4.7.0_binary.txt"
+    printed = saker("models", "describe", str(booster), folder=tmp_path)
+    assert printed.returncode == 0
+    (tmp_path / "features.toml").write_text(printed.stdout.replace("TransactionID", "id"))
+    command = ["export", "--booster", str(booster), "-o", "m.onnx", "--features", "features.toml", "--threshold", "0.25"]
+    assert saker(*command, folder=tmp_path).returncode == 0
+    again = saker("models", "describe", "m.onnx", folder=tmp_path).stdout
+    assert 'id_field = "id"\nthreshold = 0.25' in again

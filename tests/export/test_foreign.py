@@ -59,6 +59,20 @@ def test_a_vocabulary_that_is_too_short_for_its_codes_is_refused() -> None:
         export.contract_for(booster)
 
 
+def test_an_ordered_category_that_fits_as_well_as_a_feature_with_codes_of_its_own_is_refused() -> None:
+    table = frame(size=colours(ordered=True), code=features()[:, 4].astype(int) % 3)
+    booster = trained_on(table, categorical_feature=["code"])
+    with pytest.raises(export.UnsupportedModel, match=r"categorical features \(code\), and size may be ordered categories"):
+        export.contract_for(booster)
+    contract = export.contract_for(booster, vocabularies={})
+    assert [feature.kind for feature in contract.features] == ["number"] * 3
+
+
+def test_whole_numbers_that_are_no_code_of_a_vocabulary_do_not_matter() -> None:
+    table = frame(count=features()[:, 4].astype(int) % 5, flag=features()[:, 4].astype(int) % 2, colour=colours())
+    assert export.contract_for(trained_on(table)).features[3].vocabulary == ("red", "blue", "green")
+
+
 def test_a_vocabulary_for_a_feature_that_is_not_there_is_named() -> None:
     with pytest.raises(export.UnsupportedModel, match="no feature shade; it has amount, colour"):
         export.contract_for(trained_on(frame(colour=colours())), vocabularies={"shade": ["dark"]})
@@ -79,5 +93,5 @@ def test_one_score_a_record_can_be_served(name: str, trained: Any) -> None:
 
 
 def test_several_scores_a_record_are_refused_by_the_engine_by_name(trained: Any) -> None:
-    with pytest.raises(engine.errors.ModelRefused, match=r"expected an output score, float64 \(n,\), one score a row"):
+    with pytest.raises(engine.errors.ModelRefused, match=r"output score has 3 columns, and the contract does not say which"):
         engine.open_session(written(trained("multiclass")).SerializeToString())

@@ -1,0 +1,94 @@
+"""FEATURES.toml: a contract as people write it, for models that saker did not train. Read and written here only.
+
+id_field = "TransactionID"   # the keys before the first [[features]] may be left out
+threshold = 0.5
+score = "probability"        # or value, rank, margin
+output = "probabilities"     # the model's output that is the score ...
+column = 1                   # ... and which of its columns, where it has several
+
+[[features]]                 # one for each column of the model's input, in its order
+name = "amount"
+required = true
+
+[[features]]
+name = "ProductCD"
+kind = "category"            # or number (the default), derived
+vocabulary = ["W", "H"]      # what the codes 0, 1, ... are called in a record
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from engine.contract import Contract, Feature
+from export.errors import BrokenModel
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "id_field": str, "threshold": (int, float), "score": str, "output": str, "column": int, "features": list,
+}  # fmt: skip
+_FEATURE_TYPES: dict[str, type] = {
+    "name": str, "kind": str, "required": bool, "vocabulary": list, "source": str, "derivation": str,
+}  # fmt: skip
+_SCORES = ("probability", "value", "rank", "margin")
+
+
+def read_features(path: Path) -> Contract:
+    """The contract that the file describes, without golden records.
+
+    Raises BrokenModel, with the place, for a file that is not there, is no TOML, or says something else than above, and
+    ModelRefused for features that contradict themselves.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BrokenModel("features file", f"{path}: {error}") from error
+    _check(path, "the file", document, _TYPES)
+    features = document.pop("features", [])
+    if not features:
+        raise BrokenModel("features file", f"{path}: expected a [[features]] for each column of the model, got none")
+    for number, feature in enumerate(features, 1):
+        _check(path, f"feature {number}", feature, _FEATURE_TYPES)
+        if "name" not in feature:
+            raise BrokenModel("features file", f"{path}: feature {number} has no name")
+        feature["vocabulary"] = tuple(feature.get("vocabulary", ()))
+        if any(not isinstance(value, str) for value in feature["vocabulary"]):
+            raise BrokenModel("features file", f"{path}: feature {number}: the vocabulary must hold strings")
+    if document.get("score", "probability") not in _SCORES:
+        raise BrokenModel("features file", f"{path}: score must be one of {', '.join(_SCORES)}, got {document['score']!r}")
+    return Contract(features=tuple(Feature(**feature) for feature in features), **document)
+
+
+def write_features(contract: Contract, notes: list[str]) -> str:
+    """The file for a contract; `notes` become comments at its top. `read_features` gives the contract back."""
+    lines = [f"# {note}" for note in notes]
+    lines += [
+        f"{key} = {_toml(getattr(contract, key))}" for key in _TYPES if key != "features" and getattr(contract, key) is not None
+    ]
+    defaults = {field.name: field.default for field in fields(Feature)}
+    for feature in contract.features:
+        lines += ["", "[[features]]"]
+        lines += [
+            f"{key} = {_toml(getattr(feature, key))}"
+            for key in _FEATURE_TYPES
+            if key == "name" or getattr(feature, key) != defaults[key]
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _check(path: Path, where: str, table: Any, types: dict[str, Any]) -> None:
+    if not isinstance(table, dict):
+        raise BrokenModel("features file", f"{path}: {where}: expected a table, got {table!r}")
+    for key, value in table.items():
+        if key not in types:
+            raise BrokenModel("features file", f"{path}: {where} has {key!r}, which is none of {', '.join(types)}")
+        if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
+            raise BrokenModel("features file", f"{path}: {where}: {key} is {value!r}")
+
+
+def _toml(value: Any) -> str:
+    """A JSON value of these types is TOML, but for the character DEL."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False).replace("\x7f", "\\u007f")
