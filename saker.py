@@ -49,7 +49,8 @@ def main() -> None:
         typer.echo(f"saker: {error}", err=True)
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
-        typer.echo(f"saker: this command needs {error.name}: install saker-onnx[train,local]", err=True)
+        extras = "second-opinion" if error.name == "onnxmltools" else "train,local"
+        typer.echo(f"saker: this command needs {error.name}: install saker-onnx[{extras}]", err=True)
         raise SystemExit(1) from None
 
 
@@ -101,6 +102,9 @@ def export(
         float | None, typer.Option(help="With --booster: score from which is_fraud is true; otherwise 0.5.")
     ] = None,
     id_field: Annotated[str | None, typer.Option("--id", help="With --booster: field that identifies a transaction.")] = None,
+    second_opinion: Annotated[
+        bool, typer.Option("--second-opinion", help="Tell what onnxmltools makes of the same model.")
+    ] = False,
     tracking_uri: Tracking = None,
 ) -> None:
     """Convert a run's model to ONNX, prove that it scores the same, and register it as challenger."""
@@ -113,7 +117,7 @@ def export(
         given = {"threshold": threshold, "id_field": id_field}
         with _steps("export") as say:
             changes = {key: value for key, value in given.items() if value is not None}
-            proven = foreign.export_file(booster, contract, say, **changes)
+            proven = foreign.export_file(booster, contract, say, compare_onnxmltools=second_opinion, **changes)
             output.write_bytes(proven.data)
         typer.echo(proven.report.table())
         typer.echo(f"next: saker score FILE --model {output} -o scores.jsonl")
@@ -121,11 +125,14 @@ def export(
     from export import publish
 
     with _steps("export") as say:
-        exported = publish.export_run(run, tracking_uri or config.tracking_uri(), say)
+        uri = tracking_uri or config.tracking_uri()
+        exported = publish.export_run(run, uri, say, compare_onnxmltools=second_opinion)
         if output is not None:
             output.write_bytes(exported.model.SerializeToString())
             say(f"written to {output}")
     typer.echo(f"{config.MODEL}/{exported.version} is {config.MODEL}@{publish.CHALLENGER}: {exported.report}")
+    if exported.report.second_opinion:
+        typer.echo(f"beside it, {exported.report.second_opinion}")
     typer.echo("next: saker promote")
 
 
@@ -290,6 +297,36 @@ def score(
         typer.echo(f"  {active.name} is {_origin(proven=False)}")
     for reason in refused[:3]:
         typer.echo(f"  record {reason['line']}: {reason['message']}", err=True)
+
+
+@app.command(epilog="Example: `saker doctor --export --kind binary_sigmoid_2`")
+def doctor(
+    export_: Annotated[bool, typer.Option("--export", help="Export and prove one small model of every kind.")] = False,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="With --export: only this kind.")] = None,
+) -> None:
+    """Say what this installation is, and show that its parts agree; exit code 1 when they do not."""
+    import importlib.metadata
+
+    for name in ("saker-onnx", "numpy", "onnxruntime", "confluent-kafka", "lightgbm", "onnx", "onnxmltools", "mlflow"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        typer.echo(f"{name} {version}")
+    if not export_:
+        return
+    from bench.kinds import KINDS
+    from bench.second_opinion import measure
+
+    if unknown := sorted(set(kind or ()) - set(KINDS)):
+        raise typer.BadParameter(f"no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    wrong = []
+    for name in kind or KINDS:
+        row = measure(name)
+        typer.echo(str(row))
+        wrong += [] if row.passed else [name]
+    if wrong:
+        raise SakerError(f"the export differs from LightGBM for {', '.join(wrong)}")
 
 
 @app.command(epilog="Example: `saker stack`")

@@ -70,7 +70,12 @@ def likely_contract(booster: Any) -> tuple[Contract, list[str]]:
 
 
 def export_file(
-    path: Path, contract: Contract | None, report: Callable[[str], None] = lambda _: None, **changes: Any
+    path: Path,
+    contract: Contract | None,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    compare_onnxmltools: bool = False,
+    **changes: Any,
 ) -> Proven:
     """A LightGBM model file of any release since 3.0, exported and proven; no run, no registry.
 
@@ -94,7 +99,8 @@ def export_file(
             "features.toml`, write `column = K` into it, and pass --features features.toml",
         )
     meaning = transform_of(source.ensemble).meaning
-    return export_proven(booster, _completed(source, replace(contract, score=meaning, **changes)))
+    contract = _completed(source, replace(contract, score=meaning, **changes))
+    return export_proven(booster, contract, compare_onnxmltools=compare_onnxmltools)
 
 
 def open_model_file(path: Path) -> Any:

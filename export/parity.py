@@ -20,6 +20,7 @@ from export.metadata import read_contract, read_facts
 from export.objectives import TRANSFORMS
 from export.probe import LeafProbe, open_session
 from export.report import ParityReport
+from export.second_opinion import second_opinion
 from export.source import open_source
 from export.tree_by_tree import check_trees
 
@@ -42,6 +43,7 @@ def check_parity(
     max_rows: int | None = None,
     seed: int = 0,
     threads: int = 1,
+    compare_onnxmltools: bool = False,
 ) -> ParityReport:
     """Compare the exported model, run by onnxruntime, with the Booster it was made from.
 
@@ -49,6 +51,8 @@ def check_parity(
     decision_threshold: scores on different sides of it count as a flip; default the threshold of the model's contract.
     max_rows: limit for the rows that are made; default so many that a large model takes a minute at most.
     threads: for both sides. With one, sums come in the same order and margins are identical.
+    compare_onnxmltools: say what onnxmltools (extra [second-opinion]) makes of the same model. It takes seconds where splits
+        have sets of categories, and has no part in the verdict.
 
     With one thread margins must be LightGBM's to the last bit, and scores within a relative 1e-15. Where the sum's order
     differs (several threads) or the library adds in float32 (XGBoost), both must agree within the source's relative
@@ -145,6 +149,7 @@ def check_parity(
             "source": ensemble.source,
             **{name: version(name) for name in ("numpy", "onnx", "onnxruntime")},
         },
+        second_opinion=second_opinion(booster, matrix[scored], score) if compare_onnxmltools else None,
     )
 
 

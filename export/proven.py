@@ -39,14 +39,17 @@ def export_proven(
     rows: NDArray[np.float32] | None = None,
     *,
     iterations: int | None = None,
+    compare_onnxmltools: bool = False,
 ) -> Proven:
     """Export a model and prove it on rows made from it, and on `rows` (n, f) float32 if given.
+
+    compare_onnxmltools: as `check_parity` takes it.
 
     Raises what `to_onnx` raises, `ParityError` with the whole report when the file does not score as the library does, and
     `ModelRefused` when an engine would not take it.
     """
     model = to_onnx(booster, contract, iterations=iterations)
-    report = check_parity(booster, model, rows)
+    report = check_parity(booster, model, rows, compare_onnxmltools=compare_onnxmltools)
     if not report.passed:
         raise ParityError("parity", f"the exported model does not score as its library does\n{report.table()}")
     card = model_card(read_contract(model), read_facts(model), report)

@@ -51,7 +51,9 @@ class Exported:
     version: str
 
 
-def export_run(run: str, tracking_uri: str, report: Callable[[str], None] = lambda _: None) -> Exported:
+def export_run(
+    run: str, tracking_uri: str, report: Callable[[str], None] = lambda _: None, *, compare_onnxmltools: bool = False
+) -> Exported:
     """Convert the Booster of `run` (an id, or latest), prove it, and register it as `fraud@challenger`.
 
     It is proven on the run's newest rows, too. Raises `RegistryError` when there is no such run, `UnsupportedModel`,
@@ -63,7 +65,7 @@ def export_run(run: str, tracking_uri: str, report: Callable[[str], None] = lamb
     contract = Contract.from_json(_artifact(run_id, CONTRACT, tracking_uri).decode())
     newest, _ = _labelled_records(run_id, tracking_uri)
     rows = Decoder(contract).decode(newest).matrix
-    proven = export_proven(booster, contract, rows)
+    proven = export_proven(booster, contract, rows, compare_onnxmltools=compare_onnxmltools)
     report(str(proven.report))
     version = _register(proven, rows[:_EXAMPLE_ROWS], run_id, tracking_uri)
     report(f"registered as {MODEL}/{version}, alias {CHALLENGER}")

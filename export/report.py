@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from export.second_opinion import SecondOpinion
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -56,6 +58,7 @@ class ParityReport:
     faults: tuple[Fault, ...]  # the first few
     seconds: float
     versions: dict[str, str]
+    second_opinion: SecondOpinion | None = None  # onnxmltools' conversion of the same model, where it was asked for
 
     @property
     def passed(self) -> bool:
@@ -98,6 +101,8 @@ class ParityReport:
             f"  decisions  {self.decision_flips} flips at {self.decision_threshold:g}",
             f"  took       {self.seconds:.1f} s",
         ]
+        if self.second_opinion:
+            lines.append(f"  beside     {self.second_opinion}")
         lines += [f"  fault      {fault.detail}" for fault in self.faults]
         return "\n".join(lines)
 

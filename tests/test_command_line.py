@@ -14,7 +14,7 @@ def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-COMMANDS = ["train", "export", "promote", "serve", "replay", "score", "stack", "demo", "models describe"]
+COMMANDS = ["train", "export", "promote", "serve", "replay", "score", "stack", "demo", "doctor", "models describe"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -82,3 +82,13 @@ def test_a_features_file_is_printed_read_and_exported_with(tmp_path: Path) -> No
     assert saker(*command, folder=tmp_path).returncode == 0
     again = saker("models", "describe", "m.onnx", folder=tmp_path).stdout
     assert 'id_field = "id"\nthreshold = 0.25' in again
+
+
+def test_doctor_shows_what_the_two_converters_make_of_a_kind(tmp_path: Path) -> None:
+    told = saker("doctor", "--export", "--kind", "binary_sigmoid_2", "--kind", "cross_entropy", folder=tmp_path)
+    assert told.returncode == 0
+    lines = told.stdout.splitlines()
+    assert "binary_sigmoid_2: exact, 0 of 958 rows off; onnxmltools off in 800 of 800 rows as in training" in lines[-2]
+    assert "cross_entropy: exact, 0 of" in lines[-1]
+    assert "NotImplementedError" in lines[-1]
+    assert saker("doctor", "--export", "--kind", "none", folder=tmp_path).returncode == 2

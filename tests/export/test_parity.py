@@ -185,6 +185,16 @@ def test_a_report_with_faults_is_json_too(trained: Any) -> None:
     assert all(isinstance(fault["value"], (float, str)) for fault in data["faults"])
 
 
+def test_what_onnxmltools_makes_of_the_model_is_told_and_does_not_count(trained: Any) -> None:
+    kind = trained("binary_sigmoid_2")
+    report = check_parity(kind, written(kind), compare_onnxmltools=True)
+    assert report.passed
+    assert report.second_opinion is not None
+    assert report.second_opinion.rows_off == report.rows_with_scores_compared
+    assert json.loads(report.to_json())["second_opinion"]["converter"].startswith("onnxmltools 1.")
+    assert f"beside     {report.second_opinion}" in report.table()
+
+
 def test_the_same_seed_makes_the_same_rows(trained: Any) -> None:
     def numbers(seed: int) -> tuple[float, ...]:
         shifted = damaged(written(trained("regression_l2")), "leaf_weights", at(9, lambda v: v + 1))
