@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from engine import kafka
-from engine.errors import SakerError
+from engine.errors import SakerError, ServingError
 from engine.kafka import TopicPartition
 
 _BATCH = 1000
@@ -67,6 +67,41 @@ def read_topic(
         records += _take(consumer)
     consumer.close()
     return records
+
+
+def read_newest(bootstrap_servers: str, source: str, output: str, last: int) -> tuple[list[Record], list[Record]]:
+    """The last `last` results in `output`, and the records of `source` from the time of the oldest of them on.
+
+    A result keeps partition and timestamp of its record. Raises `ServingError` when a topic is missing or they do not match.
+    """
+    counts = kafka.partition_counts(bootstrap_servers, [source, output])
+    if counts[source] != counts[output]:
+        raise ServingError(f"{source} has {counts[source]} partitions and {output} {counts[output]}: these are not its scores")
+    share = -(-last // counts[output])
+    consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"verify-{output}"})
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(output, number)) for number in range(counts[output])}
+    results = _read_from(consumer, output, {number: max(low, high - share) for number, (low, high) in ends.items()})
+    oldest: dict[int, int] = {}
+    for result in results:
+        oldest[result.partition] = min(oldest.get(result.partition, result.timestamp_ms), result.timestamp_ms)
+    times = [TopicPartition(source, number, timestamp) for number, timestamp in oldest.items()]
+    starts = {p.partition: p.offset for p in consumer.offsets_for_times(times) if p.offset >= 0} if times else {}
+    records = _read_from(consumer, source, starts)
+    consumer.close()
+    return records, results
+
+
+def _read_from(consumer: kafka.Consumer, topic: str, starts: dict[int, int]) -> list[Record]:
+    """What lies in the topic's partitions from these offsets to the ends of now."""
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in starts}
+    open_ = [TopicPartition(topic, number, start) for number, start in starts.items() if start < ends[number]]
+    records: list[Record] = []
+    consumer.assign(open_)
+    reached = {p.partition: p.offset for p in open_}
+    while any(offset < ends[number] for number, offset in reached.items()):
+        records += _take(consumer)
+        reached.update({p.partition: p.offset for p in consumer.position(open_) if p.offset >= 0})
+    return [record for record in records if record.offset < ends[record.partition]]
 
 
 def _take(consumer: kafka.Consumer) -> list[Record]:

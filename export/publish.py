@@ -61,7 +61,7 @@ def export_run(
     """
     run_id = _run_id(run, tracking_uri)
     report(f"run {run_id}")
-    booster = lightgbm.Booster(model_str=_artifact(run_id, BOOSTER, tracking_uri).decode())
+    booster = _booster(run_id, tracking_uri)
     contract = Contract.from_json(_artifact(run_id, CONTRACT, tracking_uri).decode())
     newest, _ = _labelled_records(run_id, tracking_uri)
     rows = Decoder(contract).decode(newest).matrix
@@ -129,6 +129,15 @@ def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_u
     created = client.create_model_version(MODEL, f"runs:/{run_id}/model", run_id, tags=tags, description=proven.card)
     client.set_registered_model_alias(MODEL, CHALLENGER, created.version)
     return str(created.version)
+
+
+def booster_of(version: Any, tracking_uri: str) -> lightgbm.Booster:
+    """The Booster that a registered version (mlflow ModelVersion) was made of; raises `RegistryError` when it is gone."""
+    return _booster(version.run_id, tracking_uri)
+
+
+def _booster(run_id: str, tracking_uri: str) -> lightgbm.Booster:
+    return lightgbm.Booster(model_str=_artifact(run_id, BOOSTER, tracking_uri).decode())
 
 
 def newest_rows(tracking_uri: str) -> tuple[list[bytes], list[int]]:

@@ -14,7 +14,7 @@ def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-COMMANDS = ["train", "export", "promote", "serve", "replay", "score", "stack", "demo", "doctor", "models describe"]
+COMMANDS = ["train", "export", "promote", "serve", "replay", "score", "stack", "demo", "doctor", "verify", "models describe"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

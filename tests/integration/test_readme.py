@@ -75,7 +75,12 @@ def test_the_line_by_hand(folder: Path, bootstrap_servers: str, read: Any) -> No
     assert "sent 3265, acknowledged 3265" in outputs["replay"]
     assert "fraud/1 is the first champion" in outputs["promote"]
     assert "0 wrong leaves" in outputs["export"]
+    assert "OK: " in outputs["verify"]
+    assert "again by model and Booster" in outputs["verify"]
     assert read(REJECTED, 0) == []
+    files = "verify --records tests/data/ulb_creditcard_sample.csv --scores scores.jsonl --model fraud.onnx"
+    assert "OK: 3,265 scores" in shell(f"saker {files} --label Class --id ID --report found.json", folder, uri)
+    assert orjson.loads((folder / "found.json").read_bytes())["passed"] is True
 
     # The scores that came back are LightGBM's, from the Booster that the run logged.
     client = MlflowClient(uri)

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import select
 import signal
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -199,3 +203,31 @@ def test_a_second_pool_under_the_same_name_is_told_apart(cards_model: Any, serve
     assert "give this one another --instance" in first.await_line("another pool serves group")
     assert first.process.wait(60) == 1
     assert second.stop() == 0
+
+
+def test_scores_in_the_topic_are_verified_and_a_wrong_one_is_found(
+    generated_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any, tmp_path: Path
+) -> None:
+    records = to_records(synthetic.frame(3_000, seed=5).drop(columns=["isFraud"]))
+    serve(str(generated_model.path))
+    send(bootstrap_servers, topics.raw, [{"value": record, "key": str(n).encode()} for n, record in enumerate(records)])
+    results = read(topics.scored, len(records))
+    generated_model.booster.save_model(tmp_path / "booster.txt")
+    command = [sys.executable, "-m", "saker", "verify", "--bootstrap-servers", bootstrap_servers, "--last", "2000"]
+    command += ["--input", topics.raw, "--output", topics.scored]
+    command += ["--model", str(generated_model.path), "--booster", str(tmp_path / "booster.txt")]
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    right = verified()
+    assert right.returncode == 0, right.stdout + right.stderr
+    checked = int(re.search(r"OK: ([\d,]+) scores", right.stdout)[1].replace(",", ""))  # type: ignore[index]
+    assert 1000 <= checked <= 2001  # of each partition the same share
+
+    answer = orjson.loads(results[-1].value)
+    wrong = orjson.dumps({**answer, "fraud_score": 1 - answer["fraud_score"]})
+    send(bootstrap_servers, topics.scored, [{"value": wrong, "partition": results[-1].partition}])
+    told = verified()
+    assert told.returncode == 1
+    assert f"score      {answer['TransactionID']}: produced {1 - answer['fraud_score']!r}" in told.stdout
