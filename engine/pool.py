@@ -15,7 +15,7 @@ from types import FrameType
 
 from engine import kafka, worker
 from engine.config import ServeSettings
-from engine.contract import is_proven, read_contract
+from engine.contract import UNPROVEN, is_proven, read_contract
 from engine.errors import ServingError
 from engine.metrics import PoolMetrics, serve_http
 from engine.registry import Located
@@ -58,7 +58,7 @@ class Pool:
         self._check_topics()
         read_contract(self._located.path)
         if not is_proven(self._located.path):
-            _log.warning("%s is of other origin: served without the proof of its trees", self._located.name)
+            _log.warning("%s is %s", self._located.name, UNPROVEN)
         try:
             server = serve_http(self._metrics, self._settings.metrics_port, self._is_ready)
         except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"engine", "export", "training", "bench", "deploy", "dags"}
+PACKAGES = {"engine", "export", "training", "bench", "deploy", "dags", "commands"}
 ALLOWED = {
     "engine": set(),
     "training": {"engine"},
@@ -18,6 +18,7 @@ ALLOWED = {
     "deploy": {"engine"},
     "bench": PACKAGES,
     "dags": set(),
+    "commands": PACKAGES,
 }
 #: Modules of the engine that training and export may use.
 SHARED = {"contract", "decode", "session", "errors", "config", "registry"}

@@ -1,0 +1,47 @@
+"""A local stack, and the demo on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.options import app
+
+
+@app.command(epilog="Example: `saker stack`")
+def stack() -> None:
+    """Run a local Kafka and MLflow in the foreground until Ctrl-C."""
+    import signal
+    import threading
+
+    from deploy.local.stack import local_stack
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    typer.echo("starting Kafka and MLflow ...")
+    with local_stack() as running:
+        typer.echo(
+            f"Kafka   {running.bootstrap_servers}\n"
+            f"MLflow  {running.tracking_uri}\n\n"
+            "In another terminal:\n"
+            f"  export MLFLOW_TRACKING_URI={running.tracking_uri}\n"
+            "  saker train && saker export && saker promote\n"
+            f"  saker serve --model fraud@champion --bootstrap-servers {running.bootstrap_servers} --workers 2\n"
+            "  saker replay --generate 20000 --first 50000 --rate 1000 "
+            f"--bootstrap-servers {running.bootstrap_servers}\n"
+            "\nCtrl-C stops both and removes their data.",
+        )
+        stop.wait()
+
+
+@app.command(epilog="Example: `saker demo --output demo-report`")
+def demo(
+    output: Annotated[Path, typer.Option("--output", help="Folder for the report.")] = Path("demo-report"),
+) -> None:
+    """Run the whole line on a local stack: train, export, register, promote, serve, replay, check every score."""
+    from bench.demo import run
+
+    run(output, typer.echo)

@@ -1,0 +1,30 @@
+"""Options that several commands have, and the application that the commands are added to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Real-time fraud scoring on Kafka: train, export, promote, serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help through rich takes 0.2 s longer
+)
+models = typer.Typer(help="Models: what they expect and promise.", no_args_is_help=True)
+app.add_typer(models, name="models")
+
+Data = Annotated[Path | None, typer.Option("--data", help="A labelled CSV file with a header line.")]
+Generate = Annotated[int, typer.Option("--generate", min=1, help="Without --data: so many generated transactions.")]
+Label = Annotated[str, typer.Option("--label", help="Column with 1 for fraud and 0 for legitimate.")]
+Time = Annotated[str, typer.Option("--time", help="Column with the time in seconds; rows are split by it.")]
+Identifier = Annotated[str, typer.Option("--id", help="Field that identifies a transaction.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same data and seed give the same model.")]
+Tracking = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow; without it MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here."),
+]
+Bootstrap = Annotated[str, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker.")]

@@ -1,0 +1,127 @@
+"""Scores: of a topic, of a file; and transactions to score."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.options import Bootstrap, Identifier, Label, Seed, Tracking, app
+from commands.progress import steps
+from commands.records import file_records, generated
+from engine import config
+from engine.contract import UNPROVEN
+
+
+@app.command(epilog="Example: `saker serve --model fraud@champion --bootstrap-servers localhost:9092 --workers 4`")
+def serve(
+    model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")],
+    bootstrap_servers: Bootstrap,
+    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
+    output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
+    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
+    group: Annotated[str, typer.Option("--group", help="Consumer group.")] = "fraud-scorers",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes.")] = 1,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port of /metrics on 127.0.0.1.")] = 8000,
+    instance: Annotated[str | None, typer.Option("--instance", help="Name of this pool in its group.")] = None,
+    tracking_uri: Tracking = None,
+) -> None:
+    """Score a topic until SIGTERM or Ctrl-C, then drain, flush and commit."""
+    from engine import registry
+    from engine.pool import Pool
+
+    located = registry.locate(model, tracking_uri or config.tracking_uri())
+    settings = config.ServeSettings(
+        bootstrap_servers=bootstrap_servers,
+        input=source,
+        output=output,
+        rejected=rejected,
+        group=group,
+        workers=workers,
+        metrics_port=metrics_port,
+        instance=instance or platform.node(),
+    )
+    Pool(settings, located).run()
+
+
+@app.command(epilog="Example: `saker replay --generate 20000 --bootstrap-servers localhost:9092 --rate 2000`")
+def replay(
+    bootstrap_servers: Bootstrap,
+    file: Annotated[Path | None, typer.Option("--file", help="A CSV file, or one JSON object a line.")] = None,
+    generate: Annotated[int | None, typer.Option("--generate", min=1, help="So many generated transactions.")] = None,
+    first: Annotated[int, typer.Option("--first", min=0, help="With --generate: number of the first one.")] = 0,
+    seed: Seed = 0,
+    topic: Annotated[str, typer.Option("--topic", help="Topic to send to.")] = "raw-transactions",
+    rate: Annotated[float | None, typer.Option("--rate", min=0.001, help="Records a second; without it all.")] = None,
+    key: Annotated[str, typer.Option("--key", help="Field that becomes the Kafka key.")] = "card1",
+    label: Label = "isFraud",
+    id_field: Identifier = "TransactionID",
+) -> None:
+    """Send transactions at a fixed rate, whatever becomes of them (open loop); the label never leaves."""
+    from bench import load
+
+    if (file is None) == (generate is None):
+        raise typer.BadParameter("give either --file or --generate")
+    if file:
+        records = file_records(file, id_field, label)
+        total, pairs = len(records), load.keyed(records, key)
+    else:
+        total = generate or 0
+        pairs = load.ahead(generated, total, seed, first, label, key)
+    with steps("replay") as say:
+        told = load.replay(
+            pairs,
+            bootstrap_servers=bootstrap_servers,
+            topic=topic,
+            rate=rate,
+            report=lambda sent: say(
+                f"{sent.sent:,} sent, {sent.acknowledged:,} acknowledged",
+                sent.acknowledged / max(total, 1),
+            ),
+        )
+    typer.echo(
+        f"sent {told.sent}, acknowledged {told.acknowledged} in {told.seconds:.1f} s "
+        f"({told.sent / told.seconds:,.0f} records/s, at most {told.latest_seconds * 1000:.0f} ms behind schedule)",
+    )
+    if told.acknowledged != told.sent:
+        raise load.LoadError(f"{told.sent - told.acknowledged} records were not acknowledged: {told.errors[:1]}")
+
+
+@app.command(epilog="Example: `saker score transactions.csv --model fraud.onnx -o scores.jsonl`")
+def score(
+    file: Annotated[Path, typer.Argument(help="A CSV file, or one JSON object a line.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Scores, one JSON object a line.")],
+    model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")] = "fraud@champion",
+    rejected: Annotated[Path | None, typer.Option("--rejected", help="Where rejections go, with reasons.")] = None,
+    label: Label = "isFraud",
+    tracking_uri: Tracking = None,
+) -> None:
+    """Score a file through the pipeline that serves, without Kafka."""
+    import orjson
+
+    from engine import registry
+    from engine.pipeline import ActiveModel, score_batch
+
+    located = registry.locate(model, tracking_uri or config.tracking_uri())
+    active = ActiveModel.load(located.path, located.name)
+    scores = 0
+    refused = []
+    with output.open("wb") as out:
+        lines = file_records(file, active.session.contract.id_field, label)
+        for start in range(0, len(lines), 500):
+            batch = score_batch(active, lines[start : start + 500])
+            scores += len(batch.results)
+            out.writelines(result + b"\n" for result in batch.results)
+            refused += [
+                {"line": start + r.index + 1, "code": r.reason, "field": r.field, "message": r.message}
+                for r in batch.rejections
+            ]
+    if rejected is not None:
+        rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
+    typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name}; written to {output}")
+    if not active.session.proven:
+        typer.echo(f"  {active.name} is {UNPROVEN}")
+    for reason in refused[:3]:
+        typer.echo(f"  record {reason['line']}: {reason['message']}", err=True)
