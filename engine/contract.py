@@ -18,7 +18,7 @@ FORMAT_VERSION = 1
 METADATA_KEY = "saker.contract"
 #: Where the exporter writes the report of its proof; a file without it was not proven tree by tree.
 PARITY_KEY = "saker.parity"
-UNPROVEN = "of other origin: served without the proof of its trees"
+UNPROVEN = "not proven by `saker export`: served without the proof of its trees"
 
 Kind = Literal["number", "category", "derived"]
 #: What a score is: of a custom objective the margin as it is, which the library leaves to its caller to transform.
