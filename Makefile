@@ -16,7 +16,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml
+KERNELS := setup.py engine/kernels/build.py $(shell find engine/kernels/native -type f)
+
+$(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt

@@ -26,10 +26,13 @@ class ActiveModel:
     decoder: Decoder
 
     @classmethod
-    def load(cls, path: Path, name: str) -> ActiveModel:
-        """Open and prove the model in `path`; `name` (such as fraud/7) is what every result carries."""
+    def load(cls, path: Path, name: str, kernels: str | None = None) -> ActiveModel:
+        """Open and prove the model in `path`; `name` (such as fraud/7) is what every result carries.
+
+        kernels: auto or off; without it SAKER_KERNELS, or auto.
+        """
         data = path.read_bytes()
-        session = open_session(data)
+        session = open_session(data, kernels)
         return cls(name, hashlib.sha256(data).hexdigest(), session, Decoder(session.contract))
 
 

@@ -1,4 +1,10 @@
-"""A model that scores: onnxruntime behind the contract, proven by its golden records when it is opened."""
+"""A model that scores, behind its contract: by the native trees where they take it, by onnxruntime otherwise.
+
+    rows --+--> native trees: sums --> the rest of the graph --+--> scores
+           +--> onnxruntime -----------------------------------+
+
+Proven when it is opened: the native trees against onnxruntime, then the whole by the contract's golden records.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +17,23 @@ from numpy.typing import NDArray
 from engine.contract import Contract, is_proven, read_contract
 from engine.decode import Decoder
 from engine.errors import ModelRefused
+from engine.kernels import mode_of
+from engine.kernels import native as load_native
+from engine.kernels.errors import Refused
+from engine.trees import NativeTrees
 
 _FLOATS = ("tensor(double)", "tensor(float)")
 
 
 class Session:
-    """Scores rows. One thread, and none that spins: a worker process has one core for everything."""
+    """Scores rows. One thread, and none that spins: a worker process has one core for everything.
 
-    def __init__(self, model: bytes, contract: Contract) -> None:
+    `backend` is what scores, a native variant (avx512, avx2, baseline) or onnxruntime; `backend_reason` why not the native
+    trees. Their sums are onnxruntime's to the last bit, and scores within a relative 1e-15.
+    """
+
+    def __init__(self, model: bytes, contract: Contract, kernels: str | None = None) -> None:
+        """kernels: auto or off; without it SAKER_KERNELS, or auto. Raises `ModelRefused`, `ServingError` for another word."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -40,12 +55,28 @@ class Session:
         self.proven = is_proven(model)
         self._input = inputs[0].name
         self._column = _column(contract, chosen[0].shape)
+        self._native, self.backend_reason = self._open_native(model, kernels)
+        self.backend = self._native.variant if self._native else "onnxruntime"
+        if self._native:
+            del self._run  # its memory: the native trees need it no more
+
+    def _open_native(self, model: bytes, kernels: str | None) -> tuple[NativeTrees | None, str]:
+        native, reason = load_native(mode_of(kernels))
+        if native is None:
+            return None, reason
+        try:
+            return NativeTrees(native, model, self.contract.output, lambda names, x: self._run.run(names, {self._input: x})), ""
+        except Refused as error:
+            return None, f"the native trees do not take this model: {error}"
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (n,) float64 of the rows `x` (n, f) float32, columns in the contract's order, NaN for missing."""
         if len(x) == 0:
             return np.empty(0)
-        scores = self._run.run([self.contract.output], {self._input: x})[0]
+        if self._native:
+            scores = self._native.score(np.ascontiguousarray(x, np.float32))
+        else:
+            scores = self._run.run([self.contract.output], {self._input: x})[0]
         if self._column is not None:
             scores = scores[:, self._column]
         return np.asarray(scores, np.float64)
@@ -71,10 +102,13 @@ def _column(contract: Contract, shape: list[int | str | None]) -> int | None:
     return column
 
 
-def open_session(model: bytes | str | Path) -> Session:
-    """Load an ONNX file or its bytes and prove it; raises `ModelRefused` with the reason when it may not serve."""
+def open_session(model: bytes | str | Path, kernels: str | None = None) -> Session:
+    """Load an ONNX file or its bytes and prove it; raises `ModelRefused` with the reason when it may not serve.
+
+    kernels: auto or off; without it SAKER_KERNELS, or auto.
+    """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
-    session = Session(data, read_contract(data))
+    session = Session(data, read_contract(data), kernels)
     _prove(session)
     return session
 

@@ -12,12 +12,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import lightgbm
 import pandas as pd
 import pytest
 
 from bench.collect import Record, read_topic
+from bench.kinds import KINDS
 from deploy.local.server import free_port
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from export import to_onnx
@@ -160,3 +162,16 @@ def _model(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:
     path = tmp_path_factory.mktemp("model") / "fraud.onnx"
     path.write_bytes(to_onnx(trained.booster, trained.contract).SerializeToString())
     return Model(trained.booster, path, trained)
+
+
+@pytest.fixture(scope="session")
+def trained() -> Any:
+    """Name -> model of that kind; trained once, and nobody changes it."""
+    models: dict[str, Any] = {}
+
+    def get(name: str) -> Any:
+        if name not in models:
+            models[name] = KINDS[name]()
+        return models[name]
+
+    return get

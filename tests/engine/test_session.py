@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
 import lightgbm
 import numpy as np
+import onnx
 import pytest
 
 import engine
 import export
-from engine.contract import Golden
-from engine.errors import ModelRefused
+from engine.contract import Golden, read_contract
+from engine.errors import ModelRefused, ServingError
+from engine.kernels import native
+from engine.kernels.errors import Refused
+from engine.session import Session
+from engine.trees import NativeTrees
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +72,49 @@ def test_bytes_that_onnxruntime_cannot_load_are_refused(booster: Any) -> None:
     data = model(booster).replace(b"TreeEnsemble", b"TreeEnsembla")
     with pytest.raises(ModelRefused, match="cannot load"):
         engine.open_session(data)
+
+
+def test_a_graph_that_the_native_trees_do_not_take_is_scored_by_onnxruntime(booster: Any) -> None:
+    graph = onnx.load_from_string(model(booster))
+    last = next(node for node in graph.graph.node if "score" in node.output)
+    last.output[list(last.output).index("score")] = "before"
+    graph.graph.node.append(onnx.helper.make_node("Max", ["before", "before"], ["score"]))
+    session = engine.open_session(graph.SerializeToString())
+    assert session.backend == "onnxruntime"
+    assert session.backend_reason.endswith("Max behind the trees is not an operator that is known here")
+
+
+def test_native_trees_that_come_out_otherwise_than_onnxruntime_are_refused(booster: Any) -> None:
+    data = model(booster)
+    session = Session(data, read_contract(data), "off")
+    extension, _ = native("auto")
+    assert extension
+
+    def ask(change: float) -> Any:
+        def answer(names: list[str], x: Any) -> list[Any]:
+            raw = booster.predict(x, raw_score=True)[:, None]
+            raw[17] *= 1 + change
+            return [{"score": session.score(x), "raw": raw}[name] for name in names]
+
+        return answer
+
+    assert NativeTrees(extension, data, "score", ask(0.0)).variant == extension.variants()[0]
+    with pytest.raises(Refused, match="1 of 64 rows come out otherwise than by onnxruntime"):
+        NativeTrees(extension, data, "score", ask(3e-16))
+
+
+def test_kernels_are_chosen_by_word_or_environment(booster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = model(booster)
+    monkeypatch.setenv("SAKER_KERNELS", "off")
+    assert engine.open_session(data).backend == "onnxruntime"
+    assert engine.open_session(data, "auto").backend != "onnxruntime"
+    monkeypatch.setenv("SAKER_KERNELS", "fast")
+    with pytest.raises(ServingError, match="SAKER_KERNELS: expected auto or off, got 'fast'"):
+        engine.open_session(data)
+
+
+def test_without_the_extension_it_says_so(booster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "engine.kernels._native", None)  # as an import of what is not there
+    session = engine.open_session(model(booster))
+    assert session.backend == "onnxruntime"
+    assert session.backend_reason.startswith("the native kernels are not installed")

@@ -1,0 +1,40 @@
+/* engine.kernels._native: the types of the parts, and which variants the processor runs. */
+#include "native.h"
+
+static PyObject *native_variants(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    static const char *const all[] = {"avx512", "avx2", "baseline"};
+    PyObject *supported = PyList_New(0);
+    for (size_t i = 0; supported != NULL && i < sizeof all / sizeof *all; i++) {
+        if (!runs_variant(all[i]))
+            continue;
+        PyObject *name = PyUnicode_FromString(all[i]);
+        if (name == NULL || PyList_Append(supported, name) != 0)
+            Py_CLEAR(supported);
+        Py_XDECREF(name);
+    }
+    return supported;
+}
+
+static int add_type(PyObject *module, const char *name, PyObject *type) {
+    int result = type == NULL ? -1 : PyModule_AddObjectRef(module, name, type);
+    Py_XDECREF(type);
+    return result;
+}
+
+static int native_exec(PyObject *module) {
+    return add_type(module, "Plan", plan_type()) != 0 || add_type(module, "Decoder", decoder_type()) != 0 ? -1 : 0;
+}
+
+static PyMethodDef native_methods[] = {
+    {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
+    {"encode", rows_encode, METH_VARARGS, "See engine.encode."},
+    {NULL, NULL, 0, NULL},
+};
+static PyModuleDef_Slot native_slots[] = {{Py_mod_exec, native_exec}, {0, NULL}};
+static PyModuleDef native_module = {PyModuleDef_HEAD_INIT, "_native", "Trees, rows and results, compiled.", 0, native_methods, native_slots,
+                                    NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    return PyModuleDef_Init(&native_module);
+}

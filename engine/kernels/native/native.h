@@ -1,0 +1,17 @@
+/* What the parts of the extension share: CPython's limited API of 3.11, so that one binary serves every later version, and each part's
+ * entry points. Include it before anything else. */
+#ifndef SAKER_NATIVE_H
+#define SAKER_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000
+#include <Python.h>
+
+/* cpu.c: may the variant "avx512", "avx2" or "baseline" run here? Unknown names may not. */
+int runs_variant(const char *variant);
+
+PyObject *plan_type(void);    /* trees/plan_type.c */
+PyObject *decoder_type(void); /* rows/decoder_type.c */
+PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
+
+#endif

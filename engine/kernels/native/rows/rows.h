@@ -1,0 +1,189 @@
+/* The native row decoder: types shared by its parts. Pure C, no Python: module.c is the only file that knows Python.
+
+   One decoder is built from one schema, is used by one thread, and owns everything that it points to.
+
+       record (bytes) --copy--> scratch, padded --parse.c--> one float32 row, or a rejection, or "hand over"
+                                                  |    ^
+                                     what was seen|    |the expected order of the keys
+                                                  +-> learn.c
+
+   The copy into a padded scratch buffer (2 % of the time) is what makes every read safe: the padding is zero bytes,
+   which no JSON token contains, so each scan stops there by itself and no loop tests for the end of the record. */
+#ifndef ROWS_H
+#define ROWS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes that may be read (and are zero) after a record, and written before it. */
+#define PADDING_AFTER 64
+#define PADDING_BEFORE 64
+
+#define MAX_DEPTH 64 /* schema.MAX_DEPTH; a nesting is tracked in the bits of one word */
+
+/* How a field's value is used. */
+enum field_kind { FIELD_UNKNOWN, FIELD_NUMBER, FIELD_TEXT, FIELD_IDENTIFIER, FIELD_DERIVED };
+
+/* What one column takes from a number; only FIELD_DERIVED fields have more than the plain value. */
+enum target_kind { TARGET_VALUE, TARGET_HOUR_OF_DAY, TARGET_DAY_OF_WEEK };
+
+/* In the order of rejection.CODES. Those after NOT_AN_OBJECT are found by the reference only. */
+enum rejection_code {
+    TOMBSTONE,
+    EMPTY,
+    BOOLEAN,
+    NESTED,
+    NOT_A_NUMBER,
+    NOT_TEXT,
+    OUT_OF_RANGE,
+    REPEATED_KEY,
+    MISSING_REQUIRED,
+    MISSING_IDENTIFIER,
+    NOT_AN_OBJECT,
+    NO_REJECTION = -1
+};
+
+enum outcome { ACCEPTED, REJECTED, HAND_OVER };
+
+/* Text -> number, built once, never changed: a perfect hash (hash and displace), so a lookup is one probe. */
+typedef struct {
+    uint64_t low, high; /* the first 16 bytes, zero-padded */
+    const char *text;   /* all of it, for texts longer than 16 bytes */
+    uint32_t length;
+    int32_t value; /* -1: no text here */
+} text_entry;
+
+typedef struct {
+    text_entry *entries;
+    uint16_t *displacements;
+    char *texts;
+    uint64_t seed;
+    uint32_t entry_mask, bucket_mask;
+} text_table;
+
+typedef struct {
+    int32_t column;
+    int32_t kind; /* enum target_kind */
+} target;
+
+typedef struct {
+    int32_t kind; /* enum field_kind */
+    int32_t required;
+    int32_t column;    /* FIELD_NUMBER and FIELD_TEXT */
+    int32_t n_targets; /* FIELD_DERIVED */
+    target *targets;
+    text_table vocabulary; /* FIELD_TEXT: text -> index into codes */
+    float *codes;
+    float unknown_code;
+} field;
+
+/* For a number of `length` bytes with its point at `point` (none: point == length): which byte goes to which lane so that
+   the digits end in lane 15. [length][point][lane], filled by rows_init. */
+extern uint8_t rows_digit_shuffles[16][16][16];
+
+/* One key of a learned order. `token` is what stands between two values: separator, key, colon, white space. */
+#define TOKEN_BYTES 32
+typedef struct {
+    uint32_t token_bits; /* one bit for each byte of a token of at most TOKEN_BYTES */
+    int32_t token_length;
+    uint64_t name_hash; /* of the name without escapes: what makes two unknown keys the same */
+    int32_t slot;       /* index of the field, -1 for an unknown one */
+    int32_t column;
+    uint8_t kind;
+    uint8_t required;
+    uint32_t required_before; /* required fields among the steps before this one */
+    char *long_token;         /* the whole token if it is longer than TOKEN_BYTES */
+} step;
+
+typedef struct {
+    char (*tokens)[TOKEN_BYTES];
+    step *steps;
+    int32_t n_steps, capacity;
+    int32_t *position; /* slot -> step, -1 if the order lacks the field */
+    char separator[TOKEN_BYTES];
+    int32_t separator_length;
+    uint32_t n_required;
+    int32_t credit; /* how often it may still fail in a row before it is tried only now and then */
+} key_order;
+
+#define MAX_ORDERS 4
+
+/* One key as met by the slow walk, for learning. Offsets are into the scratch buffer. */
+typedef struct {
+    uint64_t name_hash;
+    uint32_t token_start, key_start, value_start;
+    int32_t slot;
+} trace_entry;
+
+#define MAX_TRACE 8192
+#define MAX_UNKNOWN_KEYS 4096 /* of one record, in the slow walk; beyond that the reference looks for repeated ones */
+#define UNKNOWN_TABLE 8192
+
+typedef struct {
+    uint64_t hash;
+    const char *text; /* in the scratch buffer or, without its escapes, in the other one */
+    uint32_t serial, length;
+} unknown_key;
+
+typedef struct rows_decoder {
+    int32_t width, n_fields;
+    field *fields;
+    char *field_names; /* what `names` was built from */
+    text_table names;  /* key -> slot */
+    int32_t identifier_slot;
+    uint32_t n_required; /* fields, the identifier included */
+    float *blank_row;    /* NaN everywhere */
+
+    key_order orders[MAX_ORDERS];
+    int32_t order_ranks[MAX_ORDERS]; /* indices of orders, most recently useful first */
+    int32_t n_orders;
+    uint32_t misses, patience, hits; /* see rows_after_slow_walk */
+
+    uint32_t serial; /* of the slow walk: what carries it in `seen` or `filled` was met in this record */
+    uint32_t *seen, *filled;
+    trace_entry *trace;
+    unknown_key *unknown_keys;
+
+    char *scratch; /* PADDING_BEFORE, record, PADDING_AFTER */
+    char *unescaped;
+    size_t scratch_capacity;
+
+    /* Correctly rounded conversion of a NUL-terminated JSON number that the fast paths leave; infinity on overflow. */
+    double (*exact_number)(const char *text);
+    uint64_t n_exact_numbers, n_slow_walks, n_learned; /* for tests and metrics */
+} rows_decoder;
+
+typedef struct {
+    size_t identifier_start, identifier_length; /* in the record's bytes, quotes included */
+    uint32_t unknown_fields;
+    int32_t code;     /* enum rejection_code, of the first fault in document order */
+    int32_t slot;     /* the field at fault, -1 if the schema does not know it */
+    const char *name; /* then its name, without escapes; valid until the next record is loaded */
+    uint32_t name_length;
+    uint32_t n_steps; /* keys that the slow walk met; the first MAX_TRACE are in the trace */
+    uint32_t non_ascii;
+} record_result;
+
+typedef int (*decode_record_function)(rows_decoder *, size_t length, float *row, record_result *);
+
+/* Reads the record that stands in the scratch buffer. parse.c, compiled once for each instruction set. */
+int rows_decode_record_baseline(rows_decoder *, size_t, float *, record_result *);
+int rows_decode_record_avx2(rows_decoder *, size_t, float *, record_result *);
+int rows_decode_record_avx512(rows_decoder *, size_t, float *, record_result *);
+
+/* decoder.c. Functions that allocate return 0 on success and -1 without memory. */
+int rows_init(rows_decoder *, int32_t width, int32_t n_fields, double (*exact_number)(const char *));
+void rows_free(rows_decoder *);
+int rows_load(rows_decoder *, const char *record, size_t length); /* copies it into the scratch buffer */
+
+/* table.c */
+int text_table_build(text_table *, const char *const *texts, const uint32_t *lengths, int32_t n);
+void text_table_free(text_table *);
+uint64_t text_hash_long(const char *text, uint32_t length, uint64_t seed);
+
+/* learn.c */
+void rows_after_slow_walk(rows_decoder *, const record_result *);
+void rows_after_ordered_walk(rows_decoder *, int32_t rank);
+void key_order_free(key_order *);
+
+#endif

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from engine.kernels import native
+from engine.kernels.ensemble import ensemble_of
+from engine.kernels.graph import read_graph
+from engine.kernels.trees import TreeKernel
+
+Ways = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def extension() -> ModuleType:
+    """Built by `make`: a test run without it would prove nothing."""
+    module, reason = native("auto")
+    assert module, reason
+    return module
+
+
+@pytest.fixture(scope="session")
+def ways(extension: ModuleType) -> Ways:
+    """Arguments that make a kernel take each variant, and each way through it, and its own choice."""
+    walk, blocks = {"walk_limit": 2**31 - 1}, [{"walk_limit": 0, "rows_per_block": rows} for rows in (32, 64, 128, 256)]
+    return [{"variant": variant, **way} for variant in extension.variants() for way in (walk, *blocks)] + [{}]
+
+
+Kernel = Callable[..., TreeKernel]
+
+
+@pytest.fixture(scope="session")
+def kernel_of(extension: ModuleType) -> Kernel:
+    """ONNX file's bytes -> kernel."""
+
+    def build(model: bytes, **way: Any) -> TreeKernel:
+        return TreeKernel(extension, *ensemble_of(read_graph(model)), **way)
+
+    return build

@@ -1,0 +1,100 @@
+"""Random ensembles: the kernel gives the operator's own sums to the last bit, by every variant and every way through it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bench.ensembles import ALL_MODES, GT, GTE, LEQ, LT, MEMBER, Generated, Shape, generate, rows_for
+
+Kernel = Any
+SHAPES = st.builds(
+    Shape,
+    n_trees=st.integers(1, 12),
+    n_leaves=st.sampled_from([1, 2, 3, 8, 9, 31, 32, 33, 63, 64, 65, 120]),
+    n_features=st.integers(1, 40),
+    n_targets=st.integers(1, 3),
+    modes=st.lists(st.sampled_from(ALL_MODES), min_size=1, max_size=7, unique=True).map(tuple),
+    splits=st.sampled_from(["grid", "edges", "normal"]),
+    growth=st.sampled_from(["random", "chain", "even"]),
+    mixed_targets=st.booleans(),
+    average=st.booleans(),
+)
+
+
+@pytest.fixture(scope="session")
+def agree(kernel_of: Kernel, ways: list[dict[str, Any]]) -> Any:
+    def check(made: Generated, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        expected = made.expected(x)
+        model = made.onnx()
+        for way in ways:
+            got = kernel_of(model, **way).score(x)
+            assert np.array_equal(got, expected), (way, np.flatnonzero((got != expected).any(axis=1))[:5])
+        return expected
+
+    return check
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32 - 1), n_rows=st.sampled_from([1, 2, 5, 31, 32, 33, 70]), shape=SHAPES)
+def test_any_ensemble(agree: Any, seed: int, n_rows: int, shape: Shape) -> None:
+    made = generate(seed, shape)
+    agree(made, rows_for(made, n_rows, seed + 1))
+
+
+@pytest.mark.parametrize("n_leaves", [127, 128, 255, 256, 257, 300, 700])
+@pytest.mark.parametrize("growth", ["random", "chain", "even"])
+@pytest.mark.parametrize("modes", [(LEQ,), ALL_MODES], ids=["leq", "all"])
+def test_wide_trees(agree: Any, n_leaves: int, growth: str, modes: tuple[int, ...]) -> None:
+    """A leaf number is a byte: 256 leaves fit, wider trees are walked, and both may stand side by side."""
+    made = generate(n_leaves, n_trees=3, n_leaves=n_leaves, n_features=9, modes=modes, splits="normal", growth=growth)
+    agree(made, rows_for(made, 70, 1))
+
+
+@pytest.mark.parametrize("n_thresholds", [254, 255, 256, 511, 1200])
+def test_many_thresholds_of_one_feature(agree: Any, n_thresholds: int) -> None:
+    """A plane holds 255 ranks; a feature with more thresholds has several."""
+    made = generate(n_thresholds, n_trees=n_thresholds // 40 + 1, n_leaves=60, n_features=1, modes=(LEQ,), growth="even")
+    splits = np.linspace(-2, 2, len(made.arrays.splits))
+    made.arrays.splits = np.random.default_rng(1).permutation(splits).tolist()
+    agree(made, np.concatenate([rows_for(made, 400, 3), splits.astype(np.float32)[:, None]]))
+
+
+def test_thresholds_and_their_neighbours(agree: Any) -> None:
+    """Every threshold, and the float32 below and above it, for float64 thresholds that no float32 equals."""
+    made = generate(5, n_trees=20, n_leaves=31, n_features=1, modes=(LEQ, LT, GTE, GT), splits="normal")
+    on = np.array(made.arrays.splits, np.float32)
+    x = np.concatenate([on, np.nextafter(on, np.float32(-np.inf)), np.nextafter(on, np.float32(np.inf))])[:, None]
+    agree(made, np.ascontiguousarray(x))
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 7, 64, 100, 255, 256, 257, 513, 1000])
+def test_any_number_of_rows(agree: Any, n_rows: int) -> None:
+    made = generate(7, n_trees=9, n_features=5, n_targets=2)
+    agree(made, rows_for(made, n_rows, 2))
+
+
+def test_columns_that_no_tree_reads(agree: Any) -> None:
+    made = generate(8, n_leaves=10, n_features=2, modes=(LEQ,))
+    made.shape = replace(made.shape, n_features=83)
+    made.arrays.features = [f * 57 + 3 for f in made.arrays.features]
+    agree(made, rows_for(made, 70, 2))
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_onnxruntime_agrees(agree: Any, mode: int, n_targets: int) -> None:
+    shape = Shape(n_trees=15, n_leaves=31, n_features=4, n_targets=n_targets, modes=(mode,), members=(-1.0, 40.0, 70000.0))
+    made = generate(mode, shape)
+    x = rows_for(made, 300, 3)
+    if mode == MEMBER:  # onnxruntime 1.32 calls 2.5 a member of {2, 64} but not of {2, 5}: whole numbers only
+        x = np.rint(x)
+    got = onnxruntime.InferenceSession(made.onnx(), providers=["CPUExecutionProvider"]).run(["raw"], {"x": x})[0]
+    np.testing.assert_allclose(got, agree(made, x), rtol=1e-12, atol=1e-13)
