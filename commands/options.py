@@ -27,4 +27,11 @@ Tracking = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow; without it MLFLOW_TRACKING_URI, or sqlite:///mlflow.db here."),
 ]
+Kernels = Annotated[
+    str | None,
+    typer.Option(
+        "--kernels",
+        help="auto: the native kernels where they take the model; off: the reference paths. Without it SAKER_KERNELS, or auto.",
+    ),
+]
 Bootstrap = Annotated[str, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker.")]

@@ -94,12 +94,16 @@ def doctor(
     """Say what this installation is, and show that its parts agree; exit code 1 when they do not."""
     import importlib.metadata
 
+    from engine import kernels
+
     for name in ("saker-onnx", "numpy", "onnxruntime", "confluent-kafka", "lightgbm", "onnx", "onnxmltools", "mlflow"):
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             version = "not installed"
         typer.echo(f"{name} {version}")
+    extension, reason = kernels.native(kernels.mode_of())
+    typer.echo(f"native kernels {', '.join(extension.variants())}" if extension else f"native kernels not in use: {reason}")
     if not export_:
         return
     from bench.kinds import KINDS

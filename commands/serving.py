@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Bootstrap, Identifier, Label, Seed, Tracking, app
+from commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app
 from commands.progress import steps
 from commands.records import file_records, generated
 from engine import config
@@ -26,10 +26,12 @@ def serve(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes.")] = 1,
     metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port of /metrics on 127.0.0.1.")] = 8000,
     instance: Annotated[str | None, typer.Option("--instance", help="Name of this pool in its group.")] = None,
+    kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
     """Score a topic until SIGTERM or Ctrl-C, then drain, flush and commit."""
     from engine import registry
+    from engine.kernels import mode_of
     from engine.pool import Pool
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
@@ -42,6 +44,7 @@ def serve(
         workers=workers,
         metrics_port=metrics_port,
         instance=instance or platform.node(),
+        kernels=mode_of(kernels),
     )
     Pool(settings, located).run()
 
@@ -96,6 +99,7 @@ def score(
     model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")] = "fraud@champion",
     rejected: Annotated[Path | None, typer.Option("--rejected", help="Where rejections go, with reasons.")] = None,
     label: Label = "isFraud",
+    kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
     """Score a file through the pipeline that serves, without Kafka."""
@@ -105,7 +109,7 @@ def score(
     from engine.pipeline import ActiveModel, score_batch
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
-    active = ActiveModel.load(located.path, located.name)
+    active = ActiveModel.load(located.path, located.name, kernels)
     scores = 0
     refused = []
     with output.open("wb") as out:
@@ -120,7 +124,7 @@ def score(
             ]
     if rejected is not None:
         rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
-    typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name}; written to {output}")
+    typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name} on {active.session.backend}; written to {output}")
     if not active.session.proven:
         typer.echo(f"  {active.name} is {UNPROVEN}")
     for reason in refused[:3]:

@@ -35,3 +35,5 @@ class ServeSettings:
     #: Records that were produced and are not acknowledged yet; more are not taken until some are.
     max_in_flight: int = 5_000
     drain_seconds: float = 10.0
+    #: auto: the native kernels wherever they take the model; off: the reference paths.
+    kernels: str = "auto"

@@ -49,7 +49,7 @@ class Pool:
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._admin = kafka.admin(settings.bootstrap_servers)
         self._partitions = 0
-        self._settled = self._stopping = False
+        self._settled = self._stopping = self._told_reason = False
         self._failure: str | None = None
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
@@ -143,9 +143,16 @@ class Pool:
                     self._failure = value
                 elif not slot.ready:
                     slot.ready = True
-                    _log.info("worker %d ready with %s", slot.number, self._located.name)
+                    self._note_backend(slot.number, *value)
         except EOFError:
             slot.pipe = None
+
+    def _note_backend(self, number: int, backend: str, reason: str) -> None:
+        self._metrics.runs_on(number, backend)
+        _log.info("worker %d ready with %s on %s", number, self._located.name, backend)
+        if reason and self._settings.kernels != "off" and not self._told_reason:
+            self._told_reason = True  # every worker has the same
+            _log.warning("onnxruntime scores, several times slower: %s", reason)
 
     def _buried(self, slot: _Slot, process: SpawnProcess) -> None:
         code = process.exitcode

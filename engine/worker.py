@@ -21,7 +21,8 @@ from engine.registry import Located
 
 _log = logging.getLogger("saker")
 
-#: What a worker tells its parent, as (word, value).
+#: What a worker tells its parent, as (word, value): READY what scores and why not the native trees, COUNTED its `Counts`
+#: since the last time, FAILED why the pool cannot go on.
 READY, COUNTED, FAILED = "ready", "counted", "failed"
 
 _TELL_SECONDS = 0.25
@@ -35,7 +36,7 @@ def main(slot: int, settings: ServeSettings, located: Located, parent: Connectio
     """Entry point of the process. What a user must mend is told to the parent; anything else is a crash."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
-        worker = Worker(slot, settings, ActiveModel.load(located.path, located.name), parent)
+        worker = Worker(slot, settings, ActiveModel.load(located.path, located.name, settings.kernels), parent)
         signal.signal(signal.SIGTERM, worker.stop)
         worker.run()
     except SakerError as error:
@@ -128,7 +129,8 @@ class Worker:
         with contextlib.suppress(OSError):  # the parent is gone; the loop ends by itself
             self._parent.send((COUNTED, counts))
             if self._joined:
-                self._parent.send((READY, None))
+                session = self._model.session
+                self._parent.send((READY, (session.backend, session.backend_reason)))
 
     def _lag(self) -> int:
         lag = 0

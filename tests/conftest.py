@@ -103,9 +103,20 @@ Serve = Callable[..., Serving]
 def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
     with ExitStack() as stop:
 
-        def start(model: str, workers: int = 2, tracking_uri: str = "") -> Serving:
+        def start(model: str, workers: int = 2, tracking_uri: str = "", kernels: str = "auto") -> Serving:
             port = free_port()
-            command = [sys.executable, "-m", "saker", "serve", "--model", model, "--workers", str(workers)]
+            command = [
+                sys.executable,
+                "-m",
+                "saker",
+                "serve",
+                "--model",
+                model,
+                "--workers",
+                str(workers),
+                "--kernels",
+                kernels,
+            ]
             command += ["--bootstrap-servers", bootstrap_servers, "--metrics-port", str(port), "--group", topics.group]
             command += ["--input", topics.raw, "--output", topics.scored, "--rejected", topics.rejected]
             process = subprocess.Popen(
