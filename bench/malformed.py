@@ -34,18 +34,20 @@ def malformed(good: bytes) -> Iterator[Malformed]:
     yield Malformed("invalid UTF-8", good.replace(b'"ProductCD"', b'"Product\xff"', 1), "invalid_json", "")
     yield Malformed("two objects", good + good, "invalid_json", "")
     yield Malformed("NaN as a number", _replaced(good, record, "TransactionAmt", b"NaN"), "invalid_json", "")
-    yield Malformed("number beyond double", _replaced(good, record, "TransactionAmt", b"1e400"), "invalid_json", "")
+    yield Malformed(
+        "number beyond double", _replaced(good, record, "TransactionAmt", b"1e400"), "out_of_range", "TransactionAmt"
+    )
     yield Malformed("array", b"[" + good + b"]", "not_an_object", "")
-    yield Malformed("string", b'"transaction"', "not_an_object", "")
     yield Malformed("no identifier", without("TransactionID"), "missing_field", "TransactionID")
-    yield Malformed("fractional identifier", with_(TransactionID=1.5), "wrong_type", "TransactionID")
+    yield Malformed("list of identifiers", with_(TransactionID=[1, 2]), "wrong_type", "TransactionID")
     yield Malformed("no amount", without("TransactionAmt"), "missing_field", "TransactionAmt")
     yield Malformed("amount null", with_(TransactionAmt=None), "missing_field", "TransactionAmt")
     yield Malformed("no time", without("TransactionDT"), "missing_field", "TransactionDT")
-    yield Malformed("amount as text", with_(TransactionAmt="12.50"), "wrong_type", "TransactionAmt")
+    yield Malformed("amount with a comma", with_(TransactionAmt="12,50"), "wrong_type", "TransactionAmt")
     yield Malformed("amount true", with_(TransactionAmt=True), "wrong_type", "TransactionAmt")
     yield Malformed("category as number", with_(ProductCD=4), "wrong_type", "ProductCD")
     yield Malformed("nested value", with_(C1={"count": 1}), "wrong_type", "C1")
+    yield Malformed("amount twice", good[:-1] + b',"TransactionAmt":1}', "repeated_field", "TransactionAmt")
     yield Malformed("number beyond float32", with_(TransactionAmt=1e39), "out_of_range", "TransactionAmt")
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine.contract import Contract, read_contract
-    from engine.decode import Decoded, Decoder, Rejection
+    from engine.decode import Decoded, Decoder
+    from engine.rejection import Rejection
     from engine.session import Session, open_session
 
 __all__ = ["Contract", "Decoded", "Decoder", "Rejection", "Session", "open_session", "read_contract"]
@@ -20,7 +21,7 @@ _HOME = {
     "Contract": "contract",
     "Decoded": "decode",
     "Decoder": "decode",
-    "Rejection": "decode",
+    "Rejection": "rejection",
     "Session": "session",
     "open_session": "session",
     "read_contract": "contract",

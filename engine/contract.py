@@ -26,11 +26,11 @@ ScoreMeaning = Literal["probability", "value", "rank", "margin"]
 
 
 def _hour_of_day(seconds: float) -> float:
-    return seconds // 3600 % 24
+    return math.floor(seconds / 3600) % 24
 
 
 def _day_of_week(seconds: float) -> float:
-    return seconds // 86400 % 7
+    return math.floor(seconds / 86400) % 7
 
 
 #: Name -> function of one numeric field. Seconds may count from any midnight: IEEE-CIS counts from an undisclosed one.

@@ -1,188 +1,135 @@
-"""JSON bytes to a float32 matrix. A record that cannot be scored is a rejection and leaves its neighbours alone."""
+"""JSON bytes to a float32 matrix. A record that cannot be scored is a rejection and leaves its neighbours alone.
+
+    values --> native rows: accepted records straight into the matrix
+                   | rejected, by the number of its fault                     --> Rejection
+                   | not known: the reference decodes that record alone       --> row, or Rejection
+
+A decoder belongs to one worker (one thread) and keeps its matrix, and the orders of fields that it has learned, from batch to
+batch.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import overload
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
-from engine.contract import DERIVATIONS, Contract, Feature
-
-Reason = Literal["empty_record", "invalid_json", "not_an_object", "missing_field", "wrong_type", "out_of_range", "not_finite"]
-
-_NUMBERS = frozenset((int, float, type(None)))
-_STRINGS = frozenset((str, type(None)))
-_IDS = frozenset((int, str))
-_OVERFLOW = 2.0**128 - 2.0**103  # the least number that rounds to infinity in float32
+from engine.contract import Contract
+from engine.kernels import mode_of
+from engine.kernels import native as load_native
+from engine.kernels.errors import Refused
+from engine.kernels.rows import HandOver, Reject, RowKernel
+from engine.reference import Reference
+from engine.rejection import BY_NUMBER, Rejection
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why the record at `index` of the batch cannot be scored, and which field is to blame, if one is."""
+class Identifiers(Sequence[bytes]):
+    """The accepted records' identifiers as JSON, as they were written (a string with its quotes), without a copy of each.
 
-    index: int
-    reason: Reason
-    message: str
-    field: str | None = None
+    `starts` and `lengths` are bytes of `values[indices]`, which it keeps alive: unlike the matrix it stays valid.
+    """
+
+    values: list[bytes | None]
+    indices: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Identifiers: ...
+    def __getitem__(self, at: int | slice) -> bytes | Identifiers:
+        if isinstance(at, slice):
+            return self.chosen(at)
+        start = int(self.starts[at])
+        value = self.values[self.indices[at]] or b""
+        return value[start : start + int(self.lengths[at])]
+
+    def chosen(self, which: slice | NDArray[np.bool_]) -> Identifiers:
+        return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which])
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A batch: `matrix` (n, f) float32 and `ids` are the accepted records, `indices` their places in the batch.
+    """A batch: `matrix` (n, f) float32 and `ids` are the accepted records, `indices` (n,) int32 their places in the batch.
 
-    `matrix` is a view of the decoder's buffer: it is valid until the next `decode`.
+    `matrix` is a view of the decoder's buffer: it is valid until the next `decode`. `handed_over` counts the records that the
+    reference decoded.
     """
 
     matrix: NDArray[np.float32]
-    ids: list[int | str]
-    indices: list[int]
+    ids: Identifiers
+    indices: NDArray[np.int32]
     rejections: list[Rejection]
+    handed_over: int
 
 
 class Decoder:
     """Turns raw records into the matrix that the contract describes. One matrix is allocated and used again."""
 
-    def __init__(self, contract: Contract, capacity: int = 512) -> None:
-        self._id_field = contract.id_field
-        self._features = contract.features
-        self._matrix: NDArray[np.float32] = np.empty((capacity, len(contract.features)), np.float32)
+    def __init__(self, contract: Contract, kernels: str | None = None, *, variant: str | None = None) -> None:
+        """kernels: auto or off; without it SAKER_KERNELS, or auto. `backend` is then what decodes, and `backend_reason` why
+        not the native rows. variant: one of the native ones instead of the best, for measurements and tests.
+        """
+        self._width = len(contract.features)
+        self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
+        self._reference = Reference(contract)
+        self._native: RowKernel | None = None
+        native, self.backend_reason = load_native(mode_of(kernels))
+        if native is not None:
+            try:
+                self._native = RowKernel(native, contract, variant)
+            except Refused as error:
+                self.backend_reason = f"the native rows do not take this contract: {error}"
+        self.backend = self._native.variant if self._native else "reference"
 
-        numbers = _columns(contract, "number")
-        self._number_columns = [column for column, _ in numbers]
-        self._number_fields = [feature.field for _, feature in numbers]
-        self._required_numbers = [at for at, (_, feature) in enumerate(numbers) if feature.required]
-
-        categories = _columns(contract, "category")
-        self._category_columns = [column for column, _ in categories]
-        self._category_fields = [feature.field for _, feature in categories]
-        self._codes = [{value: float(code) for code, value in enumerate(feature.vocabulary)} for _, feature in categories]
-        self._required_categories = [at for at, (_, feature) in enumerate(categories) if feature.required]
-
-        self._derived = _columns(contract, "derived")
-
-    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+    def decode(self, values: Iterable[bytes | None]) -> Decoded:
         """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch."""
+        values = list(values)
+        n = len(values)
+        if n > len(self._matrix):
+            self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
+        ids = Identifiers(values.copy(), np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64))
         rejections: list[Rejection] = []
-        records: list[dict[str, Any]] = []
-        indices: list[int] = []
-        numbers: list[list[Any]] = []
-        categories: list[list[float]] = []
-        for index, value in enumerate(values):
-            record = self._parse(index, value)
-            if isinstance(record, Rejection):
-                rejections.append(record)
-                continue
-            get = record.get
-            row = list(map(get, self._number_fields))
-            texts: list[Any] = list(map(get, self._category_fields))
-            if (
-                type(get(self._id_field)) not in _IDS
-                or not _NUMBERS.issuperset(map(type, row))
-                or not _STRINGS.issuperset(map(type, texts))
-                or None in map(row.__getitem__, self._required_numbers)
-                or None in map(texts.__getitem__, self._required_categories)
-                or not self._derivable(record)
-            ):
-                rejections.append(self._diagnose(index, record))
-                continue
-            records.append(record)
-            indices.append(index)
-            numbers.append(row)
-            categories.append([codes.get(text, math.nan) for codes, text in zip(self._codes, texts, strict=True)])
 
-        matrix = self._fill(records, numbers, categories)
-        infinite = np.isinf(matrix).any(axis=1)
-        if infinite.any():
-            # Finite in JSON, infinite as float32: LightGBM would score it, as another number than was sent.
-            rejections += [self._diagnose(indices[at], records[at]) for at in np.flatnonzero(infinite)]
-            rejections.sort(key=lambda rejection: rejection.index)
-            kept = np.flatnonzero(~infinite)
-            matrix[: len(kept)] = matrix[kept]
-            matrix = matrix[: len(kept)]
-            records = [records[at] for at in kept]
-            indices = [indices[at] for at in kept]
-        return Decoded(matrix, [record[self._id_field] for record in records], indices, rejections)
+        def hand_over(index: int, row: int) -> tuple[int, int] | None:
+            found = self._reference.decode(index, values[index], self._matrix[row])
+            if isinstance(found, Rejection):
+                rejections.append(found)
+                return None
+            ids.values[index] = found
+            return 0, len(found)
 
-    @staticmethod
-    def _parse(index: int, value: bytes | None) -> dict[str, Any] | Rejection:
-        if not value:
-            return Rejection(index, "empty_record", "expected a JSON object, got a record without a value")
-        try:
-            record = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            return Rejection(index, "invalid_json", f"expected a JSON object, got invalid JSON: {error}")
-        if type(record) is not dict:
-            return Rejection(index, "not_an_object", f"expected a JSON object, got {_json_type(record)}")
-        return record
+        def reject(index: int, fault: int, field: str | None) -> None:
+            rejections.append(BY_NUMBER[fault].of(index, field))
 
-    def _derivable(self, record: dict[str, Any]) -> bool:
-        for _, feature in self._derived:
-            value = record.get(feature.field)
-            if type(value) not in _NUMBERS or (value is None and feature.required):
-                return False
-            if value is not None and abs(value) >= _OVERFLOW:
-                return False
-        return True
-
-    def _fill(
-        self,
-        records: list[dict[str, Any]],
-        numbers: list[list[Any]],
-        categories: list[list[float]],
-    ) -> NDArray[np.float32]:
-        count = len(records)
-        if count > len(self._matrix):
-            self._matrix = np.empty((2 * count, self._matrix.shape[1]), np.float32)
-        matrix = self._matrix[:count]
-        with np.errstate(over="ignore"):  # what overflows is infinite, and is looked for by the caller
-            if self._number_columns and count:
-                matrix[:, self._number_columns] = np.array(numbers, np.float32)
-        if self._category_columns and count:
-            matrix[:, self._category_columns] = np.array(categories, np.float32)
-        for column, feature in self._derived:
-            derive = DERIVATIONS[feature.derivation or ""]
-            source = feature.field
-            matrix[:, column] = [math.nan if (v := record.get(source)) is None else derive(v) for record in records]
-        return matrix
-
-    def _diagnose(self, index: int, record: dict[str, Any]) -> Rejection:
-        """The first field that is wrong, in the contract's order, the identifier first."""
-        identifier = record.get(self._id_field)
-        if identifier is None:
-            return _missing(index, self._id_field, "an identifier")
-        if type(identifier) not in _IDS:
-            return _wrong_type(index, self._id_field, "an identifier (integer or string)", identifier)
-        for feature in self._features:
-            value = record.get(feature.field)
-            expected, types = ("a string", _STRINGS) if feature.kind == "category" else ("a number", _NUMBERS)
-            if value is None:
-                if feature.required:
-                    return _missing(index, feature.field, expected)
-            elif type(value) not in types:
-                return _wrong_type(index, feature.field, expected, value)
-            elif feature.kind != "category" and abs(value) >= _OVERFLOW:
-                message = f"field {feature.field!r}: expected a number within float32 (3.4e38), got {value!r}"
-                return Rejection(index, "out_of_range", message, feature.field)
-        raise AssertionError(f"record {index} was refused, and every field is right")
+        decode = self._native.decode if self._native else _by_reference
+        accepted, handed_over = decode(values, self._matrix, ids.indices, ids.starts, ids.lengths, hand_over, reject)
+        ids = ids[:accepted]
+        return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
 
 
-def _columns(contract: Contract, kind: str) -> list[tuple[int, Feature]]:
-    return [(column, feature) for column, feature in enumerate(contract.features) if feature.kind == kind]
-
-
-def _missing(index: int, field: str, expected: str) -> Rejection:
-    return Rejection(index, "missing_field", f"field {field!r}: expected {expected}, got nothing", field)
-
-
-def _wrong_type(index: int, field: str, expected: str, value: Any) -> Rejection:
-    return Rejection(index, "wrong_type", f"field {field!r}: expected {expected}, got {_json_type(value)}", field)
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+def _by_reference(
+    values: list[bytes | None],
+    _matrix: NDArray[np.float32],
+    indices: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    hand_over: HandOver,
+    _reject: Reject,
+) -> tuple[int, int]:
+    """Every record handed over: `RowKernel.decode` without the kernel."""
+    accepted = 0
+    for index in range(len(values)):
+        if (identifier := hand_over(index, accepted)) is not None:
+            indices[accepted] = index
+            starts[accepted], lengths[accepted] = identifier
+            accepted += 1
+    return accepted, len(values)

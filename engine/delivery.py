@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.decode import Rejection
 from engine.errors import ServingError
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import Scored
+from engine.rejection import Rejection
 
 COMMIT_SECONDS = 0.05
 
@@ -73,7 +73,7 @@ class Delivery:
             started,
         )
         self._windows.append(window)
-        for index, result in zip(scored.indices, scored.results, strict=True):
+        for index, result in zip(scored.indices.tolist(), scored.results, strict=True):
             message = messages[index]
             self._produce(self._output, result, message, message.headers(), window)
         for rejection in scored.rejections:

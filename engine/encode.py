@@ -1,34 +1,69 @@
-"""Scores to bytes."""
+"""Scores to bytes: natively where the kernels are, by Python otherwise; the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from engine.decode import Identifiers
+from engine.kernels import mode_of, native
 
-def encode_scores(
-    ids: Iterable[int | str],
-    scores: NDArray[np.float64],
-    *,
-    id_field: str,
-    threshold: float,
-    model: str,
-    scored_at_ms: int,
-) -> list[bytes]:
-    """One JSON object a score: identifier, fraud_score, is_fraud, model and the time of scoring (ms since 1970)."""
-    dumps = orjson.dumps
-    return [
-        dumps(
-            {
-                id_field: identifier,
-                "fraud_score": score,
-                "is_fraud": score >= threshold,
-                "model": model,
-                "scored_at_ms": scored_at_ms,
-            },
+Encode = Callable[..., list[bytes]]
+
+
+class Encoder:
+    """Writes results like
+
+    {"TransactionID":2987000,"fraud_score":0.0123,"is_fraud":false,"model":"fraud/7","scored_at_ms":1795525200000}
+    """
+
+    def __init__(self, id_field: str, threshold: float, model: str, kernels: str | None = None) -> None:
+        """threshold: is_fraud is score >= threshold. model: its name and version. kernels: as for `Decoder`."""
+        extension, _ = native(mode_of(kernels))
+        self._encode: Encode = extension.encode if extension else _encode
+        self._threshold = threshold
+        self._head = b"{%b:" % orjson.dumps(id_field)
+        self._model = orjson.dumps(model)
+
+    def encode(self, ids: Identifiers, scores: NDArray[np.float64], scored_at_ms: int) -> list[bytes]:
+        """One JSON object a record; each of `scores` (n,), which are finite, reads back as the same float64."""
+        if scores.shape != (len(ids),):
+            raise ValueError(f"expected one score for each of {len(ids)} identifiers, got shape {scores.shape}")
+        ending = b',"model":%b,"scored_at_ms":%d}' % (self._model, scored_at_ms)
+        return self._encode(
+            ids.values,
+            ids.indices,
+            ids.starts,
+            ids.lengths,
+            # The whole batch at once: exactly, and faster than any code that would be worth owning.
+            orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY),
+            scores >= self._threshold,
+            self._head,
+            b',"fraud_score":',
+            b',"is_fraud":true' + ending,
+            b',"is_fraud":false' + ending,
         )
-        for identifier, score in zip(ids, scores.tolist(), strict=True)
+
+
+def _encode(
+    values: list[bytes | None],
+    indices: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    scores: bytes,
+    flags: NDArray[np.bool_],
+    head: bytes,
+    middle: bytes,
+    fraud: bytes,
+    genuine: bytes,
+) -> list[bytes]:
+    """What native/rows/encode.c does."""
+    ids = Identifiers(values, indices, starts, lengths)
+    printed = scores[1:-1].split(b",") if len(ids) else []
+    return [
+        b"".join((head, identifier, middle, score, fraud if flag else genuine))
+        for identifier, score, flag in zip(ids, printed, flags.tolist(), strict=True)
     ]

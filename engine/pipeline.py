@@ -6,13 +6,14 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.decode import Decoder, Rejection
-from engine.encode import encode_scores
+from engine.decode import Decoder
+from engine.encode import Encoder
+from engine.rejection import Rejection
 from engine.session import Session, open_session
 
 
@@ -24,6 +25,7 @@ class ActiveModel:
     sha256: str
     session: Session
     decoder: Decoder
+    encoder: Encoder
 
     @classmethod
     def load(cls, path: Path, name: str, kernels: str | None = None) -> ActiveModel:
@@ -32,8 +34,13 @@ class ActiveModel:
         kernels: auto or off; without it SAKER_KERNELS, or auto.
         """
         data = path.read_bytes()
-        session = open_session(data, kernels)
-        return cls(name, hashlib.sha256(data).hexdigest(), session, Decoder(session.contract))
+        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels)
+
+    @classmethod
+    def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None) -> ActiveModel:
+        contract = session.contract
+        encoder = Encoder(contract.id_field, contract.threshold, name, kernels)
+        return cls(name, sha256, session, Decoder(contract, kernels), encoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Scored:
     """`results[i]` is the encoded score of the record at `indices[i]` of the batch; the others are in `rejections`."""
 
     results: list[bytes]
-    indices: list[int]
+    indices: NDArray[np.int32]
     rejections: list[Rejection]
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -52,31 +59,22 @@ def score_batch(model: ActiveModel, values: Sequence[bytes | None]) -> Scored:
     decoded = model.decoder.decode(values)
     after_decode = time.perf_counter()
     scores = model.session.score(decoded.matrix)
-    ids, indices, rejections = decoded.ids, decoded.indices, decoded.rejections
+    ids, rejections = decoded.ids, decoded.rejections
     finite = np.isfinite(scores)
     if not finite.all():
         # A network may make NaN of a missing value, an exponential may overflow; JSON has no word for either.
-        rejections = rejections + [_not_finite(indices[at], float(scores[at])) for at in np.flatnonzero(~finite)]
+        rejections = rejections + [_not_finite(int(ids.indices[at]), float(scores[at])) for at in np.flatnonzero(~finite)]
         rejections.sort(key=lambda rejection: rejection.index)
-        ids, indices = list(compress(ids, finite)), list(compress(indices, finite))
-        scores = scores[finite]
+        ids, scores = ids.chosen(finite), scores[finite]
     after_score = time.perf_counter()
-    contract = model.session.contract
-    results = encode_scores(
-        ids,
-        scores,
-        id_field=contract.id_field,
-        threshold=contract.threshold,
-        model=model.name,
-        scored_at_ms=time.time_ns() // 1_000_000,
-    )
+    results = model.encoder.encode(ids, scores, time.time_ns() // 1_000_000)
     after_encode = time.perf_counter()
     seconds = {
         "decode": after_decode - started,
         "score": after_score - after_decode,
         "encode": after_encode - after_score,
     }
-    return Scored(results, indices, rejections, seconds)
+    return Scored(results, ids.indices, rejections, seconds)
 
 
 def _not_finite(index: int, score: float) -> Rejection:

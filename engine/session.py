@@ -109,15 +109,15 @@ def open_session(model: bytes | str | Path, kernels: str | None = None) -> Sessi
     """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     session = Session(data, read_contract(data), kernels)
-    _prove(session)
+    _prove(session, kernels)
     return session
 
 
-def _prove(session: Session) -> None:
+def _prove(session: Session, kernels: str | None) -> None:
     golden = session.contract.golden
     if not golden:
         raise ModelRefused("model: its contract has no golden records, so nothing shows that it scores as trained")
-    decoded = Decoder(session.contract).decode([g.record.encode() for g in golden])
+    decoded = Decoder(session.contract, kernels).decode([g.record.encode() for g in golden])
     if decoded.rejections:
         first = decoded.rejections[0]
         raise ModelRefused(f"model: golden record {first.index} is rejected by its own contract: {first.message}")

@@ -182,7 +182,7 @@ def _auc(version: Any, records: list[bytes], labels: np.ndarray[Any, np.dtype[np
     scores = np.full(len(records), np.nan)
     for start in range(0, len(records), _BATCH):
         decoded = decoder.decode(records[start : start + _BATCH])
-        scores[[start + index for index in decoded.indices]] = session.score(decoded.matrix)
+        scores[start + decoded.indices] = session.score(decoded.matrix)
     scored = ~np.isnan(scores)
     if len(set(labels[scored].tolist())) != 2:  # noqa: PLR2004 - both labels
         raise RegistryError(

@@ -188,9 +188,9 @@ def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int,
         if model.booster is not None:
             predicted = np.asarray(model.booster.predict(decoded.matrix, num_threads=1), np.float64)
             boosted = predicted.reshape(len(scores), -1)[:, column].tolist()
-        for index, identifier, score, other in zip(decoded.indices, decoded.ids, scores, boosted, strict=True):
+        for index, identifier, score, other in zip(decoded.indices.tolist(), decoded.ids, scores, boosted, strict=True):
             if np.isfinite(score):  # others are rejected
-                yield start + index, identifier, score, other
+                yield start + index, orjson.loads(identifier), score, other
 
 
 def _differences(checked: list[tuple[str, int | str, _Result, Model]]) -> Iterator[Difference]:

@@ -113,13 +113,13 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
 
 def build_matrix(contract: Contract, records: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The rows (n, f) that the decoder makes of `records`, and which records they are; rejected ones have no row."""
-    decoder = Decoder(contract, _DECODE_BATCH)
+    decoder = Decoder(contract)
     matrix = np.empty((len(records), len(contract.features)), np.float32)
     kept: list[int] = []
     for start in range(0, len(records), _DECODE_BATCH):
         decoded = decoder.decode(records[start : start + _DECODE_BATCH])
         matrix[len(kept) : len(kept) + len(decoded.ids)] = decoded.matrix
-        kept += [start + index for index in decoded.indices]
+        kept += (start + decoded.indices).tolist()
     return matrix[: len(kept)], np.array(kept, np.int64)
 
 

@@ -13,5 +13,5 @@ def test_there_are_twenty_kinds_and_the_decoder_tells_them_apart() -> None:
     kinds = list(malformed(to_records(table)[0]))
     assert len({kind.kind for kind in kinds}) == len({kind.value for kind in kinds}) == 20
     decoded = Decoder(Contract(features)).decode([kind.value for kind in kinds])
-    assert decoded.ids == []
+    assert len(decoded.ids) == 0
     assert [(r.reason, r.field or "") for r in decoded.rejections] == [(kind.code, kind.field) for kind in kinds]

@@ -9,7 +9,6 @@ import lightgbm
 import orjson
 import pytest
 
-import engine
 import export
 from bench.kinds import LABEL, features
 from engine.pipeline import ActiveModel, score_batch
@@ -29,7 +28,7 @@ def served(trained: Any) -> tuple[Model, list[bytes], list[bytes]]:
         for number, row in enumerate(features()[:50].tolist())
     ]
     records += [b"no", b'{"TransactionID":50,"Column_0":"x"}']
-    active = ActiveModel("fraud/1", "", session, engine.Decoder(session.contract))
+    active = ActiveModel.of(session, "fraud/1", "")
     return Model(session, booster), records, score_batch(active, records).results
 
 

@@ -31,7 +31,7 @@ static decode_record_function variant_named(const char *variant) {
     return rows_decode_record_baseline;
 }
 
-/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see decoder._field_table. */
+/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see engine/kernels/rows.py. */
 static int set_field(field *f, PyObject *description) {
     PyObject *targets, *vocabulary;
     int kind, required, column;
@@ -136,29 +136,26 @@ typedef struct {
     int32_t *source_index;
     int64_t *identifier_start, *identifier_length;
     Py_ssize_t n_accepted, n_handed_over;
-    unsigned long long unknown_fields;
 } progress;
 
-static void accept(progress *so_far, Py_ssize_t index, int64_t start, int64_t length, unsigned long long unknown_fields,
-                   int32_t width) {
+static void accept(progress *so_far, Py_ssize_t index, int64_t start, int64_t length, int32_t width) {
     so_far->source_index[so_far->n_accepted] = (int32_t)index;
     so_far->identifier_start[so_far->n_accepted] = start;
     so_far->identifier_length[so_far->n_accepted] = length;
-    so_far->unknown_fields += unknown_fields;
     so_far->n_accepted++;
     so_far->row += width;
 }
 
-/* hand_over(index, row number) -> (identifier start, its length, unknown fields), or None: rejected. */
+/* hand_over(index, row number) -> (identifier start, its length), or None: rejected. */
 static int take_from_reference(progress *so_far, PyObject *hand_over, Py_ssize_t index, int32_t width) {
     PyObject *answer = PyObject_CallFunction(hand_over, "nn", index, so_far->n_accepted);
     if (answer == NULL) return -1;
     so_far->n_handed_over++;
     int result = 0;
     if (answer != Py_None) {
-        long long start, length, unknown_fields;
-        if (PyArg_ParseTuple(answer, "LLL", &start, &length, &unknown_fields))
-            accept(so_far, index, start, length, (unsigned long long)unknown_fields, width);
+        long long start, length;
+        if (PyArg_ParseTuple(answer, "LL", &start, &length))
+            accept(so_far, index, start, length, width);
         else
             result = -1;
     }
@@ -178,13 +175,12 @@ static int reject(PyObject *on_rejection, Py_ssize_t index, const record_result 
 static int decode_one(DecoderObject *self, PyObject *value, Py_ssize_t index, progress *so_far, PyObject *hand_over,
                       PyObject *on_rejection) {
     rows_decoder *d = &self->decoder;
-    record_result result = {.code = TOMBSTONE, .slot = -1};
+    record_result result = {.code = EMPTY, .slot = -1};
     if (value == Py_None) return reject(on_rejection, index, &result);
     char *bytes;
     Py_ssize_t length;
     if (PyBytes_AsStringAndSize(value, &bytes, &length) != 0)
         return -1; /* TypeError: a bug of the caller, not bad data */
-    result.code = EMPTY;
     if (length == 0) return reject(on_rejection, index, &result);
     if (length > LARGEST_RECORD) return take_from_reference(so_far, hand_over, index, d->width);
     if (rows_load(d, bytes, (size_t)length) != 0) {
@@ -194,13 +190,12 @@ static int decode_one(DecoderObject *self, PyObject *value, Py_ssize_t index, pr
     int outcome = self->decode_record(d, (size_t)length, so_far->row, &result);
     if (outcome == HAND_OVER) return take_from_reference(so_far, hand_over, index, d->width);
     if (outcome == REJECTED) return reject(on_rejection, index, &result);
-    accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, result.unknown_fields,
-           d->width);
+    accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
     return 0;
 }
 
 /* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection)
-   -> (accepted, unknown fields, handed over). The four buffers are writable and have room for every value. */
+   -> (accepted, handed over). The four buffers are writable and have room for every value. */
 static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
     PyObject *values, *hand_over, *on_rejection, *answer = NULL;
@@ -216,7 +211,7 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
                length.len < n * (Py_ssize_t)sizeof(int64_t)) {
         PyErr_SetString(PyExc_ValueError, "a buffer is too small for the batch");
     } else {
-        progress so_far = {matrix.buf, source_index.buf, start.buf, length.buf, 0, 0, 0};
+        progress so_far = {matrix.buf, source_index.buf, start.buf, length.buf, 0, 0};
         int failed = 0;
         self->busy = 1; /* the callbacks run Python code, which must not come back in here */
         for (Py_ssize_t i = 0; i < n && !failed; i++) {
@@ -224,7 +219,7 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
             failed = value == NULL || decode_one(self, value, i, &so_far, hand_over, on_rejection) != 0;
         }
         self->busy = 0;
-        if (!failed) answer = Py_BuildValue("nKn", so_far.n_accepted, so_far.unknown_fields, so_far.n_handed_over);
+        if (!failed) answer = Py_BuildValue("nn", so_far.n_accepted, so_far.n_handed_over);
     }
     PyBuffer_Release(&matrix);
     PyBuffer_Release(&source_index);

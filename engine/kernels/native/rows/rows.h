@@ -1,6 +1,6 @@
-/* The native row decoder: types shared by its parts. Pure C, no Python: module.c is the only file that knows Python.
+/* The native row decoder: types shared by its parts. Pure C, no Python: decoder_type.c and encode.c know Python.
 
-   One decoder is built from one schema, is used by one thread, and owns everything that it points to.
+   One decoder is built from one contract, is used by one thread, and owns everything that it points to.
 
        record (bytes) --copy--> scratch, padded --parse.c--> one float32 row, or a rejection, or "hand over"
                                                   |    ^
@@ -19,7 +19,7 @@
 #define PADDING_AFTER 64
 #define PADDING_BEFORE 64
 
-#define MAX_DEPTH 64 /* schema.MAX_DEPTH; a nesting is tracked in the bits of one word */
+#define MAX_DEPTH 64 /* engine/rejection.py; a nesting is tracked in the bits of one word */
 
 /* How a field's value is used. */
 enum field_kind { FIELD_UNKNOWN, FIELD_NUMBER, FIELD_TEXT, FIELD_IDENTIFIER, FIELD_DERIVED };
@@ -27,9 +27,8 @@ enum field_kind { FIELD_UNKNOWN, FIELD_NUMBER, FIELD_TEXT, FIELD_IDENTIFIER, FIE
 /* What one column takes from a number; only FIELD_DERIVED fields have more than the plain value. */
 enum target_kind { TARGET_VALUE, TARGET_HOUR_OF_DAY, TARGET_DAY_OF_WEEK };
 
-/* In the order of rejection.CODES. Those after NOT_AN_OBJECT are found by the reference only. */
-enum rejection_code {
-    TOMBSTONE,
+/* In the order of BY_NUMBER in engine/rejection.py. The other faults are found by the reference only. */
+enum fault {
     EMPTY,
     BOOLEAN,
     NESTED,
@@ -39,8 +38,7 @@ enum rejection_code {
     REPEATED_KEY,
     MISSING_REQUIRED,
     MISSING_IDENTIFIER,
-    NOT_AN_OBJECT,
-    NO_REJECTION = -1
+    NO_FAULT = -1
 };
 
 enum outcome { ACCEPTED, REJECTED, HAND_OVER };
@@ -155,9 +153,8 @@ typedef struct rows_decoder {
 
 typedef struct {
     size_t identifier_start, identifier_length; /* in the record's bytes, quotes included */
-    uint32_t unknown_fields;
-    int32_t code;     /* enum rejection_code, of the first fault in document order */
-    int32_t slot;     /* the field at fault, -1 if the schema does not know it */
+    int32_t code;     /* enum fault, of the first fault in document order */
+    int32_t slot;     /* the field at fault, -1 if the contract does not know it */
     const char *name; /* then its name, without escapes; valid until the next record is loaded */
     uint32_t name_length;
     uint32_t n_steps; /* keys that the slow walk met; the first MAX_TRACE are in the trace */
