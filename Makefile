@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean lock
+.PHONY: demo test lint clean lock sanitize fuzz
 
 demo: $(STAMP)
 	$(BIN)/saker demo
@@ -17,6 +17,23 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 KERNELS := setup.py engine/kernels/build.py $(shell find engine/kernels/native -type f)
+
+# The kernels with the address and undefined behaviour sanitizers built in, which end the process at the first fault. Zig has
+# no address sanitizer: this needs a gcc, or a clang with its runtime libraries.
+SANITIZED := build/sanitized/_native.abi3.so
+UNDER_SANITIZER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64 UBSAN_OPTIONS=halt_on_error=1 # the interpreter itself leaks
+FUZZ_SECONDS ?= 600
+
+sanitize: $(SANITIZED)
+	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.sanitized tests/engine
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.sanitized tests.engine.rows.fuzz --seconds 20
+
+fuzz: $(SANITIZED)
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.sanitized tests.engine.rows.fuzz --seconds $(FUZZ_SECONDS)
+
+$(SANITIZED): $(STAMP) $(KERNELS)
+	CC=gcc $(BIN)/python engine/kernels/build.py --sanitize -o $@
 
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv .venv

@@ -124,7 +124,7 @@ def score(
             ]
     if rejected is not None:
         rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
-    typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name} on {active.session.backend}; written to {output}")
+    typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name}; written to {output}")
     if not active.session.proven:
         typer.echo(f"  {active.name} is {UNPROVEN}")
     for reason in refused[:3]:

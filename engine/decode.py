@@ -11,8 +11,7 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +25,23 @@ from engine.reference import Reference
 from engine.rejection import BY_NUMBER, Rejection
 
 
-@dataclass(frozen=True, slots=True)
 class Identifiers(Sequence[bytes]):
     """The accepted records' identifiers as JSON, as they were written (a string with its quotes), without a copy of each.
 
-    `starts` and `lengths` are bytes of `values[indices]`, which it keeps alive: unlike the matrix it stays valid.
+    `starts` and `lengths` are bytes of `values[indices]`, which it keeps alive: unlike the matrix it stays valid. (Making a
+    frozen dataclass takes as long as decoding a record.)
     """
 
-    values: list[bytes | None]
-    indices: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    __slots__ = ("indices", "lengths", "starts", "values")
+
+    def __init__(
+        self,
+        values: list[bytes | None],
+        indices: NDArray[np.int32],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> None:
+        self.values, self.indices, self.starts, self.lengths = values, indices, starts, lengths
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -56,8 +61,7 @@ class Identifiers(Sequence[bytes]):
         return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which])
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A batch: `matrix` (n, f) float32 and `ids` are the accepted records, `indices` (n,) int32 their places in the batch.
 
     `matrix` is a view of the decoder's buffer: it is valid until the next `decode`. `handed_over` counts the records that the
@@ -112,7 +116,8 @@ class Decoder:
 
         decode = self._native.decode if self._native else _by_reference
         accepted, handed_over = decode(values, self._matrix, ids.indices, ids.starts, ids.lengths, hand_over, reject)
-        ids = ids[:accepted]
+        if accepted < n:
+            ids = ids[:accepted]
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
 
 

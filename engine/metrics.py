@@ -79,7 +79,7 @@ class PoolMetrics(Collector):
         self._model = dict(model)
         self._total = Counts()
         self._lags: dict[int, int] = {}
-        self._backends: dict[int, str] = {}
+        self._backends: dict[int, tuple[str, str]] = {}
         self._restarts = 0
         self._lock = threading.Lock()
 
@@ -88,9 +88,9 @@ class PoolMetrics(Collector):
             self._total.add(counts)
             self._lags[slot] = counts.lag
 
-    def runs_on(self, slot: int, backend: str) -> None:
+    def runs_on(self, slot: int, trees: str, rows: str) -> None:
         with self._lock:
-            self._backends[slot] = backend
+            self._backends[slot] = (trees, rows)
 
     def restarted(self, slot: int) -> None:
         with self._lock:
@@ -118,10 +118,10 @@ class PoolMetrics(Collector):
         yield _family("batch_records", "Records in a batch.", [((), total.batch_records)])
         yield GaugeMetricFamily("consumer_lag_records", "Records not consumed yet.", value=sum(self._lags.values()))
         yield CounterMetricFamily("worker_restarts", "Workers started again after they died.", value=self._restarts)
-        backends = GaugeMetricFamily("workers_ready", "Workers that score, by what their trees run on.", labels=["backend"])
-        for backend, count in sorted(Counter(self._backends.values()).items()):
-            backends.add_metric([backend], count)
-        yield backends
+        ready = GaugeMetricFamily("workers_ready", "Workers that score, by what they run on.", labels=["trees", "rows"])
+        for backends, count in sorted(Counter(self._backends.values()).items()):
+            ready.add_metric(backends, count)
+        yield ready
         info = GaugeMetricFamily("model_info", "The model that scores.", labels=list(self._model))
         info.add_metric(list(self._model.values()), 1)
         yield info

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,14 @@ from engine.decode import Decoder
 from engine.encode import Encoder
 from engine.rejection import Rejection
 from engine.session import Session, open_session
+
+
+class Backends(NamedTuple):
+    """What scores and what decodes: a native variant (avx512, avx2, baseline), or onnxruntime and reference, and why."""
+
+    trees: str
+    rows: str
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,14 @@ class ActiveModel:
         """
         data = path.read_bytes()
         return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels)
+
+    @property
+    def backends(self) -> Backends:
+        return Backends(
+            self.session.backend,
+            self.decoder.backend,
+            tuple(dict.fromkeys(filter(None, (self.session.backend_reason, self.decoder.backend_reason)))),
+        )
 
     @classmethod
     def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None) -> ActiveModel:

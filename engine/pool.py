@@ -18,6 +18,7 @@ from engine.config import ServeSettings
 from engine.contract import UNPROVEN, is_proven, read_contract
 from engine.errors import ServingError
 from engine.metrics import PoolMetrics, serve_http
+from engine.pipeline import Backends
 from engine.registry import Located
 
 _log = logging.getLogger("saker")
@@ -49,7 +50,7 @@ class Pool:
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._admin = kafka.admin(settings.bootstrap_servers)
         self._partitions = 0
-        self._settled = self._stopping = self._told_reason = False
+        self._settled = self._stopping = self._told_reasons = False
         self._failure: str | None = None
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
@@ -143,16 +144,16 @@ class Pool:
                     self._failure = value
                 elif not slot.ready:
                     slot.ready = True
-                    self._note_backend(slot.number, *value)
+                    self._note_backends(slot.number, value)
         except EOFError:
             slot.pipe = None
 
-    def _note_backend(self, number: int, backend: str, reason: str) -> None:
-        self._metrics.runs_on(number, backend)
-        _log.info("worker %d ready with %s on %s", number, self._located.name, backend)
-        if reason and self._settings.kernels != "off" and not self._told_reason:
-            self._told_reason = True  # every worker has the same
-            _log.warning("onnxruntime scores, several times slower: %s", reason)
+    def _note_backends(self, number: int, of: Backends) -> None:
+        self._metrics.runs_on(number, of.trees, of.rows)
+        _log.info("worker %d ready with %s, trees on %s, rows on %s", number, self._located.name, of.trees, of.rows)
+        if of.reasons and self._settings.kernels != "off" and not self._told_reasons:
+            self._told_reasons = True  # every worker has the same
+            _log.warning("scoring without the native kernels, many times slower: %s", "; ".join(of.reasons))
 
     def _buried(self, slot: _Slot, process: SpawnProcess) -> None:
         code = process.exitcode

@@ -20,6 +20,7 @@ from engine import rejection as faults
 from engine.contract import DERIVATIONS, Contract, Feature
 from engine.rejection import MAX_DEPTH, Fault, Rejection
 
+_OVERFLOW = 2.0**128 - 2.0**103  # the least number that rounds to infinity in float32
 # RFC 8259, section 6. `[0-9]` and not `\d`, which matches full-width digits too.
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -68,7 +69,7 @@ class Reference:
     def _decode(self, value: bytes | None, row: NDArray[np.float32]) -> bytes:
         if not value:
             raise _Refused(faults.EMPTY)
-        row.fill(np.nan)
+        columns = [math.nan] * len(row)
         identifier: Any = None
         seen: set[str] = set()
         filled: set[str] = set()
@@ -88,12 +89,13 @@ class Reference:
             if name == self._id_field:
                 identifier = content
             for column, feature in self._readers.get(name, ()):
-                row[column] = self._column(feature, content)
+                columns[column] = self._column(feature, content)
         if identifier is None:
             raise _Refused(faults.NO_IDENTIFIER, self._id_field)
         for name in self._required:
             if name not in filled:
                 raise _Refused(faults.MISSING, name)
+        row[:] = columns
         return identifier.encode() if isinstance(identifier, _Number) else orjson.dumps(identifier)
 
     def _column(self, feature: Feature, content: str) -> float:
@@ -101,14 +103,12 @@ class Reference:
             if isinstance(content, _Number):
                 raise _Refused(faults.NOT_TEXT, feature.field)
             return self._codes[feature.name].get(content, math.nan)
-        if not _JSON_NUMBER.fullmatch(content):
+        if not isinstance(content, _Number) and not _JSON_NUMBER.fullmatch(content):
             raise _Refused(faults.NOT_A_NUMBER, feature.field)
         number = float(content)
-        with np.errstate(over="ignore", under="ignore"):
-            narrow = np.float32(number)
-        if np.isinf(narrow):
+        if abs(number) >= _OVERFLOW:
             raise _Refused(faults.OUT_OF_RANGE, feature.field)
-        return DERIVATIONS[feature.derivation](number) if feature.derivation else float(narrow)
+        return DERIVATIONS[feature.derivation](number) if feature.derivation else number
 
 
 def _fields(value: bytes) -> _Object:

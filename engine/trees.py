@@ -36,7 +36,7 @@ class NativeTrees:
         graph = read_graph(model)
         ensemble, columns = ensemble_of(graph)
         self._kernel = TreeKernel(native, ensemble, columns)
-        self._tail = tail_of(graph, ensemble.output, output)
+        self._tail = tail_of(native, graph, ensemble.output, output)
         self.variant = self._kernel.variant
         self._prove(ensemble, columns.n_input, columns.source, graph.outputs, ask)
 
@@ -57,6 +57,10 @@ class NativeTrees:
         names = [self._tail.output] + ([raw] if raw in outputs else [])
         expected = ask(names, rows)
         scores = self._tail(sums)
+        if (scores.shape, scores.dtype) != (expected[0].shape, expected[0].dtype):
+            raise Refused(
+                f"scores come out as {scores.dtype} {scores.shape}, by onnxruntime as {expected[0].dtype} {expected[0].shape}"
+            )
         with np.errstate(invalid="ignore"):
             near = np.abs(scores - expected[0]) <= TOLERANCE * np.abs(expected[0])
         same = near | (scores == expected[0]) | (np.isnan(scores) & np.isnan(expected[0]))

@@ -21,8 +21,8 @@ from engine.registry import Located
 
 _log = logging.getLogger("saker")
 
-#: What a worker tells its parent, as (word, value): READY what scores and why not the native trees, COUNTED its `Counts`
-#: since the last time, FAILED why the pool cannot go on.
+#: What a worker tells its parent, as (word, value): READY its `Backends`, COUNTED its `Counts` since the last time,
+#: FAILED why the pool cannot go on.
 READY, COUNTED, FAILED = "ready", "counted", "failed"
 
 _TELL_SECONDS = 0.25
@@ -129,8 +129,7 @@ class Worker:
         with contextlib.suppress(OSError):  # the parent is gone; the loop ends by itself
             self._parent.send((COUNTED, counts))
             if self._joined:
-                session = self._model.session
-                self._parent.send((READY, (session.backend, session.backend_reason)))
+                self._parent.send((READY, self._model.backends))
 
     def _lag(self) -> int:
         lag = 0

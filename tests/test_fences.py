@@ -26,7 +26,7 @@ SHARED = {"contract", "decode", "session", "errors", "config", "registry"}
 HOMES = {
     "lightgbm": ("training/", "export/", "bench/"),
     "mlflow": ("training/track.py", "export/publish.py", "engine/registry.py"),
-    "onnxruntime": ("engine/session.py", "export/probe.py"),
+    "onnxruntime": ("engine/session.py", "export/probe.py", "bench/"),  # there as a peer
     "confluent_kafka": ("engine/kafka.py",),
     "pandas": ("training/", "export/publish.py"),
     "airflow": ("dags/",),

@@ -2,15 +2,17 @@
 
     Graph --tail_of--> Tail(raw float64 (n, targets)) -> the graph's output of that name
 
-It follows the graph node by node, so that what an objective means stands in the file alone. The operators that gradient
-boosting needs are a line of numpy each; a graph with any other is `Refused`, and onnxruntime serves the whole of it, since a
-session of its own for the rest would cost a single row what the kernel saves.
+It follows the graph node by node, so that what an objective means stands in the file alone: elementwise nodes that follow each
+other are one call of native/tail.c, the few others a line of numpy. A graph with any other operator is `Refused`, and
+onnxruntime serves the whole of it, since a session of its own for the rest would cost a single row what the kernel saves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,54 +21,17 @@ from numpy.typing import NDArray
 from engine.kernels.errors import Refused
 from engine.kernels.graph import Graph, Node
 
+Array = NDArray[Any]
+Step = Callable[[dict[str, Array]], None]
+
+#: By the numbers that native/tail.c gives them (enum operation).
+ELEMENTWISE = (
+    "Add", "Sub", "Mul", "Div", "Neg", "Exp", "Log", "Sqrt", "Abs", "Sign", "Less", "Equal", "Where", "Reciprocal", "Sigmoid",
+    "Identity",
+)  # fmt: skip
+_CONDITIONS = ("Less", "Equal")
+_OPERANDS = 3
 _DTYPES = {1: np.float32, 6: np.int32, 7: np.int64, 11: np.float64}
-
-
-def _softmax(x: NDArray[Any], axis: int) -> NDArray[Any]:
-    e = np.exp(x - x.max(axis=axis, keepdims=True))
-    return np.asarray(e / e.sum(axis=axis, keepdims=True))
-
-
-_PLAIN: dict[str, Callable[..., Any]] = {
-    "Identity": lambda x: x,
-    "Add": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "Div": np.divide,
-    "Neg": np.negative,
-    "Exp": np.exp,
-    "Log": np.log,
-    "Sqrt": np.sqrt,
-    "Abs": np.abs,
-    "Sign": np.sign,
-    "Less": np.less,
-    "Equal": np.equal,
-    "Where": np.where,
-    "Reciprocal": lambda x: 1 / x,
-    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-}
-
-
-def _operation(node: Node) -> Callable[..., Any]:
-    """The node as a function of its inputs."""
-    attributes = node.attributes
-    if node.domain in ("", "ai.onnx"):
-        if node.op_type in _PLAIN:
-            return _PLAIN[node.op_type]
-        if node.op_type == "Softmax":
-            axis = attributes.get("axis", -1)
-            return lambda x: _softmax(x, axis)
-        if node.op_type == "Concat":
-            axis = attributes["axis"]
-            return lambda *parts: np.concatenate(parts, axis=axis)
-        if node.op_type == "Reshape" and not attributes.get("allowzero", 0):
-            return lambda x, shape: x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape.tolist())])
-        if node.op_type == "Squeeze":
-            return lambda x, axes: x.squeeze(tuple(axes.tolist()))
-        if node.op_type == "Cast" and attributes.get("to") in _DTYPES:
-            dtype = _DTYPES[attributes["to"]]
-            return lambda x: x.astype(dtype)
-    raise Refused(f"{node.domain or 'ai.onnx'} {node.op_type} behind the trees is not an operator that is known here")
 
 
 @dataclass(frozen=True)
@@ -75,34 +40,140 @@ class Tail:
 
     raw: str
     output: str
-    constants: dict[str, NDArray[Any]]
-    steps: tuple[tuple[Callable[..., Any], tuple[str, ...], str], ...]
+    steps: tuple[Step, ...]
 
-    def __call__(self, raw: NDArray[np.float64]) -> NDArray[Any]:
+    def __call__(self, raw: NDArray[np.float64]) -> Array:
         """float64 (n, targets) -> the output, in the graph's own shape and dtype."""
-        values = dict(self.constants)
-        values[self.raw] = raw
-        with np.errstate(all="ignore"):  # infinities and NaN are values here, as they are in the graph
-            for operation, inputs, output in self.steps:
-                values[output] = operation(*(values[name] for name in inputs))
+        values: dict[str, Array] = {self.raw: raw}
+        for step in self.steps:
+            step(values)
         return values[self.output]
 
 
-def tail_of(graph: Graph, raw: str, output: str) -> Tail:
+def tail_of(native: ModuleType, graph: Graph, raw: str, output: str) -> Tail:
     """The tail from the tensor `raw` to `output`. Raises `Refused` if a node of it is not known, or reads anything else."""
+    nodes = _behind(graph, raw, output)
+    constants = graph.initializers
+    types: dict[str, Any] = {name: array.dtype for name, array in constants.items()} | {raw: np.dtype(np.float64)}
+    steps: list[Step] = []
+    done = 0
+    for elementwise, run in groupby(nodes, _is_elementwise):
+        group = list(run)
+        done += len(group)
+        if elementwise:
+            later = {output, *(name for node in nodes[done:] for name in node.inputs)}
+            steps.append(_Elementwise(native, group, constants, types, later))
+        else:
+            for node in group:
+                step = _Structural(node, constants)
+                types[node.outputs[0]] = step.dtype or types[node.inputs[0]]
+                steps.append(step)
+    return Tail(raw, output, tuple(steps))
+
+
+def _behind(graph: Graph, raw: str, output: str) -> list[Node]:
+    """The nodes from `raw` to `output`, in order."""
     needed, nodes = {output}, []
     for node in reversed(graph.nodes):
         if node.op_type != "TreeEnsemble" and needed.intersection(node.outputs):
             nodes.append(node)
             needed.update(node.inputs)
+    nodes.reverse()
     known = {raw, *graph.initializers}
-    steps = []
-    for node in reversed(nodes):
+    for node in nodes:
         if len(node.outputs) != 1 or not known.issuperset(node.inputs):
             raise Refused(f"{node.op_type} behind the trees reads something else than their sums")
-        steps.append((_operation(node), node.inputs, node.outputs[0]))
         known.add(node.outputs[0])
     if output not in known:
         raise Refused(f"the output {output} does not come from the trees")
-    constants = {name: graph.initializers[name] for _, inputs, _ in steps for name in inputs if name in graph.initializers}
-    return Tail(raw, output, constants, tuple(steps))
+    return nodes
+
+
+def _is_elementwise(node: Node) -> bool:
+    return node.domain in ("", "ai.onnx") and node.op_type in ELEMENTWISE
+
+
+class _Elementwise:
+    """Nodes that work value by value, all in float64, as one native program."""
+
+    def __init__(
+        self, native: ModuleType, nodes: list[Node], constants: Mapping[str, Array], types: dict[str, Any], later: set[str]
+    ) -> None:
+        """types: of each known tensor, by name; what is made here is added. later: the tensors that are read after it."""
+        made = dict.fromkeys(node.outputs[0] for node in nodes)
+        read = dict.fromkeys(name for node in nodes for name in node.inputs if name not in made)
+        fixed = [name for name in read if name in constants and constants[name].size == 1 and constants[name].ndim <= 1]
+        self._inputs = [name for name in read if name not in fixed]
+        self._shaped = {name: constants[name] for name in self._inputs if name in constants}
+        register = {name: number for number, name in enumerate([*self._inputs, *fixed])}
+        instructions = []
+        for node in nodes:
+            for place, name in enumerate(node.inputs):
+                expected = np.bool_ if node.op_type == "Where" and place == 0 else np.float64
+                if types[name] != expected or (expected is np.bool_ and name not in made):
+                    raise Refused(f"{node.op_type} behind the trees reads {types[name]}, expected float64")
+            operands = [register[name] for name in node.inputs]
+            operands += [0] * (_OPERANDS - len(operands))
+            instructions.append([ELEMENTWISE.index(node.op_type), *operands])
+            register[node.outputs[0]] = len(register)
+            types[node.outputs[0]] = np.dtype(np.bool_ if node.op_type in _CONDITIONS else np.float64)
+        self._outputs = [name for name in made if name in later]
+        if any(types[name] != np.float64 for name in self._outputs):
+            raise Refused("a condition behind the trees is read by more than a Where")
+        try:
+            self._run = native.Program(
+                instructions=np.array(instructions, np.int32),
+                constants=np.array([constants[name].item() for name in fixed], np.float64),
+                outputs=np.array([register[name] for name in self._outputs], np.int32),
+                n_inputs=len(self._inputs),
+            ).run
+        except ValueError as error:
+            raise Refused(str(error)) from error
+
+    def __call__(self, values: dict[str, Array]) -> None:
+        inputs = [values[name] if name in values else self._shaped[name] for name in self._inputs]
+        if len(inputs) > 1:
+            inputs = [np.ascontiguousarray(array) for array in np.broadcast_arrays(*inputs)]
+        outputs = [np.empty(inputs[0].shape) for _ in self._outputs]
+        self._run(*inputs, *outputs)
+        values |= zip(self._outputs, outputs, strict=True)
+
+
+class _Structural:
+    """A node that numpy does. `dtype` is its output's, None for that of its first input."""
+
+    def __init__(self, node: Node, constants: Mapping[str, Array]) -> None:
+        self.dtype: Any = np.dtype(_DTYPES[node.attributes["to"]]) if node.attributes.get("to") in _DTYPES else None
+        self._output = node.outputs[0]
+        self._inputs, self._apply = _operation(node, constants)
+
+    def __call__(self, values: dict[str, Array]) -> None:
+        values[self._output] = self._apply(*(values[name] for name in self._inputs))
+
+
+def _operation(node: Node, constants: Mapping[str, Array]) -> tuple[tuple[str, ...], Callable[..., Array]]:
+    """The tensors that the node reads, and what it makes of them."""
+    attributes, (first, *others) = node.attributes, node.inputs
+    if node.domain in ("", "ai.onnx"):
+        if node.op_type == "Softmax":
+            axis = attributes.get("axis", -1)
+            return (first,), lambda x: _softmax(x, axis)
+        if node.op_type == "Concat" and constants.keys().isdisjoint(node.inputs):
+            axis = attributes["axis"]
+            return node.inputs, lambda *parts: np.concatenate(parts, axis=axis)
+        if node.op_type == "Reshape" and others[0] in constants and not attributes.get("allowzero", 0):
+            sizes = constants[others[0]].tolist()
+            return (first,), lambda x: x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(sizes)])
+        if node.op_type == "Squeeze" and len(others) == 1 and others[0] in constants:
+            axes = tuple(constants[others[0]].tolist())
+            return (first,), lambda x: x.squeeze(axes)
+        if node.op_type == "Cast" and attributes.get("to") in _DTYPES:
+            dtype = _DTYPES[attributes["to"]]
+            return (first,), lambda x: x.astype(dtype)
+    raise Refused(f"{node.domain or 'ai.onnx'} {node.op_type} behind the trees is not an operator that is known here")
+
+
+def _softmax(x: Array, axis: int) -> Array:
+    with np.errstate(all="ignore"):  # infinities and NaN are values here, as they are in the graph
+        e = np.exp(x - x.max(axis=axis, keepdims=True))
+        return np.asarray(e / e.sum(axis=axis, keepdims=True))

@@ -117,7 +117,7 @@ def test_metrics_health_and_a_clean_stop(
     for stage in ("decode", "score", "encode", "produce", "acknowledge"):
         assert f'stage_latency_seconds_count{{stage="{stage}"}}' in serving.get("/metrics")
     assert 'model_info{name="fraud",sha256="' in serving.get("/metrics")
-    assert 'workers_ready{backend="onnxruntime"}' not in serving.get("/metrics")
+    assert 'workers_ready{rows="reference",trees="onnxruntime"}' not in serving.get("/metrics")
     assert serving.metric("workers_ready") == 2
     assert serving.stop() == 0
 
@@ -125,7 +125,7 @@ def test_metrics_health_and_a_clean_stop(
     send(bootstrap_servers, topics.raw, [{"value": records[0]}])
     again = serve(str(cards_model.path), workers=1, kernels="off")
     assert len(read(topics.scored, len(records) + 1)) == len(records) + 1
-    assert 'workers_ready{backend="onnxruntime"} 1.0' in again.get("/metrics")
+    assert 'workers_ready{rows="reference",trees="onnxruntime"} 1.0' in again.get("/metrics")
     assert again.stop() == 0
 
 

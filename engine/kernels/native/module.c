@@ -23,7 +23,8 @@ static int add_type(PyObject *module, const char *name, PyObject *type) {
 }
 
 static int native_exec(PyObject *module) {
-    return add_type(module, "Plan", plan_type()) != 0 || add_type(module, "Decoder", decoder_type()) != 0 ? -1 : 0;
+    if (add_type(module, "Plan", plan_type()) != 0 || add_type(module, "Program", program_type()) != 0) return -1;
+    return add_type(module, "Decoder", decoder_type());
 }
 
 static PyMethodDef native_methods[] = {

@@ -11,6 +11,7 @@
 int runs_variant(const char *variant);
 
 PyObject *plan_type(void);    /* trees/plan_type.c */
+PyObject *program_type(void); /* tail.c */
 PyObject *decoder_type(void); /* rows/decoder_type.c */
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
 

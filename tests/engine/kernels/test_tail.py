@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,28 +45,28 @@ def model(tail: list[NodeProto], n_targets: int) -> tuple[bytes, NDArray[np.floa
 
 @pytest.mark.parametrize("name", TAILS)
 @pytest.mark.parametrize("n_targets", [1, 3])
-def test_the_tail_is_onnxruntimes(kernel_of: Any, name: str, n_targets: int) -> None:
+def test_the_tail_is_onnxruntimes(extension: ModuleType, kernel_of: Any, name: str, n_targets: int) -> None:
     data, x = model(TAILS[name], n_targets)
-    got = tail_of(read_graph(data), "raw", "y")(kernel_of(data).score(x))
+    got = tail_of(extension, read_graph(data), "raw", "y")(kernel_of(data).score(x))
     expected = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(["y"], {"x": x})[0]
     assert got.dtype == expected.dtype
     np.testing.assert_allclose(got, expected, rtol=2e-7 if name == "float32" else 1e-12, atol=1e-14, strict=True)
 
 
-def test_an_unknown_operator_is_refused() -> None:
+def test_an_unknown_operator_is_refused(extension: ModuleType) -> None:
     data, _ = model([make_node("Erf", ["raw"], ["y"])], 1)
     with pytest.raises(Refused, match="Erf"):
-        tail_of(read_graph(data), "raw", "y")
+        tail_of(extension, read_graph(data), "raw", "y")
 
 
-def test_a_tail_that_reads_the_input_is_refused() -> None:
+def test_a_tail_that_reads_the_input_is_refused(extension: ModuleType) -> None:
     data, _ = model([make_node("Add", ["raw", "x64"], ["y"])], 1)
     with pytest.raises(Refused, match="something else"):
-        tail_of(read_graph(data), "raw", "y")
+        tail_of(extension, read_graph(data), "raw", "y")
 
 
-def test_sums_far_out_stay_finite() -> None:
+def test_sums_far_out_stay_finite(extension: ModuleType) -> None:
     data, _ = model(TAILS["both classes"], 1)
     with np.errstate(all="raise"):
-        y = tail_of(read_graph(data), "raw", "y")(np.array([[-800.0], [800.0], [0.0]]))
+        y = tail_of(extension, read_graph(data), "raw", "y")(np.array([[-800.0], [800.0], [0.0]]))
     assert y.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +19,7 @@ from engine.kernels.ensemble import ensemble_of
 from engine.kernels.errors import Refused
 from engine.kernels.graph import read_graph
 from engine.kernels.trees import TreeKernel
+from tests.memory import ALLOWED_MB, resident_mb
 
 KernelOf = Callable[..., TreeKernel]
 Rows = NDArray[np.float32]
@@ -168,11 +168,6 @@ def test_a_broken_ensemble_is_named(kernel_of: KernelOf, change: Callable[[Array
 
 def test_models_come_and_go_without_leaking(extension: ModuleType) -> None:
     """2,000 kernels, one at a time, built, used, refused: memory stays where it was."""
-
-    def resident_kb() -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-
     ensemble, columns = ensemble_of(read_graph(generate(1, n_trees=40, n_leaves=60, n_targets=2).onnx()))
     broken = replace(ensemble, root=np.repeat(ensemble.root[:1], 2))
 
@@ -186,10 +181,10 @@ def test_models_come_and_go_without_leaking(extension: ModuleType) -> None:
 
     for _ in range(100):
         cycle()
-    before = resident_kb()
+    before = resident_mb()
     for _ in range(2000):
         cycle()
-    assert resident_kb() - before < 2_000
+    assert resident_mb() - before < ALLOWED_MB
 
 
 def test_reading_a_model_imports_neither_onnx_nor_onnxruntime() -> None:

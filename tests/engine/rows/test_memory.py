@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gc
-import os
 import random
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +12,7 @@ from engine.encode import Encoder
 from tests.engine.rows.decoders import DECODERS, NATIVE, make_decoder
 from tests.engine.rows.nasty import NASTY
 from tests.engine.rows.test_nasty import GOOD
-
-# Sanitizers keep freed memory for a while, so that its use is noticed.
-ALLOWED_MB = 200 if "asan" in os.environ.get("LD_PRELOAD", "") else 12
-
-
-def resident_mb() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+from tests.memory import ALLOWED_MB, resident_mb
 
 
 @pytest.mark.parametrize("name", NATIVE)
