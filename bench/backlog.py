@@ -56,13 +56,13 @@ def fill(bootstrap_servers: str, count: int) -> None:
     producer.flush(60)
 
 
-def loop(who: str, bootstrap_servers: str, output: str, group: str) -> None:
+def loop(who: str, bootstrap_servers: str, source: str, output: str, group: str) -> None:
     """The echo or the straight loop, until it is killed: `poll`, `consume`, `produce_batch`, commits once in a while."""
     consumer = kafka.consumer(bootstrap_servers, **{"group.id": group, "enable.auto.commit": True})
     producer = kafka.producer(bootstrap_servers)
     score = straight_loop(reference_model("S")) if who == "straight loop" else None
     value = b"x" * RESULT_BYTES
-    consumer.subscribe([RAW])
+    consumer.subscribe([source])
     while True:
         first = consumer.poll(0.1)
         if first is None:
@@ -83,15 +83,26 @@ def loop(who: str, bootstrap_servers: str, output: str, group: str) -> None:
 
 
 @contextmanager
-def contender(who: str, bootstrap_servers: str, output: str, rejected: str, group: str) -> Iterator[int]:
+def contender(who: str, bootstrap_servers: str, source: str, output: str, rejected: str, group: str) -> Iterator[int]:
     """Start it; the value is the identifier of the process that does the work, once there is one."""
     if who in ("echo", "straight loop"):
-        command = ["-m", "bench.backlog", "--as", who, bootstrap_servers, output, group]
+        command = ["-m", "bench.backlog", "--as", who, bootstrap_servers, source, output, group]
     else:
         path = Path(tempfile.gettempdir()) / f"saker-bench-{os.getpid()}.onnx"
         path.write_bytes(reference_model("S").onnx)
         command = ["-m", "saker", "serve", "--model", str(path), "--bootstrap-servers", bootstrap_servers, "--group", group]
-        command += ["--output", output, "--rejected", rejected, "--metrics-port", str(free_port()), "--workers", "1"]
+        command += [
+            "--input",
+            source,
+            "--output",
+            output,
+            "--rejected",
+            rejected,
+            "--metrics-port",
+            str(free_port()),
+            "--workers",
+            "1",
+        ]
         command += ["--kernels", "off" if who == "saker, kernels off" else "auto"]
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
     try:
@@ -110,12 +121,12 @@ def _worker_of(pool: int) -> int:
         time.sleep(0.01)
 
 
-def _cpu_seconds(process: int) -> float:
+def cpu_seconds(process: int) -> float:
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def _peak_mb(process: int) -> float:
+def peak_mb(process: int) -> float:
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
@@ -129,16 +140,16 @@ def measure(who: str, bootstrap_servers: str, count: int, number: int) -> Measur
     def seen() -> int:
         return sum(watcher.get_watermark_offsets(p, timeout=10)[1] for p in partitions)
 
-    with contender(who, bootstrap_servers, SCORED + suffix, REJECTED + suffix, f"group{suffix}") as process:
+    with contender(who, bootstrap_servers, RAW, SCORED + suffix, REJECTED + suffix, f"group{suffix}") as process:
         while not (first := seen()):
             time.sleep(0.005)
-        started, cpu = time.monotonic(), _cpu_seconds(process)
+        started, cpu = time.monotonic(), cpu_seconds(process)
         while (now := seen()) < count:
             time.sleep(0.005)
-        seconds, cpu = time.monotonic() - started, _cpu_seconds(process) - cpu
+        seconds, cpu = time.monotonic() - started, cpu_seconds(process) - cpu
         if now != count:
             sys.exit(f"{who}: {now:,} results of {count:,} records")
-        return Measured((count - first) / seconds, cpu / (count - first) * 1e6, _peak_mb(process))
+        return Measured((count - first) / seconds, cpu / (count - first) * 1e6, peak_mb(process))
 
 
 def main() -> None:
@@ -146,7 +157,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", default="echo,saker,straight loop", help="by comma; also 'saker, kernels off'")
-    parser.add_argument("--as", nargs=4, dest="loop", metavar=("WHO", "BOOTSTRAP", "OUTPUT", "GROUP"), help=argparse.SUPPRESS)
+    parser.add_argument("--as", nargs=5, dest="loop", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.loop:
         loop(*asked.loop)

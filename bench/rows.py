@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -148,12 +148,12 @@ def measure_encoding(seconds: float) -> None:
         ]
 
     encoders = {kernels: Encoder(of.id_field, of.threshold, "fraud/7", kernels) for kernels in ("auto", "off")}
-    calls: dict[str, Callable[[], list[bytes]]] = {
+    calls: dict[str, Callable[[], Sequence[bytes]]] = {
         "native": lambda: encoders["auto"].encode(ids, scores, 17),
         "reference": lambda: encoders["off"].encode(ids, scores, 17),
         "orjson each": by_orjson,
     }
-    written = [call() for call in calls.values()]
+    written = [list(call()) for call in calls.values()]
     if any(lines != written[0] for lines in written):
         sys.exit(f"the encoders differ: {json.dumps([line[0].decode() for line in written])}")
     took = medians(calls, seconds)

@@ -10,8 +10,8 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, overload
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,23 +25,32 @@ from engine.reference import Reference
 from engine.rejection import BY_NUMBER, Rejection
 
 
+class Values(Protocol):
+    """A batch of raw records: a list, or whatever hands them out by their place. None is a record without a value."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: int, /) -> bytes | None: ...
+
+
 class Identifiers(Sequence[bytes]):
     """The accepted records' identifiers as JSON, as they were written (a string with its quotes), without a copy of each.
 
-    `starts` and `lengths` are bytes of `values[indices]`, which it keeps alive: unlike the matrix it stays valid. (Making a
-    frozen dataclass takes as long as decoding a record.)
+    `starts` and `lengths` are bytes of `values[indices]`, or of `replaced[index]` for one that does not stand in its record as
+    it is to be written. It keeps `values` alive: unlike the matrix it stays valid. (Making a frozen dataclass takes as long as
+    decoding a record.)
     """
 
-    __slots__ = ("indices", "lengths", "starts", "values")
+    __slots__ = ("indices", "lengths", "replaced", "starts", "values")
 
     def __init__(
         self,
-        values: list[bytes | None],
+        values: Values,
         indices: NDArray[np.int32],
         starts: NDArray[np.int64],
         lengths: NDArray[np.int64],
+        replaced: Mapping[int, bytes],
     ) -> None:
-        self.values, self.indices, self.starts, self.lengths = values, indices, starts, lengths
+        self.values, self.indices, self.starts, self.lengths, self.replaced = values, indices, starts, lengths, replaced
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -54,11 +63,12 @@ class Identifiers(Sequence[bytes]):
         if isinstance(at, slice):
             return self.chosen(at)
         start = int(self.starts[at])
-        value = self.values[self.indices[at]] or b""
+        index = int(self.indices[at])
+        value = self.replaced.get(index) or self.values[index] or b""
         return value[start : start + int(self.lengths[at])]
 
     def chosen(self, which: slice | NDArray[np.bool_]) -> Identifiers:
-        return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which])
+        return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which], self.replaced)
 
 
 class Decoded(NamedTuple):
@@ -94,13 +104,13 @@ class Decoder:
                 self.backend_reason = f"the native rows do not take this contract: {error}"
         self.backend = self._native.variant if self._native else "reference"
 
-    def decode(self, values: Iterable[bytes | None]) -> Decoded:
+    def decode(self, values: Values) -> Decoded:
         """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch."""
-        values = list(values)
         n = len(values)
         if n > len(self._matrix):
             self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
-        ids = Identifiers(values.copy(), np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64))
+        replaced: dict[int, bytes] = {}
+        ids = Identifiers(values, np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64), replaced)
         rejections: list[Rejection] = []
 
         def hand_over(index: int, row: int) -> tuple[int, int] | None:
@@ -108,7 +118,7 @@ class Decoder:
             if isinstance(found, Rejection):
                 rejections.append(found)
                 return None
-            ids.values[index] = found
+            replaced[index] = found
             return 0, len(found)
 
         def reject(index: int, fault: int, field: str | None) -> None:
@@ -122,7 +132,7 @@ class Decoder:
 
 
 def _by_reference(
-    values: list[bytes | None],
+    values: Values,
     _matrix: NDArray[np.float32],
     indices: NDArray[np.int32],
     starts: NDArray[np.int64],

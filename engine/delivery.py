@@ -1,25 +1,30 @@
-"""At least once: results are produced, and a record's offset is committed only after its result is acknowledged."""
+"""At least once: results are produced, and a record's offset is committed only after its result is acknowledged.
+
+Kafka acknowledges each partition in order, so of a batch only the last result of each partition is asked after. That stands for
+those before it because the producer is gapless (engine/kafka.py): a result that the broker refuses is fatal for it, and the
+worker starts again from the committed offsets.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.errors import ServingError
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import Scored
 from engine.rejection import Rejection
+from engine.transport import Origin, Partition, Taken, Transport
 
 COMMIT_SECONDS = 0.05
-
-Partition = tuple[str, int]
+_TOO_LARGE = "Message size too large"  # within the text of a fatal error
 
 
 class DeliveryFailed(Exception):
@@ -28,18 +33,19 @@ class DeliveryFailed(Exception):
 
 @dataclass(slots=True)
 class _Window:
-    """One batch in flight: how many results are not acknowledged, and the positions behind it."""
+    """One batch in flight: how many acknowledgements it waits for, and the positions behind it."""
 
-    unacknowledged: int
+    records: int
+    waits_for: int
     positions: dict[Partition, int]
-    timestamps: list[int]
+    timestamps_ms: NDArray[np.int64]
     scored: int
     rejections: list[Rejection]
     sent: float
     errors: list[KafkaError] = field(default_factory=list)
 
     def acknowledge(self, error: KafkaError | None, _: Message) -> None:
-        self.unacknowledged -= 1
+        self.waits_for -= 1
         if error is not None:
             self.errors.append(error)
 
@@ -47,8 +53,10 @@ class _Window:
 class Delivery:
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
-    def __init__(self, consumer: Consumer, producer: Producer, output: str, rejected: str, counts: Counts) -> None:
-        self._consumer, self._producer = consumer, producer
+    def __init__(
+        self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str, counts: Counts
+    ) -> None:
+        self._consumer, self._producer, self._transport = consumer, producer, transport
         self._output, self._rejected = output, rejected
         self._windows: deque[_Window] = deque()
         #: Behind acknowledged results, and not known to be committed: a commit fails while the group rebalances.
@@ -58,53 +66,39 @@ class Delivery:
 
     @property
     def in_flight(self) -> int:
-        """Results that are produced and not acknowledged."""
-        return sum(window.unacknowledged for window in self._windows)
+        """Records whose results are produced and not known to be acknowledged."""
+        return sum(window.records for window in self._windows)
 
-    def send(self, messages: Sequence[Message], scored: Scored) -> None:
+    def send(self, taken: Taken, scored: Scored) -> None:
         """Produce the results of a batch with the key, partition and headers of their records."""
         started = time.perf_counter()
+        timestamps = np.empty(len(taken), np.int64)
+        taken.timestamps(timestamps)
         window = _Window(
-            len(messages),
-            {(message.topic(), message.partition()): message.offset() + 1 for message in messages},
-            [message.timestamp()[1] for message in messages],
+            len(taken),
+            0,
+            taken.positions(),
+            timestamps,
             len(scored.results),
             scored.rejections,
             started,
         )
+        transport, delivered = self._transport, window.acknowledge
+        with self._failing():
+            expected = transport.send(taken, scored.indices, scored.results, delivered)
+            for rejection in scored.rejections:
+                origin = Origin(*taken.origin(rejection.index))
+                headers = [*(origin.headers or ()), *_error_headers(rejection, origin)]
+                transport.send_one(self._rejected, taken[rejection.index], origin, delivered, headers)
+        window.waits_for += expected + len(scored.rejections)  # with a full queue some have come already
         self._windows.append(window)
-        for index, result in zip(scored.indices.tolist(), scored.results, strict=True):
-            message = messages[index]
-            self._produce(self._output, result, message, message.headers(), window)
-        for rejection in scored.rejections:
-            message = messages[rejection.index]
-            headers = [*(message.headers() or ()), *_error_headers(rejection, message)]
-            self._produce(self._rejected, message.value(), message, headers, window)
         self.counts.stages["produce"].observe(time.perf_counter() - started)
-
-    def _produce(self, topic: str, value: bytes | None, message: Message, headers: Any, window: _Window) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    topic,
-                    value,
-                    message.key(),
-                    message.partition(),
-                    window.acknowledge,
-                    timestamp=max(message.timestamp()[1], 0),
-                    headers=headers,
-                )
-            except BufferError:
-                self._producer.poll(0.01)
-            except KafkaException as error:
-                raise self._failure(error.args[0]) from error
-            else:
-                return
 
     def poll(self, seconds: float = 0.0) -> None:
         """Take acknowledgements; commit what they allow when the last commit is long enough ago."""
-        self._producer.poll(seconds)
-        while self._windows and not self._windows[0].unacknowledged:
+        with self._failing():
+            self._producer.poll(seconds)
+        while self._windows and not self._windows[0].waits_for:
             self._complete(self._windows.popleft())
         if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
             self._commit(wait=False)
@@ -117,10 +111,22 @@ class Delivery:
         counts.scored += window.scored
         counts.failed.update(rejection.reason for rejection in window.rejections)
         counts.stages["acknowledge"].observe(time.perf_counter() - window.sent)
-        counts.latency.observe(np.maximum(time.time() - np.array(window.timestamps) / 1000, 0))
+        counts.latency.observe_all(np.maximum(time.time() - window.timestamps_ms / 1000, 0))
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Says what a fatal error of the producer means."""
+        try:
+            yield
+        except (KafkaException, SystemError) as error:
+            # Of a callback that is called while the fatal error is being raised Python makes a SystemError.
+            cause = error if isinstance(error, KafkaException) else error.__cause__
+            if not isinstance(cause, KafkaException):
+                raise
+            raise self._failure(cause.args[0]) from error
 
     def _failure(self, error: KafkaError) -> Exception:
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE or _TOO_LARGE in error.str():
             return ServingError(
                 f"a record fitted the input topic and its answer does not fit {self._output} or {self._rejected}: "
                 "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",
@@ -159,13 +165,13 @@ class Delivery:
                 window.positions.pop(partition, None)
 
 
-def _error_headers(rejection: Rejection, message: Message) -> list[tuple[str, bytes]]:
+def _error_headers(rejection: Rejection, origin: Origin) -> list[tuple[str, bytes]]:
     told = {
         "code": rejection.reason,
         "field": rejection.field or "",
         "message": rejection.message,
-        "topic": message.topic(),
-        "partition": message.partition(),
-        "offset": message.offset(),
+        "topic": origin.topic,
+        "partition": origin.partition,
+        "offset": origin.offset,
     }
     return [(f"saker.error.{name}", str(value).encode()) for name, value in told.items()]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from engine.decode import Identifiers
+from engine.decode import Identifiers, Values
 from engine.kernels import mode_of, native
 
-Encode = Callable[..., list[bytes]]
+Encode = Callable[..., Sequence[bytes]]
 
 
 class Encoder:
@@ -28,13 +28,14 @@ class Encoder:
         self._head = b"{%b:" % orjson.dumps(id_field)
         self._model = orjson.dumps(model)
 
-    def encode(self, ids: Identifiers, scores: NDArray[np.float64], scored_at_ms: int) -> list[bytes]:
+    def encode(self, ids: Identifiers, scores: NDArray[np.float64], scored_at_ms: int) -> Sequence[bytes]:
         """One JSON object a record; each of `scores` (n,), which are finite, reads back as the same float64."""
         if scores.shape != (len(ids),):
             raise ValueError(f"expected one score for each of {len(ids)} identifiers, got shape {scores.shape}")
         ending = b',"model":%b,"scored_at_ms":%d}' % (self._model, scored_at_ms)
         return self._encode(
             ids.values,
+            ids.replaced,
             ids.indices,
             ids.starts,
             ids.lengths,
@@ -49,7 +50,8 @@ class Encoder:
 
 
 def _encode(
-    values: list[bytes | None],
+    values: Values,
+    replaced: Mapping[int, bytes],
     indices: NDArray[np.int32],
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
@@ -61,7 +63,7 @@ def _encode(
     genuine: bytes,
 ) -> list[bytes]:
     """What native/rows/encode.c does."""
-    ids = Identifiers(values, indices, starts, lengths)
+    ids = Identifiers(values, indices, starts, lengths, replaced)
     printed = scores[1:-1].split(b",") if len(ids) else []
     return [
         b"".join((head, identifier, middle, score, fraud if flag else genuine))

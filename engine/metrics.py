@@ -1,20 +1,22 @@
 """Counts in the workers, one exporter in the parent.
 
-A worker counts in plain arrays and sends what came since the last time over its pipe; the parent adds up, so nothing is
+A worker counts in plain numbers and sends what came since the last time over its pipe; the parent adds up, so nothing is
 lost when a worker dies and no file grows. /metrics, /healthz and /readyz are served by the parent alone.
 """
 
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -23,6 +25,7 @@ from prometheus_client.registry import Collector
 STAGES = ("decode", "score", "encode", "produce", "acknowledge")
 _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_FEW = 32
 _RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -31,25 +34,32 @@ class Histogram:
     """Counts of values up to each bound (inclusive), and above the last; and their sum."""
 
     bounds: tuple[float, ...]
-    counts: NDArray[np.int64] = field(init=False)
+    counts: list[int] = field(init=False)
     total: float = 0.0
 
     def __post_init__(self) -> None:
-        self.counts = np.zeros(len(self.bounds) + 1, np.int64)
+        self.counts = [0] * (len(self.bounds) + 1)
 
-    def observe(self, values: ArrayLike) -> None:
-        array = np.asarray(values, np.float64)
-        places = np.searchsorted(self.bounds, array.reshape(-1))
-        self.counts += np.bincount(places, minlength=len(self.counts))
-        self.total += float(array.sum())
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def observe_all(self, values: NDArray[np.float64]) -> None:
+        if len(values) < _FEW:  # a call of numpy takes longer
+            for value in values.tolist():
+                self.observe(value)
+            return
+        places = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts)).tolist()
+        self.counts = [count + more for count, more in zip(self.counts, places, strict=True)]
+        self.total += float(values.sum())
 
     def add(self, other: Histogram) -> None:
-        self.counts += other.counts
+        self.counts = [count + more for count, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def buckets(self) -> list[tuple[str, float]]:
         names = [str(float(bound)) for bound in self.bounds] + ["+Inf"]
-        return list(zip(names, np.cumsum(self.counts).tolist(), strict=True))
+        return list(zip(names, accumulate(self.counts), strict=True))
 
 
 @dataclass
@@ -79,7 +89,7 @@ class PoolMetrics(Collector):
         self._model = dict(model)
         self._total = Counts()
         self._lags: dict[int, int] = {}
-        self._backends: dict[int, tuple[str, str]] = {}
+        self._backends: dict[int, tuple[str, str, str]] = {}
         self._restarts = 0
         self._lock = threading.Lock()
 
@@ -88,9 +98,9 @@ class PoolMetrics(Collector):
             self._total.add(counts)
             self._lags[slot] = counts.lag
 
-    def runs_on(self, slot: int, trees: str, rows: str) -> None:
+    def runs_on(self, slot: int, trees: str, rows: str, kafka: str) -> None:
         with self._lock:
-            self._backends[slot] = (trees, rows)
+            self._backends[slot] = (trees, rows, kafka)
 
     def restarted(self, slot: int) -> None:
         with self._lock:
@@ -118,7 +128,9 @@ class PoolMetrics(Collector):
         yield _family("batch_records", "Records in a batch.", [((), total.batch_records)])
         yield GaugeMetricFamily("consumer_lag_records", "Records not consumed yet.", value=sum(self._lags.values()))
         yield CounterMetricFamily("worker_restarts", "Workers started again after they died.", value=self._restarts)
-        ready = GaugeMetricFamily("workers_ready", "Workers that score, by what they run on.", labels=["trees", "rows"])
+        ready = GaugeMetricFamily(
+            "workers_ready", "Workers that score, by what they run on.", labels=["trees", "rows", "kafka"]
+        )
         for backends, count in sorted(Counter(self._backends.values()).items()):
             ready.add_metric(backends, count)
         yield ready

@@ -12,18 +12,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decode import Decoder
+from engine.decode import Decoder, Values
 from engine.encode import Encoder
 from engine.rejection import Rejection
 from engine.session import Session, open_session
 
 
 class Backends(NamedTuple):
-    """What scores and what decodes: a native variant (avx512, avx2, baseline), or onnxruntime and reference, and why."""
+    """What scores and what decodes: a native variant (avx512, avx2, baseline), or onnxruntime and reference; and why.
+
+    kafka: native or public, of a worker's transport.
+    """
 
     trees: str
     rows: str
     reasons: tuple[str, ...]
+    kafka: str = ""
+
+    def on(self, kafka: str, reason: str) -> Backends:
+        return self._replace(kafka=kafka, reasons=tuple(dict.fromkeys((*self.reasons, *filter(None, [reason])))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +71,13 @@ class ActiveModel:
 class Scored:
     """`results[i]` is the encoded score of the record at `indices[i]` of the batch; the others are in `rejections`."""
 
-    results: list[bytes]
+    results: Sequence[bytes]
     indices: NDArray[np.int32]
     rejections: list[Rejection]
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
-def score_batch(model: ActiveModel, values: Sequence[bytes | None]) -> Scored:
+def score_batch(model: ActiveModel, values: Values) -> Scored:
     """Score raw records; every one of them is in the answer exactly once."""
     started = time.perf_counter()
     decoded = model.decoder.decode(values)

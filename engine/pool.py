@@ -149,8 +149,9 @@ class Pool:
             slot.pipe = None
 
     def _note_backends(self, number: int, of: Backends) -> None:
-        self._metrics.runs_on(number, of.trees, of.rows)
-        _log.info("worker %d ready with %s, trees on %s, rows on %s", number, self._located.name, of.trees, of.rows)
+        self._metrics.runs_on(number, of.trees, of.rows, of.kafka)
+        name = self._located.name
+        _log.info("worker %d ready with %s; trees: %s, rows: %s, kafka: %s", number, name, of.trees, of.rows, of.kafka)
         if of.reasons and self._settings.kernels != "off" and not self._told_reasons:
             self._told_reasons = True  # every worker has the same
             _log.warning("scoring without the native kernels, many times slower: %s", "; ".join(of.reasons))

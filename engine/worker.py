@@ -14,10 +14,11 @@ from engine import kafka
 from engine.config import ServeSettings
 from engine.delivery import Delivery
 from engine.errors import SakerError, ServingError
-from engine.kafka import KafkaError, Message, TopicPartition
+from engine.kafka import KafkaError, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import ActiveModel, score_batch
 from engine.registry import Located
+from engine.transport import Partition, Taken, open_transport
 
 _log = logging.getLogger("saker")
 
@@ -52,7 +53,7 @@ class Worker:
         self._parent_id = os.getppid()
         self._stopping = self._joined = False
         self._told = time.monotonic()
-        self._assigned: set[tuple[str, int]] = set()
+        self._assigned: set[Partition] = set()
         self._consumer = kafka.consumer(
             settings.bootstrap_servers,
             **{
@@ -65,9 +66,15 @@ class Worker:
                 "on_commit": self._on_commit,
             },
         )
+        producer = kafka.producer(settings.bootstrap_servers)
+        self._transport, why_public = open_transport(
+            self._consumer, producer, settings.output, self._assigned, settings.kernels
+        )
+        self._backends = model.backends.on(self._transport.backend, why_public)
         self._delivery = Delivery(
             self._consumer,
-            kafka.producer(settings.bootstrap_servers),
+            producer,
+            self._transport,
             settings.output,
             settings.rejected,
             Counts(),
@@ -85,41 +92,41 @@ class Worker:
         )
         # A parent that was killed sends no signal; its children go to another parent.
         while not self._stopping and os.getppid() == self._parent_id:
-            messages = self._take()
-            if messages:
-                self._score(messages)
+            self._step()
             self._delivery.poll()
             if time.monotonic() - self._told >= _TELL_SECONDS:
                 self._tell()
         if not self._delivery.drain(self._settings.drain_seconds):
             _log.warning("not everything was acknowledged in time; the rest is read again")
         self._tell()
+        self._transport.close()
         self._consumer.close()
 
-    def _take(self) -> list[Message]:
-        """What is there now: one record waited for, and those behind it. Nothing while too much is in flight."""
+    def _step(self) -> None:
+        """Take a batch and score it. It is gone when this returns: a client does not end while its records are held."""
+        taken = self._take()
+        if taken:
+            self._score(taken)
+
+    def _take(self) -> Taken | None:
+        """What is there now. Nothing while too much is in flight."""
         in_flight = self._delivery.in_flight
         if in_flight >= self._settings.max_in_flight:
             self._delivery.poll(_IDLE_SECONDS)
-            return []
+            return None
         # Acknowledgements are taken between two polls, so the wait is short while some are due.
-        first = self._consumer.poll(_WAITING_SECONDS if in_flight else _IDLE_SECONDS)
-        if first is None:
-            return []
-        messages = [first, *self._consumer.consume(self._settings.max_batch - 1, 0)]
-        for message in messages:
-            if (error := message.error()) is not None:
-                _check(error, self._settings)
-        # A rebalance between the two calls takes the first one's partition away: the new owner reads it again.
-        return [m for m in messages if m.error() is None and (m.topic(), m.partition()) in self._assigned]
+        taken, errors = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
+        for error in errors:
+            _check(error, self._settings)
+        return taken
 
-    def _score(self, messages: list[Message]) -> None:
-        scored = score_batch(self._model, [message.value() for message in messages])
+    def _score(self, taken: Taken) -> None:
+        scored = score_batch(self._model, taken)
         counts = self._delivery.counts
-        counts.batch_records.observe(len(messages))
+        counts.batch_records.observe(len(taken))
         for stage, seconds in scored.stage_seconds.items():
             counts.stages[stage].observe(seconds)
-        self._delivery.send(messages, scored)
+        self._delivery.send(taken, scored)
 
     def _tell(self) -> None:
         self._told = time.monotonic()
@@ -129,7 +136,7 @@ class Worker:
         with contextlib.suppress(OSError):  # the parent is gone; the loop ends by itself
             self._parent.send((COUNTED, counts))
             if self._joined:
-                self._parent.send((READY, self._model.backends))
+                self._parent.send((READY, self._backends))
 
     def _lag(self) -> int:
         lag = 0
@@ -141,6 +148,7 @@ class Worker:
 
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
         self._joined = True
+        self._transport.follow(_names(partitions))
         self._assigned |= _names(partitions)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
@@ -157,7 +165,7 @@ class Worker:
         self._delivery.forget(_names(partitions))
 
 
-def _names(partitions: list[TopicPartition]) -> set[tuple[str, int]]:
+def _names(partitions: list[TopicPartition]) -> set[Partition]:
     return {(partition.topic, partition.partition) for partition in partitions}
 
 

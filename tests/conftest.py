@@ -103,7 +103,14 @@ Serve = Callable[..., Serving]
 def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
     with ExitStack() as stop:
 
-        def start(model: str, workers: int = 2, tracking_uri: str = "", kernels: str = "auto") -> Serving:
+        def start(
+            model: str,
+            workers: int = 2,
+            tracking_uri: str = "",
+            kernels: str = "auto",
+            output: str = topics.scored,
+            ready: bool = True,
+        ) -> Serving:
             port = free_port()
             command = [
                 sys.executable,
@@ -118,7 +125,7 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
                 kernels,
             ]
             command += ["--bootstrap-servers", bootstrap_servers, "--metrics-port", str(port), "--group", topics.group]
-            command += ["--input", topics.raw, "--output", topics.scored, "--rejected", topics.rejected]
+            command += ["--input", topics.raw, "--output", output, "--rejected", topics.rejected]
             process = subprocess.Popen(
                 command,
                 stderr=subprocess.PIPE,
@@ -128,7 +135,8 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
             stop.callback(process.wait)
             stop.callback(process.terminate)
             serving = Serving(process, f"http://127.0.0.1:{port}")
-            serving.await_line("ready: every partition")
+            if ready:
+                serving.await_line("ready: every partition")
             return serving
 
         yield start

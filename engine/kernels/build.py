@@ -74,7 +74,7 @@ def build(output: Path, folder: Path, machine: str, *, sanitize: bool = False) -
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda job: _run([*compiler, *job[2], "-c", str(job[0]), "-o", str(job[1])]), jobs))
     link = SANITIZE if sanitize else ["-Wl,-s"]
-    _run([*compiler, "-shared", *link, *(str(made) for _, made, _ in jobs), "-lm", "-o", str(output)])
+    _run([*compiler, "-shared", *link, *(str(made) for _, made, _ in jobs), "-lm", "-ldl", "-o", str(output)])
     return output
 
 

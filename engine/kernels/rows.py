@@ -46,7 +46,7 @@ class RowKernel:
 
     def decode(
         self,
-        values: list[bytes | None],
+        values: Any,  # of engine.decode.Values
         matrix: NDArray[np.float32],
         indices: NDArray[np.int32],
         starts: NDArray[np.int64],

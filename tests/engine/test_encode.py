@@ -37,7 +37,7 @@ SCORES = st.one_of(
 def test_what_is_written_reads_back(rows: list[tuple[str, float]], threshold: float, model: str, now_ms: int) -> None:
     ids, scores = ids_of([text for text, _ in rows]), np.array([score for _, score in rows], np.float64)
     lines = Encoder("TransactionID", threshold, model, NATIVE).encode(ids, scores, now_ms)
-    assert lines == Encoder("TransactionID", threshold, model, PYTHON).encode(ids, scores, now_ms)
+    assert list(lines) == list(Encoder("TransactionID", threshold, model, PYTHON).encode(ids, scores, now_ms))
     assert len(lines) == len(rows)
     for line, (text, score) in zip(lines, rows, strict=True):
         read = orjson.loads(line)
@@ -53,7 +53,7 @@ def test_the_bytes(kernels: str) -> None:
     lines = Encoder("tx id", 0.5, "fraud/7", kernels).encode(
         ids_of(["9007199254740993", '"é"']), np.array([0.012345678, 0.5]), 17
     )
-    assert lines == [
+    assert list(lines) == [
         b'{"tx id":9007199254740993,"fraud_score":0.012345678,"is_fraud":false,"model":"fraud/7","scored_at_ms":17}',
         '{"tx id":"é","fraud_score":0.5,"is_fraud":true,"model":"fraud/7","scored_at_ms":17}'.encode(),
     ]
@@ -77,6 +77,5 @@ def test_identifiers_that_lie_outside_of_their_values_are_noticed() -> None:
     ids.lengths[1] = 1000
     with pytest.raises(ValueError, match="do not belong"):
         Encoder("id", 0.5, "m", NATIVE).encode(ids, np.zeros(2), 0)
-    ids.values[int(ids.indices[1])] = None
-    with pytest.raises(TypeError):
-        Encoder("id", 0.5, "m", NATIVE).encode(ids, np.zeros(2), 0)
+    with pytest.raises(IndexError):
+        Encoder("id", 0.5, "m", NATIVE).encode(Identifiers([], ids.indices, ids.starts, ids.lengths, {}), np.zeros(2), 0)

@@ -29,7 +29,7 @@ def served(trained: Any) -> tuple[Model, list[bytes], list[bytes]]:
     ]
     records += [b"no", b'{"TransactionID":50,"Column_0":"x"}']
     active = ActiveModel.of(session, "fraud/1", "")
-    return Model(session, booster), records, score_batch(active, records).results
+    return Model(session, booster), records, list(score_batch(active, records).results)
 
 
 def check(served: tuple[Model, list[bytes], list[bytes]], results: list[bytes], **options: Any) -> Verification:

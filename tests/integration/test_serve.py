@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from bench.load import keyed, replay
 from engine import kafka
@@ -117,7 +119,7 @@ def test_metrics_health_and_a_clean_stop(
     for stage in ("decode", "score", "encode", "produce", "acknowledge"):
         assert f'stage_latency_seconds_count{{stage="{stage}"}}' in serving.get("/metrics")
     assert 'model_info{name="fraud",sha256="' in serving.get("/metrics")
-    assert 'workers_ready{rows="reference",trees="onnxruntime"}' not in serving.get("/metrics")
+    assert 'workers_ready{kafka="public",rows="reference",trees="onnxruntime"}' not in serving.get("/metrics")
     assert serving.metric("workers_ready") == 2
     assert serving.stop() == 0
 
@@ -125,7 +127,7 @@ def test_metrics_health_and_a_clean_stop(
     send(bootstrap_servers, topics.raw, [{"value": records[0]}])
     again = serve(str(cards_model.path), workers=1, kernels="off")
     assert len(read(topics.scored, len(records) + 1)) == len(records) + 1
-    assert 'workers_ready{rows="reference",trees="onnxruntime"} 1.0' in again.get("/metrics")
+    assert 'workers_ready{kafka="public",rows="reference",trees="onnxruntime"} 1.0' in again.get("/metrics")
     assert again.stop() == 0
 
 
@@ -179,6 +181,39 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
     assert victim not in serving.worker_ids()
     assert serving.metric("worker_restarts_total") == 1
     assert serving.stop() == 0
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_a_result_that_the_broker_refuses_is_not_committed_over(
+    cards_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any, kernels: str
+) -> None:
+    """Only the last result of each partition is asked after; the refused one stands in the middle of a batch."""
+    records = cards_model.trained.records[:300]
+    limit = {"max.message.bytes": "20000"}
+    narrow = f"{topics.scored}-narrow"
+    kafka.create_topics(bootstrap_servers, [narrow], 4, limit)
+    messages = [{"value": record, "partition": number % 4} for number, record in enumerate(records)]
+    messages[150]["headers"] = [("trace", os.urandom(50_000))]  # taken over by the result, so that it does not fit
+    send(bootstrap_servers, topics.raw, messages)
+
+    serving = serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow, ready=False)
+    assert f"does not fit {narrow}" in serving.await_line("raise max.message.bytes")
+    assert serving.process.wait(60) == 1
+    client = kafka.admin(bootstrap_servers)
+    refused = TopicPartition(topics.raw, 150 % 4)
+    (group,) = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(topics.group, [refused])]).values()
+    assert group.result().topic_partitions[0].offset <= 150 // 4
+
+    raised = ConfigResource(
+        "topic",
+        narrow,
+        incremental_configs=[ConfigEntry("max.message.bytes", "200000", incremental_operation=AlterConfigOpType.SET)],
+    )
+    client.incremental_alter_configs([raised])[raised].result()
+    serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow)
+    wanted = {orjson.loads(record)["ID"] for record in records}
+    found = read(narrow, len(wanted), lambda message: orjson.loads(message.value)["ID"])
+    assert {orjson.loads(message.value)["ID"] for message in found} == wanted
 
 
 def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) -> None:

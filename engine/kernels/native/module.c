@@ -23,13 +23,20 @@ static int add_type(PyObject *module, const char *name, PyObject *type) {
 }
 
 static int native_exec(PyObject *module) {
-    if (add_type(module, "Plan", plan_type()) != 0 || add_type(module, "Program", program_type()) != 0) return -1;
-    return add_type(module, "Decoder", decoder_type());
+    static const struct {
+        const char *name;
+        PyObject *(*type)(void);
+    } types[] = {{"Plan", plan_type}, {"Program", program_type}, {"Decoder", decoder_type}, {"Lines", lines_type},
+                 {"Messages", messages_type}, {"Taker", taker_type}, {"Sender", sender_type}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (add_type(module, types[i].name, types[i].type()) != 0) return -1;
+    return 0;
 }
 
 static PyMethodDef native_methods[] = {
     {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
     {"encode", rows_encode, METH_VARARGS, "See engine.encode."},
+    {"open_librdkafka", open_librdkafka, METH_O, "See engine.transport."},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot native_slots[] = {{Py_mod_exec, native_exec}, {0, NULL}};

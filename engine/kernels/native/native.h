@@ -12,7 +12,12 @@ int runs_variant(const char *variant);
 
 PyObject *plan_type(void);    /* trees/plan_type.c */
 PyObject *program_type(void); /* tail.c */
+PyObject *lines_type(void);   /* lines.c */
 PyObject *decoder_type(void); /* rows/decoder_type.c */
+PyObject *messages_type(void); /* kafka/ */
+PyObject *taker_type(void);
+PyObject *sender_type(void);
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
+PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/client.c */
 
 #endif

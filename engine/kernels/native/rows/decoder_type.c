@@ -1,6 +1,6 @@
 /* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a millisecond, and
    hard numbers and handed-over records need it. */
-#include "../native.h"
+#include "../values.h"
 #include "rows.h"
 #include <stdlib.h>
 #include <string.h>
@@ -172,22 +172,17 @@ static int reject(PyObject *on_rejection, Py_ssize_t index, const record_result 
     return 0;
 }
 
-static int decode_one(DecoderObject *self, PyObject *value, Py_ssize_t index, progress *so_far, PyObject *hand_over,
+static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index, progress *so_far, PyObject *hand_over,
                       PyObject *on_rejection) {
     rows_decoder *d = &self->decoder;
     record_result result = {.code = EMPTY, .slot = -1};
-    if (value == Py_None) return reject(on_rejection, index, &result);
-    char *bytes;
-    Py_ssize_t length;
-    if (PyBytes_AsStringAndSize(value, &bytes, &length) != 0)
-        return -1; /* TypeError: a bug of the caller, not bad data */
-    if (length == 0) return reject(on_rejection, index, &result);
-    if (length > LARGEST_RECORD) return take_from_reference(so_far, hand_over, index, d->width);
-    if (rows_load(d, bytes, (size_t)length) != 0) {
+    if (value->length == 0) return reject(on_rejection, index, &result);
+    if (value->length > LARGEST_RECORD) return take_from_reference(so_far, hand_over, index, d->width);
+    if (rows_load(d, value->bytes, (size_t)value->length) != 0) {
         PyErr_NoMemory();
         return -1;
     }
-    int outcome = self->decode_record(d, (size_t)length, so_far->row, &result);
+    int outcome = self->decode_record(d, (size_t)value->length, so_far->row, &result);
     if (outcome == HAND_OVER) return take_from_reference(so_far, hand_over, index, d->width);
     if (outcome == REJECTED) return reject(on_rejection, index, &result);
     accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
@@ -200,11 +195,13 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
     PyObject *values, *hand_over, *on_rejection, *answer = NULL;
     Py_buffer matrix, source_index, start, length;
-    if (!PyArg_ParseTuple(arguments, "O!w*w*w*w*OO", &PyList_Type, &values, &matrix, &source_index, &start, &length,
+    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OO", &values, &matrix, &source_index, &start, &length,
                           &hand_over, &on_rejection))
         return NULL;
-    Py_ssize_t n = PyList_Size(values);
-    if (self->busy) {
+    Py_ssize_t n = PySequence_Size(values);
+    if (n < 0) {
+        /* no sequence */
+    } else if (self->busy) {
         PyErr_SetString(PyExc_RuntimeError, "a decoder decodes one batch at a time");
     } else if (matrix.len < n * self->decoder.width * (Py_ssize_t)sizeof(float) ||
                source_index.len < n * (Py_ssize_t)sizeof(int32_t) || start.len < n * (Py_ssize_t)sizeof(int64_t) ||
@@ -215,8 +212,9 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
         int failed = 0;
         self->busy = 1; /* the callbacks run Python code, which must not come back in here */
         for (Py_ssize_t i = 0; i < n && !failed; i++) {
-            PyObject *value = PyList_GetItem(values, i); /* borrowed; fails if a callback shortened the list */
-            failed = value == NULL || decode_one(self, value, i, &so_far, hand_over, on_rejection) != 0;
+            Value value;
+            failed = value_at(values, i, &value) != 0 || decode_one(self, &value, i, &so_far, hand_over, on_rejection) != 0;
+            Py_XDECREF(value.owner);
         }
         self->busy = 0;
         if (!failed) answer = Py_BuildValue("nn", so_far.n_accepted, so_far.n_handed_over);

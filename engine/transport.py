@@ -1,0 +1,228 @@
+"""The two hot calls: take a batch of records, and send a batch of results.
+
+    consumer --take--> Taken: values for the pipeline, and of each record where it stood, its key and headers
+                                           |
+    producer <--send-- results, each with the key, partition, timestamp and headers of its record
+
+Natively on the handles that the clients of confluent_kafka hold (`NativeTransport`), where they look as they should, or by
+their public calls. Everything else (configuration, group, commits, callbacks) is theirs. One worker owns a transport.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.decode import Values
+from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from engine.kernels import native as load_native
+
+Partition = tuple[str, int]
+Delivered = Callable[[KafkaError | None, Message], None]
+Indices = NDArray[np.int32]
+
+_EVENTS_SECONDS = 0.02  # a rebalance waits so long for one who waits for records
+
+
+class Origin(NamedTuple):
+    """Where a record stood, and what its result takes over. `timestamp_ms` since 1970."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    headers: list[tuple[str, bytes | None]] | None
+
+
+class Taken(Values, Protocol):
+    """A batch of records: their values, and where they came from."""
+
+    def origin(self, index: int) -> tuple[Any, ...]:
+        """The fields of `Origin`."""
+
+    def positions(self) -> dict[Partition, int]:
+        """The offset behind the last record of each partition."""
+
+    def timestamps(self, into: NDArray[np.int64]) -> None:
+        """Milliseconds since 1970, into an array (n,)."""
+
+    def lasts(self, indices: Indices) -> list[int]:
+        """Of the records at `indices` (ascending), the last one of each partition, as places in `indices`, ascending."""
+
+
+class PublicTaken:
+    """`Taken` of confluent_kafka's messages."""
+
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
+        self._values: list[bytes | None] = [message.value() for message in messages]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, at: int, /) -> bytes | None:
+        return self._values[at]
+
+    def origin(self, index: int) -> tuple[Any, ...]:
+        m = self.messages[index]
+        return m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), m.headers()
+
+    def positions(self) -> dict[Partition, int]:
+        return {(message.topic(), message.partition()): message.offset() + 1 for message in self.messages}
+
+    def timestamps(self, into: NDArray[np.int64]) -> None:
+        into[:] = [message.timestamp()[1] for message in self.messages]
+
+    def lasts(self, indices: Indices) -> list[int]:
+        places = {self.messages[index].partition(): place for place, index in enumerate(indices.tolist())}
+        return sorted(places.values())
+
+
+class Transport:
+    """By the public calls of the clients."""
+
+    backend = "public"
+
+    def __init__(self, consumer: Consumer, producer: Producer, output: str, assigned: set[Partition]) -> None:
+        """output: topic of the results. assigned: the consumer's partitions, which their owner keeps up to date."""
+        self._consumer, self._producer, self._output, self._assigned = consumer, producer, output, assigned
+
+    def follow(self, partitions: Iterable[Partition]) -> None:
+        """Take the records of partitions that are being assigned."""
+
+    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
+        """What is there now: one record waited for, and those behind it; and the errors that stood among them."""
+        first = self._consumer.poll(wait_seconds)
+        if first is None:
+            return PublicTaken([]), []
+        messages = [first, *self._consumer.consume(most - 1, 0)]
+        errors = [error for message in messages if (error := message.error()) is not None]
+        if errors:
+            messages = [message for message in messages if message.error() is None]
+        if messages and (messages[0].topic(), messages[0].partition()) not in self._assigned:
+            del messages[0]  # a rebalance between the two calls took its partition away: the new owner reads it again
+        return PublicTaken(messages), errors
+
+    def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
+        """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called.
+
+        That is once for each partition, for its last result: with a gapless producer those before it are then delivered too,
+        and one that is refused is fatal for the producer.
+        """
+        lasts = taken.lasts(indices)
+        asked = set(lasts)
+        for place, index in enumerate(indices.tolist()):
+            self.send_one(self._output, results[place], Origin(*taken.origin(index)), delivered if place in asked else None)
+        return len(lasts)
+
+    def send_one(
+        self, topic: str, value: bytes | None, origin: Origin, delivered: Delivered | None, headers: Any = None
+    ) -> None:
+        """headers: instead of the record's."""
+        while True:
+            try:
+                self._producer.produce(
+                    topic,
+                    value,
+                    origin.key,
+                    origin.partition,
+                    delivered,
+                    timestamp=max(origin.timestamp_ms, 0),
+                    headers=origin.headers if headers is None else headers,
+                )
+            except BufferError:
+                self._producer.poll(0.01)
+            else:
+                return
+
+    def close(self) -> None:
+        """Before the consumer is closed."""
+
+
+class NativeTransport(Transport):
+    """On librdkafka itself: no Python object for a record or its result, but for the last of each partition."""
+
+    backend = "native"
+
+    def __init__(
+        self, native: ModuleType, consumer: Consumer, producer: Producer, output: str, assigned: set[Partition]
+    ) -> None:
+        """Raises OSError or ValueError where a client does not look as it should."""
+        super().__init__(consumer, producer, output, assigned)
+        self._messages, self._lines = native.Messages, native.Lines
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        native.open_librdkafka(_library(maps))
+        self._taker = native.Taker(consumer, _handle(consumer, maps))
+        self._sender = native.Sender(producer, _handle(producer, maps), output)
+
+    def follow(self, partitions: Iterable[Partition]) -> None:
+        for topic, partition in partitions:
+            self._taker.forward(topic, partition)
+
+    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
+        event = self._consumer.poll(0)  # serves rebalances and commits
+        if event is not None:
+            error = event.error()
+            # A record may have got here before its partition was forwarded.
+            return PublicTaken([] if error else [event]), [error] if error else []
+        taken, errors = self._taker.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
+        return taken, [KafkaError(code, text) for code, text in errors]
+
+    def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
+        if not isinstance(taken, self._messages) or not isinstance(results, self._lines):
+            return super().send(taken, indices, results, delivered)
+        lasts = taken.lasts(indices)
+        place, left_out = 0, np.array(lasts, np.int32)
+        while place < len(indices) > len(lasts):
+            place, code = self._sender.send(taken, indices, results, left_out, place)
+            if code:
+                raise KafkaException(KafkaError(code))
+            if place < len(indices):  # the queue is full
+                self._producer.poll(0.01)
+        for at in lasts:
+            self.send_one(self._output, results[at], Origin(*taken.origin(indices[at])), delivered)
+        return len(lasts)
+
+    def close(self) -> None:
+        self._taker.close()
+
+
+def open_transport(
+    consumer: Consumer, producer: Producer, output: str, assigned: set[Partition], kernels: str
+) -> tuple[Transport, str]:
+    """The native one where it can be had; otherwise the public one, and why."""
+    native, reason = load_native(kernels)
+    if native is not None:
+        try:
+            return NativeTransport(native, consumer, producer, output, assigned), ""
+        except (OSError, ValueError) as error:
+            reason = f"confluent_kafka's clients are not as expected: {error}"
+    return Transport(consumer, producer, output, assigned), reason
+
+
+def _library(maps: list[str]) -> str:
+    """The librdkafka that is loaded."""
+    for line in maps:
+        path = line.split(maxsplit=5)[5:]
+        if path and "librdkafka" in os.path.basename(path[0]):  # noqa: PTH119 - of one word
+            return path[0]
+    raise OSError("no librdkafka is loaded")
+
+
+def _handle(client: Consumer | Producer, maps: list[str]) -> int:
+    """Its rd_kafka_t, which stands first in the object (struct Handle of confluent_kafka.h); raises ValueError if it cannot."""
+    address = ctypes.c_uint64.from_address(id(client) + object.__basicsize__).value
+    for line in maps:
+        area, permissions = line.split(maxsplit=2)[:2]
+        begin, end = (int(bound, 16) for bound in area.split("-"))
+        if begin <= address < end and permissions.startswith("rw"):
+            return address
+    raise ValueError("no memory of its own where its handle should be")

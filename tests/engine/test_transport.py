@@ -1,0 +1,167 @@
+"""The native transport does what the public one does, on the same real Kafka."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.collect import read_topic
+from engine import kafka
+from engine.decode import Identifiers
+from engine.encode import Encoder
+from engine.kafka import TopicPartition
+from engine.transport import NativeTransport, Origin, Taken, Transport, _handle, open_transport
+
+N = 400
+HEADERS: list[tuple[str, bytes | None]] = [("trace", b"\x00a"), ("trace", b""), ("none", None)]
+
+
+@pytest.fixture(scope="module")
+def source(bootstrap_servers: str) -> str:
+    """A topic of two partitions with records of every sort."""
+    topic = f"transport-{uuid.uuid4().hex[:8]}"
+    kafka.create_topics(bootstrap_servers, [topic], 2)
+    producer = kafka.producer(bootstrap_servers)
+    for n in range(N):
+        key = [None, b"", b"key-%d" % n][n % 3]
+        value = None if n == 7 else b"" if n == 8 else b'{"id":%d}' % n
+        headers = HEADERS if n % 2 else None
+        producer.produce(topic, value, key, n % 5 == 0, headers=headers, timestamp=1_700_000_000_000 + n)
+    assert producer.flush(30) == 0
+    return topic
+
+
+class Client:
+    """A transport with the clients that it works on."""
+
+    def __init__(self, bootstrap_servers: str, source: str, output: str, kernels: str, **settings: Any) -> None:
+        self.consumer = kafka.consumer(bootstrap_servers, **{"group.id": "transport"})
+        self.producer = kafka.producer(bootstrap_servers, **settings)
+        assigned = {(source, 0), (source, 1)}
+        self.transport, self.reason = open_transport(self.consumer, self.producer, output, assigned, kernels)
+        self.transport.follow(assigned)
+        self.consumer.assign([TopicPartition(source, partition, 0) for partition in (0, 1)])
+
+    def take(self, most: int) -> Iterator[Taken]:
+        left = N
+        while left:
+            taken, errors = self.transport.take(most, 1)
+            assert errors == []
+            if len(taken):
+                left -= len(taken)
+                yield taken
+
+    def close(self) -> None:
+        self.transport.close()
+        self.consumer.close()
+
+
+@pytest.fixture
+def client(bootstrap_servers: str, source: str) -> Iterator[Any]:
+    opened: list[Client] = []
+
+    def make(kernels: str, output: str = "none", **settings: Any) -> Client:
+        opened.append(Client(bootstrap_servers, source, output, kernels, **settings))
+        assert isinstance(opened[-1].transport, NativeTransport if kernels == "auto" else Transport), opened[-1].reason
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def seen(client: Client, most: int) -> dict[int, list[tuple[Any, ...]]]:
+    """Partition -> what was taken of it, and of each batch what was said of it."""
+    found: dict[int, list[tuple[Any, ...]]] = {0: [], 1: []}
+    for taken in client.take(most):
+        n = len(taken)
+        origins = [Origin(*taken.origin(i)) for i in range(n)]
+        times = np.empty(n, np.int64)
+        taken.timestamps(times)
+        assert times.tolist() == [origin.timestamp_ms for origin in origins]
+        assert taken.positions() == {(o.topic, o.partition): o.offset + 1 for o in origins}
+        indices = np.arange(n, dtype=np.int32)[::2].copy()
+        last = {origins[index].partition: place for place, index in enumerate(indices.tolist())}
+        assert taken.lasts(indices) == sorted(last.values())
+        with pytest.raises(IndexError):
+            taken[n]
+        for i, origin in enumerate(origins):
+            found[origin.partition].append((taken[i], *origin))
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_both_take_the_same(client: Any, most: int) -> None:
+    public, native = seen(client("off"), most), seen(client("auto"), most)
+    assert native == public
+    assert sum(map(len, native.values())) == N
+    assert {headers and tuple(headers) for *_, headers in native[0]} == {None, tuple(HEADERS)}
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_results_carry_what_their_records_had_also_through_a_full_queue(
+    client: Any, bootstrap_servers: str, source: str, kernels: str
+) -> None:
+    output = f"{source}-{kernels}-{uuid.uuid4().hex[:8]}"
+    kafka.create_topics(bootstrap_servers, [output], 2)
+    one = client(kernels, output, **{"queue.buffering.max.messages": 10})
+    encoder = Encoder("id", 0.5, "m", kernels)
+    acknowledged: list[Any] = []
+    expected = 0
+    sent: dict[int, list[Origin]] = {0: [], 1: []}
+    for taken in one.take(150):
+        indices = np.array([i for i in range(len(taken)) if taken[i]], np.int32)
+        numbers = [b"%d" % int((taken[i] or b"")[6:-1]) for i in indices]
+        ids = Identifiers(numbers, np.arange(len(numbers), dtype=np.int32), np.zeros(len(numbers), np.int64),
+                          np.array([len(number) for number in numbers]), {})  # fmt: skip
+        results = encoder.encode(ids, np.full(len(numbers), 0.25), 17)
+        expected += one.transport.send(taken, indices, results, lambda error, message: acknowledged.append((error, message)))
+        for i in indices:
+            origin = Origin(*taken.origin(int(i)))
+            sent[origin.partition].append(origin)
+    assert one.producer.flush(30) == 0
+    assert [error for error, _ in acknowledged] == [None] * expected
+    assert expected <= 2 * (N // 150 + 2)
+    read = read_topic(bootstrap_servers, output, N - 2)
+    for partition, origins in sent.items():
+        came = [(r.key, r.headers or None, r.timestamp_ms) for r in read if r.partition == partition]
+        assert came == [(o.key, o.headers, o.timestamp_ms) for o in origins]
+
+
+def test_what_is_no_client_is_not_touched(extension: ModuleType) -> None:
+    maps = ["1000-2000 rw-p 00000000 00:00 0"]
+    with pytest.raises(ValueError, match="no memory of its own"):
+        _handle(kafka.consumer("localhost:1", **{"group.id": "none"}), maps)
+    with pytest.raises(ValueError, match="there is no client"):
+        extension.Taker(None, 0)
+
+
+def test_a_consumer_is_no_producer(client: Any, extension: ModuleType) -> None:
+    native = client("auto")
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    with pytest.raises(ValueError, match="the client is no producer"):
+        extension.Sender(native.consumer, _handle(native.consumer, maps), "output")
+    with pytest.raises(ValueError, match="the client is no consumer"):
+        extension.Taker(native.producer, _handle(native.producer, maps))
+
+
+def test_what_does_not_belong_together_is_refused(client: Any) -> None:
+    native = client("auto")
+    sender = native.transport._sender
+    nothing = np.empty(0, np.int32)
+    lines = Encoder("id", 0.5, "m").encode(
+        Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), {}), np.empty(0), 0
+    )
+    taken = next(native.take(10))
+    for messages, indices, results in (([], nothing, lines), (taken, np.zeros(1, np.int32), lines), (taken, nothing, [])):
+        with pytest.raises(ValueError, match="expected Messages"):
+            sender.send(messages, indices, results, nothing, 0)
+    native.transport.close()
+    with pytest.raises(ValueError, match="open taker"):
+        native.transport._taker.take(1, 0)
