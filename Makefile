@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean lock sanitize fuzz
+.PHONY: demo test lint clean lock sanitize fuzz test-aarch64
 
 demo: $(STAMP)
 	$(BIN)/saker demo
@@ -28,6 +28,9 @@ FUZZ_SECONDS ?= 600
 sanitize: $(SANITIZED)
 	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.sanitized tests/engine
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.sanitized tests.engine.rows.fuzz --seconds 20
+
+test-aarch64: $(STAMP)
+	tests/aarch64.sh
 
 fuzz: $(SANITIZED)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.sanitized tests.engine.rows.fuzz --seconds $(FUZZ_SECONDS)

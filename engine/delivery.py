@@ -1,8 +1,6 @@
 """At least once: results are produced, and a record's offset is committed only after its result is acknowledged.
 
-Kafka acknowledges each partition in order, so of a batch only the last result of each partition is asked after. That stands for
-those before it because the producer is gapless (engine/kafka.py): a result that the broker refuses is fatal for it, and the
-worker starts again from the committed offsets.
+A result that Kafka refuses ends the worker, and nothing of its batch or behind it is committed.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +22,6 @@ from engine.rejection import Rejection
 from engine.transport import Origin, Partition, Taken, Transport
 
 COMMIT_SECONDS = 0.05
-_TOO_LARGE = "Message size too large"  # within the text of a fatal error
 
 
 class DeliveryFailed(Exception):
@@ -84,20 +81,21 @@ class Delivery:
             started,
         )
         transport, delivered = self._transport, window.acknowledge
-        with self._failing():
+        try:
             expected = transport.send(taken, scored.indices, scored.results, delivered)
             for rejection in scored.rejections:
                 origin = Origin(*taken.origin(rejection.index))
                 headers = [*(origin.headers or ()), *_error_headers(rejection, origin)]
                 transport.send_one(self._rejected, taken[rejection.index], origin, delivered, headers)
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
         window.waits_for += expected + len(scored.rejections)  # with a full queue some have come already
         self._windows.append(window)
         self.counts.stages["produce"].observe(time.perf_counter() - started)
 
     def poll(self, seconds: float = 0.0) -> None:
         """Take acknowledgements; commit what they allow when the last commit is long enough ago."""
-        with self._failing():
-            self._producer.poll(seconds)
+        self._producer.poll(seconds)
         while self._windows and not self._windows[0].waits_for:
             self._complete(self._windows.popleft())
         if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
@@ -109,24 +107,13 @@ class Delivery:
         self._positions.update(window.positions)
         counts = self.counts
         counts.scored += window.scored
-        counts.failed.update(rejection.reason for rejection in window.rejections)
+        for rejection in window.rejections:
+            counts.failed[rejection.reason] += 1
         counts.stages["acknowledge"].observe(time.perf_counter() - window.sent)
-        counts.latency.observe_all(np.maximum(time.time() - window.timestamps_ms / 1000, 0))
-
-    @contextlib.contextmanager
-    def _failing(self) -> Iterator[None]:
-        """Says what a fatal error of the producer means."""
-        try:
-            yield
-        except (KafkaException, SystemError) as error:
-            # Of a callback that is called while the fatal error is being raised Python makes a SystemError.
-            cause = error if isinstance(error, KafkaException) else error.__cause__
-            if not isinstance(cause, KafkaException):
-                raise
-            raise self._failure(cause.args[0]) from error
+        counts.latency.observe_since(time.time(), window.timestamps_ms)
 
     def _failure(self, error: KafkaError) -> Exception:
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE or _TOO_LARGE in error.str():
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return ServingError(
                 f"a record fitted the input topic and its answer does not fit {self._output} or {self._rejected}: "
                 "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",

@@ -116,11 +116,6 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
         {
             "bootstrap.servers": bootstrap_servers,
             "enable.idempotence": True,
-            # A result that the broker refuses, or that cannot be sent in the order of its partition, is fatal: so that an
-            # acknowledgement stands for all before it. Nothing is given up for lack of time, which would not be covered.
-            "enable.gapless.guarantee": True,
-            "message.timeout.ms": 0,
-            "log_level": 3,  # it warns at each start that the former is experimental
             "acks": "all",
             "linger.ms": 0,
             # With five requests of one partition on their way librdkafka's idempotent producer spins until one is

@@ -44,11 +44,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
-    def observe_all(self, values: NDArray[np.float64]) -> None:
-        if len(values) < _FEW:  # a call of numpy takes longer
-            for value in values.tolist():
-                self.observe(value)
+    def observe_since(self, now: float, timestamps_ms: NDArray[np.int64]) -> None:
+        """The seconds since each of the timestamps, and none below zero: clocks differ."""
+        if len(timestamps_ms) < _FEW:  # a call of numpy takes longer
+            for timestamp in timestamps_ms.tolist():
+                self.observe(max(now - timestamp / 1000, 0.0))
             return
+        values = np.maximum(now - timestamps_ms / 1000, 0)
         places = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts)).tolist()
         self.counts = [count + more for count, more in zip(self.counts, places, strict=True)]
         self.total += float(values.sum())

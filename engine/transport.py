@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -21,14 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import Values
-from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from engine.kafka import Consumer, KafkaError, Message, Producer
 from engine.kernels import native as load_native
 
 Partition = tuple[str, int]
 Delivered = Callable[[KafkaError | None, Message], None]
 Indices = NDArray[np.int32]
 
-_EVENTS_SECONDS = 0.02  # a rebalance waits so long for one who waits for records
+_EVENTS_SECONDS = 0.01  # a rebalance waits so long at most
 
 
 class Origin(NamedTuple):
@@ -112,20 +113,12 @@ class Transport:
         return PublicTaken(messages), errors
 
     def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
-        """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called.
-
-        That is once for each partition, for its last result: with a gapless producer those before it are then delivered too,
-        and one that is refused is fatal for the producer.
-        """
-        lasts = taken.lasts(indices)
-        asked = set(lasts)
+        """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called."""
         for place, index in enumerate(indices.tolist()):
-            self.send_one(self._output, results[place], Origin(*taken.origin(index)), delivered if place in asked else None)
-        return len(lasts)
+            self.send_one(self._output, results[place], Origin(*taken.origin(index)), delivered)
+        return len(indices)
 
-    def send_one(
-        self, topic: str, value: bytes | None, origin: Origin, delivered: Delivered | None, headers: Any = None
-    ) -> None:
+    def send_one(self, topic: str, value: bytes | None, origin: Origin, delivered: Delivered, headers: Any = None) -> None:
         """headers: instead of the record's."""
         while True:
             try:
@@ -148,7 +141,7 @@ class Transport:
 
 
 class NativeTransport(Transport):
-    """On librdkafka itself: no Python object for a record or its result, but for the last of each partition."""
+    """Takes on librdkafka itself: no Python object for a record."""
 
     backend = "native"
 
@@ -157,39 +150,25 @@ class NativeTransport(Transport):
     ) -> None:
         """Raises OSError or ValueError where a client does not look as it should."""
         super().__init__(consumer, producer, output, assigned)
-        self._messages, self._lines = native.Messages, native.Lines
+        self._events_due = 0.0
         maps = Path("/proc/self/maps").read_text().splitlines()
         native.open_librdkafka(_library(maps))
         self._taker = native.Taker(consumer, _handle(consumer, maps))
-        self._sender = native.Sender(producer, _handle(producer, maps), output)
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         for topic, partition in partitions:
             self._taker.forward(topic, partition)
 
     def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
-        event = self._consumer.poll(0)  # serves rebalances and commits
-        if event is not None:
-            error = event.error()
-            # A record may have got here before its partition was forwarded.
-            return PublicTaken([] if error else [event]), [error] if error else []
+        if (now := time.monotonic()) >= self._events_due:
+            self._events_due = now + _EVENTS_SECONDS
+            event = self._consumer.poll(0)  # serves rebalances and commits
+            if event is not None:
+                error = event.error()
+                # A record may have got here before its partition was forwarded.
+                return PublicTaken([] if error else [event]), [error] if error else []
         taken, errors = self._taker.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
         return taken, [KafkaError(code, text) for code, text in errors]
-
-    def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
-        if not isinstance(taken, self._messages) or not isinstance(results, self._lines):
-            return super().send(taken, indices, results, delivered)
-        lasts = taken.lasts(indices)
-        place, left_out = 0, np.array(lasts, np.int32)
-        while place < len(indices) > len(lasts):
-            place, code = self._sender.send(taken, indices, results, left_out, place)
-            if code:
-                raise KafkaException(KafkaError(code))
-            if place < len(indices):  # the queue is full
-                self._producer.poll(0.01)
-        for at in lasts:
-            self.send_one(self._output, results[at], Origin(*taken.origin(indices[at])), delivered)
-        return len(lasts)
 
     def close(self) -> None:
         self._taker.close()

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -91,6 +90,8 @@ def test_columns_that_no_tree_reads(agree: Any) -> None:
 @pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("n_targets", [1, 2])
 def test_onnxruntime_agrees(agree: Any, mode: int, n_targets: int) -> None:
+    import onnxruntime
+
     shape = Shape(n_trees=15, n_leaves=31, n_features=4, n_targets=n_targets, modes=(mode,), members=(-1.0, 40.0, 70000.0))
     made = generate(mode, shape)
     x = rows_for(made, 300, 3)

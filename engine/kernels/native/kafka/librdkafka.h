@@ -45,6 +45,8 @@ typedef struct {
     } u;
 } rd_kafka_vu_t;
 
+typedef int on_acknowledgement(rd_kafka_t *, rd_kafka_message_t *, void *);
+
 /* name, result, arguments */
 #define LIBRDKAFKA(FUNCTION)                                                                                       \
     FUNCTION(name, const char *, (const rd_kafka_t *))                                                             \
@@ -64,6 +66,7 @@ typedef struct {
     FUNCTION(topic_destroy, void, (rd_kafka_topic_t *))                                                            \
     FUNCTION(topic_name, const char *, (const rd_kafka_topic_t *))                                                 \
     FUNCTION(produceva, rd_kafka_error_t *, (rd_kafka_t *, const rd_kafka_vu_t *, size_t))                         \
+    FUNCTION(interceptor_add_on_acknowledgement, int, (rd_kafka_t *, const char *, on_acknowledgement *, void *))  \
     FUNCTION(error_code, int, (const rd_kafka_error_t *))                                                          \
     FUNCTION(error_destroy, void, (rd_kafka_error_t *))
 
