@@ -96,6 +96,8 @@ class Delivery:
     def poll(self, seconds: float = 0.0) -> None:
         """Take acknowledgements; commit what they allow when the last commit is long enough ago."""
         self._producer.poll(seconds)
+        if (failure := self._transport.failure()) is not None:
+            raise self._failure(failure)
         while self._windows and not self._windows[0].waits_for:
             self._complete(self._windows.popleft())
         if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:

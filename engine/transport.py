@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.decode import Values
-from engine.kafka import Consumer, KafkaError, Message, Producer
+from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from engine.kernels import native as load_native
 
 Partition = tuple[str, int]
@@ -113,10 +113,17 @@ class Transport:
         return PublicTaken(messages), errors
 
     def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
-        """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called."""
+        """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called.
+
+        Here once for each of them.
+        """
         for place, index in enumerate(indices.tolist()):
             self.send_one(self._output, results[place], Origin(*taken.origin(index)), delivered)
         return len(indices)
+
+    def failure(self) -> KafkaError | None:
+        """Why a result was not delivered that `delivered` was not called for; nothing behind it may be committed."""
+        return None
 
     def send_one(self, topic: str, value: bytes | None, origin: Origin, delivered: Delivered, headers: Any = None) -> None:
         """headers: instead of the record's."""
@@ -141,7 +148,7 @@ class Transport:
 
 
 class NativeTransport(Transport):
-    """Takes on librdkafka itself: no Python object for a record."""
+    """On librdkafka itself: no Python object for a record or its result, but for the last of each partition."""
 
     backend = "native"
 
@@ -150,10 +157,12 @@ class NativeTransport(Transport):
     ) -> None:
         """Raises OSError or ValueError where a client does not look as it should."""
         super().__init__(consumer, producer, output, assigned)
+        self._messages, self._lines = native.Messages, native.Lines
         self._events_due = 0.0
-        maps = Path("/proc/self/maps").read_text().splitlines()
+        maps = _maps()
         native.open_librdkafka(_library(maps))
         self._taker = native.Taker(consumer, _handle(consumer, maps))
+        self._sender = native.Sender(producer, _handle(producer, maps), output)
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         for topic, partition in partitions:
@@ -170,8 +179,43 @@ class NativeTransport(Transport):
         taken, errors = self._taker.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
         return taken, [KafkaError(code, text) for code, text in errors]
 
+    def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
+        """`delivered` is called for the last result of each partition.
+
+        Kafka takes the results of a partition in order, so by then those before it are delivered, or `failure` tells.
+        """
+        if not isinstance(taken, self._messages) or not isinstance(results, self._lines):
+            return super().send(taken, indices, results, delivered)
+        lasts = taken.lasts(indices)
+        place, left_out = 0, np.array(lasts, np.int32)
+        while place < len(indices) > len(lasts):
+            place, code = self._sender.send(taken, indices, results, left_out, place)
+            if code:
+                raise KafkaException(KafkaError(code))
+            if place < len(indices):  # the queue is full
+                self._producer.poll(0.01)
+        for at in lasts:
+            self.send_one(self._output, results[at], Origin(*taken.origin(indices[at])), delivered)
+        return len(lasts)
+
+    def failure(self) -> KafkaError | None:
+        code = self._sender.failure()
+        return KafkaError(code) if code else None
+
     def close(self) -> None:
         self._taker.close()
+
+
+def producer_settings(kernels: str) -> dict[str, str]:
+    """What the producer of a native transport needs from its start."""
+    native, _ = load_native(kernels)
+    if native is None or native.__file__ is None:
+        return {}
+    try:
+        native.open_librdkafka(_library(_maps()))
+    except OSError:
+        return {}  # `open_transport` tells
+    return {"plugin.library.paths": native.__file__}
 
 
 def open_transport(
@@ -185,6 +229,10 @@ def open_transport(
         except (OSError, ValueError) as error:
             reason = f"confluent_kafka's clients are not as expected: {error}"
     return Transport(consumer, producer, output, assigned), reason
+
+
+def _maps() -> list[str]:
+    return Path("/proc/self/maps").read_text().splitlines()
 
 
 def _library(maps: list[str]) -> str:

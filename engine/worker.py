@@ -18,7 +18,7 @@ from engine.kafka import KafkaError, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import ActiveModel, score_batch
 from engine.registry import Located
-from engine.transport import Partition, Taken, open_transport
+from engine.transport import Partition, Taken, open_transport, producer_settings
 
 _log = logging.getLogger("saker")
 
@@ -66,7 +66,7 @@ class Worker:
                 "on_commit": self._on_commit,
             },
         )
-        producer = kafka.producer(settings.bootstrap_servers)
+        producer = kafka.producer(settings.bootstrap_servers, **producer_settings(settings.kernels))
         self._transport, why_public = open_transport(
             self._consumer, producer, settings.output, self._assigned, settings.kernels
         )

@@ -16,7 +16,7 @@ from engine import kafka
 from engine.decode import Identifiers
 from engine.encode import Encoder
 from engine.kafka import TopicPartition
-from engine.transport import NativeTransport, Origin, Taken, Transport, _handle, open_transport
+from engine.transport import NativeTransport, Origin, Taken, Transport, _handle, open_transport, producer_settings
 
 N = 400
 HEADERS: list[tuple[str, bytes | None]] = [("trace", b"\x00a"), ("trace", b""), ("none", None)]
@@ -42,7 +42,7 @@ class Client:
 
     def __init__(self, bootstrap_servers: str, source: str, output: str, kernels: str, **settings: Any) -> None:
         self.consumer = kafka.consumer(bootstrap_servers, **{"group.id": "transport"})
-        self.producer = kafka.producer(bootstrap_servers, **settings)
+        self.producer = kafka.producer(bootstrap_servers, **producer_settings(kernels), **settings)
         assigned = {(source, 0), (source, 1)}
         self.transport, self.reason = open_transport(self.consumer, self.producer, output, assigned, kernels)
         self.transport.follow(assigned)
@@ -127,7 +127,8 @@ def test_results_carry_what_their_records_had_also_through_a_full_queue(
             sent[origin.partition].append(origin)
     assert one.producer.flush(30) == 0
     assert [error for error, _ in acknowledged] == [None] * expected
-    assert expected == N - 2
+    if kernels == "auto":
+        assert expected <= 2 * (N // 150 + 2)  # for each batch and partition one
     read = read_topic(bootstrap_servers, output, N - 2)
     for partition, origins in sent.items():
         came = [(r.key, r.headers or None, r.timestamp_ms) for r in read if r.partition == partition]
@@ -142,15 +143,26 @@ def test_what_is_no_client_is_not_touched(extension: ModuleType) -> None:
         extension.Taker(None, 0)
 
 
-def test_a_producer_is_no_consumer(client: Any, extension: ModuleType) -> None:
+def test_a_consumer_is_no_producer(client: Any, extension: ModuleType) -> None:
     native = client("auto")
     maps = Path("/proc/self/maps").read_text().splitlines()
+    with pytest.raises(ValueError, match="the client is no producer"):
+        extension.Sender(native.consumer, _handle(native.consumer, maps), "output")
     with pytest.raises(ValueError, match="the client is no consumer"):
         extension.Taker(native.producer, _handle(native.producer, maps))
 
 
-def test_a_closed_taker_takes_no_more(client: Any) -> None:
+def test_what_does_not_belong_together_is_refused(client: Any) -> None:
     native = client("auto")
+    sender = native.transport._sender
+    nothing = np.empty(0, np.int32)
+    lines = Encoder("id", 0.5, "m").encode(
+        Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), {}), np.empty(0), 0
+    )
+    taken = next(native.take(10))
+    for messages, indices, results in (([], nothing, lines), (taken, np.zeros(1, np.int32), lines), (taken, nothing, [])):
+        with pytest.raises(ValueError, match="expected Messages"):
+            sender.send(messages, indices, results, nothing, 0)
     native.transport.close()
     with pytest.raises(ValueError, match="open taker"):
         native.transport._taker.take(1, 0)

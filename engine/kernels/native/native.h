@@ -16,6 +16,7 @@ PyObject *lines_type(void);   /* lines.c */
 PyObject *decoder_type(void); /* rows/decoder_type.c */
 PyObject *messages_type(void); /* kafka/ */
 PyObject *taker_type(void);
+PyObject *sender_type(void);
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
 PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/client.c */
 

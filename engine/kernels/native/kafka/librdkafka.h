@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 typedef struct rd_kafka_s rd_kafka_t;
+typedef struct rd_kafka_conf_s rd_kafka_conf_t;
 typedef struct rd_kafka_topic_s rd_kafka_topic_t;
 typedef struct rd_kafka_queue_s rd_kafka_queue_t;
 typedef struct rd_kafka_headers_s rd_kafka_headers_t;
@@ -45,6 +46,7 @@ typedef struct {
     } u;
 } rd_kafka_vu_t;
 
+typedef int on_new(rd_kafka_t *, const rd_kafka_conf_t *, void *, char *, size_t);
 typedef int on_acknowledgement(rd_kafka_t *, rd_kafka_message_t *, void *);
 
 /* name, result, arguments */
@@ -66,6 +68,7 @@ typedef int on_acknowledgement(rd_kafka_t *, rd_kafka_message_t *, void *);
     FUNCTION(topic_destroy, void, (rd_kafka_topic_t *))                                                            \
     FUNCTION(topic_name, const char *, (const rd_kafka_topic_t *))                                                 \
     FUNCTION(produceva, rd_kafka_error_t *, (rd_kafka_t *, const rd_kafka_vu_t *, size_t))                         \
+    FUNCTION(conf_interceptor_add_on_new, int, (rd_kafka_conf_t *, const char *, on_new *, void *))                \
     FUNCTION(interceptor_add_on_acknowledgement, int, (rd_kafka_t *, const char *, on_acknowledgement *, void *))  \
     FUNCTION(error_code, int, (const rd_kafka_error_t *))                                                          \
     FUNCTION(error_destroy, void, (rd_kafka_error_t *))

@@ -5,6 +5,8 @@
 #include "../native.h"
 #include "librdkafka.h"
 
+#include <stdatomic.h>
+
 /* A sequence of values; gives the records back to librdkafka when it goes. */
 typedef struct {
     PyObject_HEAD PyObject *consumer; /* keeps the client alive */
@@ -17,5 +19,8 @@ int is_messages(PyObject *object);
 
 /* client.c: the rd_kafka_t of a confluent_kafka Consumer or Producer at `address`, NULL with ValueError if it is none of `type`. */
 rd_kafka_t *client_at(unsigned long long address, int type);
+
+/* failures.c: error code of the first message of the client that was not delivered; NULL if it was made without the plugin */
+const atomic_int *failure_of(const rd_kafka_t *client);
 
 #endif
