@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -38,6 +39,8 @@ def main(slot: int, settings: ServeSettings, located: Located, parent: Connectio
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
         worker = Worker(slot, settings, ActiveModel.load(located.path, located.name, settings.kernels), parent)
+        gc.collect()
+        gc.freeze()  # what is here now stays: a collection that walks it takes 20 ms, and none of it is ever free
         signal.signal(signal.SIGTERM, worker.stop)
         worker.run()
     except SakerError as error:

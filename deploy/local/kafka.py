@@ -17,8 +17,9 @@ from deploy.local.server import Server, StackError, free_port
 from engine import kafka
 
 _LOCK = Path(__file__).with_name("kafka-jars.sha256")
-# The quickest start, and enough for one machine's tests and demo.
-_JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
+# Without -XX:TieredStopAtLevel=1, which starts half a second faster: code that is never optimised filled a core at 2,000 records/s,
+# and the median latency of an echo was 4 ms instead of 1.6.
+_JAVA_OPTIONS = ("-XX:+UseParallelGC", "-Xmx1g")
 # Sixteen bytes in base64. Not drawn: one in 64 such begins with "-", which the storage tool takes for an option.
 _CLUSTER = "saker-local-stack-000A"
 _LOGGING = """\

@@ -6,7 +6,7 @@ attribute. Field numbers are those of onnx.proto.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,7 @@ _INTEGERS = (VARINT, BYTES)  # a repeated number may come packed
 _FLOATS = (FIXED32, BYTES)
 _DOUBLES = (FIXED64, BYTES)
 # The fields that are read of each message, and how they may be written.
-_MODEL = {7: (BYTES,), 8: (BYTES,)}
-_OPSET = {1: (BYTES,), 2: (VARINT,)}
+_MODEL = {7: (BYTES,)}
 _GRAPH = {1: (BYTES,), 5: (BYTES,), 11: (BYTES,), 12: (BYTES,)}
 _NODE = {1: (BYTES,), 2: (BYTES,), 4: (BYTES,), 5: (BYTES,), 7: (BYTES,)}
 _ATTRIBUTE = {1: (BYTES,), 2: (FIXED32,), 3: (VARINT,), 4: (BYTES,), 5: (BYTES,), 7: _FLOATS, 8: _INTEGERS, 20: (VARINT,)}
@@ -56,7 +55,6 @@ class Graph:
     initializers: dict[str, NDArray[Any]]
     inputs: tuple[tuple[str, int, tuple[int | None, ...]], ...]  # name, element type, shape with None where it is open
     outputs: tuple[str, ...]
-    opsets: dict[str, int] = field(default_factory=dict)
 
 
 def read_graph(data: bytes | memoryview) -> Graph:
@@ -64,14 +62,12 @@ def read_graph(data: bytes | memoryview) -> Graph:
     model = message(memoryview(data), _MODEL)
     if not model[7]:
         raise Refused("no graph: the file is not an ONNX model")
-    opsets = [message(o, _OPSET) for o in model[8]]
     graph = message(model[7][-1], _GRAPH)
     return Graph(
         nodes=tuple(_node(n) for n in graph[1]),
         initializers=dict(_tensor(t) for t in graph[5]),
         inputs=tuple(_value_info(v) for v in graph[11]),
         outputs=tuple(_value_info(v)[0] for v in graph[12]),
-        opsets={text(o[1]): o[2][-1] if o[2] else 0 for o in opsets},
     )
 
 

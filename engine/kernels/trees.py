@@ -66,11 +66,6 @@ class TreeKernel:
         """What runs: avx512, avx2 or baseline."""
         return str(self._plan.isa)
 
-    @property
-    def stats(self) -> dict[str, int]:
-        """Sizes of the plan (bytes held, treelets, planes), for measurements and tests."""
-        return dict(self._plan.stats)
-
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Raw sums (n, targets) float64 of C-contiguous `x` (n, features) float32.
 

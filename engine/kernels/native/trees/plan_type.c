@@ -295,22 +295,8 @@ static PyObject *plan_isa(PyObject *object, void *unused) {
     return PyUnicode_FromString(((PlanObject *)object)->variant->name);
 }
 
-static PyObject *plan_stats(PyObject *object, void *unused) {
-    (void)unused;
-    PlanObject *self = (PlanObject *)object;
-    Plan *p = self->plan;
-    size_t n_treelets = 0;
-    for (uint32_t i = 0; i < p->n_groups; i++)
-        n_treelets += p->groups[i].n_slots;
-    return Py_BuildValue("{s:n,s:n,s:I,s:I,s:I,s:n,s:I,s:I,s:I,s:I,s:I}", "bytes", (Py_ssize_t)p->bytes, "scratch_bytes", (Py_ssize_t)self->scratch_bytes,
-                         "planes", p->n_planes, "keys", p->n_keys, "groups", p->n_groups, "treelets", (Py_ssize_t)n_treelets, "runs", p->n_runs,
-                         "tests", p->n_tests, "walk_steps", p->n_walk_steps, "rows_per_block", self->rows_per_block, "walk_limit",
-                         self->walk_limit);
-}
-
 static PyMethodDef plan_methods[] = {{"score", plan_score, METH_VARARGS, score_doc}, {NULL, NULL, 0, NULL}};
 static PyGetSetDef plan_getset[] = {{"isa", plan_isa, NULL, "name of the variant that runs", NULL},
-                                    {"stats", plan_stats, NULL, "sizes of the plan, for tests and logs", NULL},
                                     {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot plan_slots[] = {{Py_tp_new, plan_new}, {Py_tp_dealloc, plan_dealloc}, {Py_tp_methods, plan_methods},
                                    {Py_tp_getset, plan_getset}, {Py_tp_doc, "A tree ensemble laid out for scoring."}, {0, NULL}};
