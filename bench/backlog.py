@@ -163,7 +163,7 @@ def main() -> None:
         loop(*asked.loop)
     names = asked.contenders.split(",")
     found: dict[str, list[Measured]] = {name: [] for name in names}
-    with local_kafka(_PARTITIONS) as bootstrap_servers:
+    with local_kafka(_PARTITIONS, lasting=True) as bootstrap_servers:
         fill(bootstrap_servers, asked.records)
         for number in range(asked.rounds * len(names)):
             who = names[number % len(names)]

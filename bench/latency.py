@@ -99,7 +99,7 @@ def main() -> None:
     asked = parser.parse_args()
     names = asked.contenders.split(",")
     found: dict[str, list[list[float]]] = {name: [] for name in names}
-    with local_kafka(_PARTITIONS) as bootstrap_servers:
+    with local_kafka(_PARTITIONS, lasting=True) as bootstrap_servers:
         warm_up(bootstrap_servers)
         # The first round is not counted: the broker's compiler is at work for the first 20 seconds or so.
         for number in range((asked.rounds + 1) * len(names)):

@@ -22,7 +22,7 @@ def stack() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     typer.echo("starting Kafka and MLflow ...")
-    with local_stack() as running:
+    with local_stack(lasting=True) as running:
         typer.echo(
             f"Kafka   {running.bootstrap_servers}\n"
             f"MLflow  {running.tracking_uri}\n\n"

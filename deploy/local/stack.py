@@ -20,9 +20,12 @@ class Stack:
 
 
 @contextmanager
-def local_kafka(partitions: int = 4) -> Iterator[str]:
-    """A broker with the three topics; the value is its host:port. Stopped when the block, or the process, ends."""
-    broker = Broker()
+def local_kafka(partitions: int = 4, *, lasting: bool = False) -> Iterator[str]:
+    """A broker with the three topics; the value is its host:port. Stopped when the block, or the process, ends.
+
+    lasting: see `Broker`.
+    """
+    broker = Broker(lasting=lasting)
     try:
         broker.launch()
         broker.wait()
@@ -33,12 +36,12 @@ def local_kafka(partitions: int = 4) -> Iterator[str]:
 
 
 @contextmanager
-def local_stack(partitions: int = 4) -> Iterator[Stack]:
-    """Kafka with the three topics, and MLflow, started side by side."""
+def local_stack(partitions: int = 4, *, lasting: bool = False) -> Iterator[Stack]:
+    """Kafka with the three topics, and MLflow, started side by side. lasting: see `Broker`."""
     tracking = Tracking()
     try:
         tracking.launch()
-        with local_kafka(partitions) as bootstrap_servers:
+        with local_kafka(partitions, lasting=lasting) as bootstrap_servers:
             tracking.wait()
             yield Stack(bootstrap_servers, tracking.uri)
     finally:
