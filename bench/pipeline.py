@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from operator import itemgetter
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import orjson
 
+from bench.peers.straight import straight_loop
 from bench.reference_models import SHAPES, ReferenceModel, reference_model
 from bench.timing import medians, one_core
 from engine.pipeline import ActiveModel, score_batch
@@ -36,34 +33,6 @@ def records(model: ReferenceModel, count: int) -> list[bytes]:
 
 def active(model: ReferenceModel, kernels: str) -> ActiveModel:
     return ActiveModel.of(open_session(model.onnx, kernels), "fraud/7", "", kernels)
-
-
-def straight_loop(model: ReferenceModel) -> Callable[[list[bytes]], list[bytes]]:
-    contract = open_session(model.onnx, "off").contract
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.onnx, options, providers=["CPUExecutionProvider"])
-    row, name, threshold = itemgetter(*(f.name for f in contract.features)), session.get_inputs()[0].name, contract.threshold
-
-    def score(values: list[bytes]) -> list[bytes]:
-        parsed: list[dict[str, Any]] = [orjson.loads(value) for value in values]
-        x = np.array([row(record) for record in parsed], np.float32)
-        scores = session.run(["score"], {name: x})[0].tolist()
-        now = time.time_ns() // 1_000_000
-        return [
-            orjson.dumps(
-                {
-                    "TransactionID": record["TransactionID"],
-                    "fraud_score": score,
-                    "is_fraud": score >= threshold,
-                    "model": "fraud/7",
-                    "scored_at_ms": now,
-                }
-            )
-            for record, score in zip(parsed, scores, strict=True)
-        ]
-
-    return score
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from engine import kafka
 _LOCK = Path(__file__).with_name("kafka-jars.sha256")
 # For a minute or less: ready in 2.4 s, and done with compiling after a second or two of traffic.
 _BRIEF = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m")
-# For longer: in its first 20 s of traffic the compiler takes half the machine (p99 of the demo 290 ms instead of 30), after that the
-# broker takes much less (median of an echo at 2,000 records/s 1.5 ms instead of 4).
+# For longer: in its first 20 s of traffic the compiler takes half the machine (p99 of the demo 290 ms instead of 30); after
+# that the broker takes much less (median of an echo at 2,000 records/s 1.5 ms instead of 4).
 _LASTING = ("-XX:+UseParallelGC", "-Xmx1g")
 # Sixteen bytes in base64. Not drawn: one in 64 such begins with "-", which the storage tool takes for an option.
 _CLUSTER = "saker-local-stack-000A"

@@ -1,0 +1,151 @@
+"""What is measured: saker, the floor under it, and what people use today. Each runs in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+
+from bench.reference_models import reference_model
+from deploy.local.server import free_port
+
+STOP_SECONDS = 30
+LOG = Path("build") / "bench" / "contender.log"
+
+
+class Topics(NamedTuple):
+    """Where a contender reads and writes."""
+
+    bootstrap_servers: str
+    input: str
+    output: str
+    rejected: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """`commands(topics, workers)` start it; `about` says how it is tuned. scores: its results are scores and can be checked."""
+
+    name: str
+    about: str
+    commands: Callable[[Topics, int], list[list[str]]]
+    scores: bool = True
+    #: Where its code is taken from, for comparing two versions of saker.
+    folder: Path | None = None
+
+
+@dataclass(slots=True)
+class Running:
+    """A contender's processes, all that they started included."""
+
+    roots: list[psutil.Popen]
+    metrics_port: int | None
+    _ended_cpu: dict[int, float] = field(default_factory=dict)
+
+    def _processes(self) -> list[psutil.Process]:
+        return [p for root in self.roots for p in (root, *root.children(recursive=True))]
+
+    def cpu_seconds(self) -> float:
+        """Of all of them together since they started."""
+        for process in self._processes():
+            try:
+                times = process.cpu_times()
+            except psutil.NoSuchProcess:
+                continue
+            self._ended_cpu[process.pid] = times.user + times.system
+        return sum(self._ended_cpu.values())
+
+    def peak_mb(self) -> float:
+        """VmHWM of the largest: `ru_maxrss` of a spawned child starts at its parent's."""
+        return max(_peak_mb(process.pid) for process in self._processes())
+
+    def check(self) -> None:
+        """Raises `RuntimeError` when one of them has ended."""
+        for root in self.roots:
+            if root.poll() is not None:
+                raise RuntimeError(f"{' '.join(root.args)} ended with exit code {root.returncode}; see {LOG}")
+
+
+def _peak_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+@contextmanager
+def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Running]:
+    """Start it, and stop it and all its children at the end. What it says of errors goes to `LOG`."""
+    commands = contender.commands(topics, workers)
+    port = next((int(c[c.index("--metrics-port") + 1]) for c in commands if "--metrics-port" in c), None)
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with LOG.open("wb") as log:
+        roots = [
+            psutil.Popen(command, stdout=log, stderr=log, cwd=contender.folder, env=_environment(contender))
+            for command in commands
+        ]
+    try:
+        yield Running(roots, port)
+    finally:
+        children = [p for root in roots if root.is_running() for p in root.children(recursive=True)]
+        for root in roots:
+            root.terminate()
+        _, alive = psutil.wait_procs([*roots, *children], STOP_SECONDS)
+        for process in alive:
+            process.kill()
+
+
+def _environment(contender: Contender) -> dict[str, str]:
+    return {**os.environ, **({"PYTHONPATH": str(contender.folder)} if contender.folder else {}), "OMP_NUM_THREADS": "1"}
+
+
+def model_file() -> Path:
+    """Reference model S, as a file that is there as long as this process."""
+    path = Path(tempfile.gettempdir()) / "saker-bench-S.onnx"
+    model = reference_model("S").onnx
+    if not path.exists() or path.read_bytes() != model:
+        path.write_bytes(model)
+    return path
+
+
+def saker(name: str = "saker", *options: str, folder: Path | None = None) -> Contender:
+    """`saker serve` of this code, or of the code in `folder`."""
+
+    def commands(topics: Topics, workers: int) -> list[list[str]]:
+        command = [sys.executable, "-m", "saker", "serve", "--model", str(model_file())]
+        command += ["--bootstrap-servers", topics.bootstrap_servers, "--group", topics.group, "--input", topics.input]
+        command += ["--output", topics.output, "--rejected", topics.rejected]
+        return [[*command, "--metrics-port", str(free_port()), "--workers", str(workers), *options]]
+
+    return Contender(name, f"saker serve {' '.join(options)}".strip(), commands, folder=folder)
+
+
+def _straight(name: str, library: str, about: str) -> Contender:
+    def commands(topics: Topics, workers: int) -> list[list[str]]:
+        arguments = (topics.bootstrap_servers, topics.input, topics.output, topics.group)
+        return [[sys.executable, "-m", "bench.peers.straight", library, *arguments]] * workers
+
+    return Contender(name, about, commands, scores=library != "echo")
+
+
+ECHO = _straight("echo", "echo", "consumes, and produces values as long as a result; no work")
+STRAIGHT = _straight("straight loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches")
+OWN: dict[str, Contender] = {
+    c.name: c
+    for c in (
+        saker(),
+        ECHO,
+        STRAIGHT,
+        _straight("straight loop, LightGBM", "lightgbm", "the same with LightGBM's own predict, one thread"),
+        saker("saker, kernels off", "--kernels", "off"),
+    )
+}

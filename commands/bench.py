@@ -1,0 +1,92 @@
+"""Benches: every figure of the README has its command here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from commands.options import app
+
+bench = typer.Typer(help="Measure saker, the floor under it, and what people use instead.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Broker = Annotated[
+    str | None,
+    typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker; without it one is started, and stopped."),
+]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Length of a run.")]
+WarmUp = Annotated[float, typer.Option("--warm-up", min=0, help="Seconds at the start of a run that do not count.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes of each contender.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for all percentiles and histograms.")]
+
+
+@contextmanager
+def broker(bootstrap_servers: str | None) -> Iterator[str]:
+    from bench.open_loop import PARTITIONS
+    from deploy.local.stack import local_kafka, warm_up
+
+    if bootstrap_servers:
+        yield bootstrap_servers
+        return
+    typer.echo("starting Kafka ...", err=True)
+    with local_kafka(PARTITIONS, lasting=True) as started:
+        warm_up(started)
+        yield started
+
+
+def _said(text: object) -> None:
+    typer.echo(f"  {text}", err=True)
+
+
+@bench.command(epilog="Example: `saker bench e2e --rate 2000 --workers 2`; with `--limit-ms 50` it looks for the highest rate")
+def e2e(
+    rates: Annotated[list[float] | None, typer.Option("--rate", min=1, help="Records a second; may be given again.")] = None,
+    limit_ms: Annotated[
+        float | None,
+        typer.Option("--limit-ms", min=1, help="Without --rate: the highest rate with p99 below this and nothing lost."),
+    ] = None,
+    seconds: Seconds = 12,
+    warm_up: WarmUp = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of each contender at each rate.")] = 5,
+    workers: Workers = 1,
+    arrivals: Annotated[Literal["poisson", "constant"], typer.Option("--arrivals", help="When records are due.")] = "poisson",
+    contenders: Annotated[str, typer.Option("--contenders", help="By comma.")] = "echo,saker",
+    bootstrap_servers: Broker = None,
+    output: Output = None,
+) -> None:
+    """Latency from the moment a record was due (open loop), on a real Kafka, beside a bare echo in the same run."""
+    from bench import results
+    from bench.contenders import OWN
+    from bench.e2e import Run
+    from bench.search import at_rate, highest_rate, median_run, runner
+
+    if (rates is None) == (limit_ms is None):
+        raise typer.BadParameter("give either --rate or --limit-ms")
+    names = contenders.split(",")
+    if unknown := sorted(set(names) - set(OWN)):
+        raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(OWN)}")
+    chosen = [OWN[name] for name in names]
+    runs: list[Run] = []
+    best: list[Run] = []
+    with broker(bootstrap_servers) as servers:
+        run = runner(servers, seconds=seconds, warm_up_seconds=warm_up, workers=workers, arrivals=arrivals)
+        for contender in chosen if limit_ms is not None else ():
+            highest, tried = highest_rate(run, contender, 20_000, limit_ms or 0, _said)
+            runs += tried
+            best += [highest] if highest else []
+        for rate in rates or ():
+            found = at_rate(run, chosen, rate, rounds, _said)
+            runs += [told for many in found.values() for told in many]
+            best += [median_run(many) for many in found.values()]
+    for told in best:
+        typer.echo(str(told))
+        if told.stages_ms:
+            stages = ", ".join(f"{stage} {ms:.3f}" for stage, ms in told.stages_ms.items())
+            typer.echo(f"  ms of a mean batch of {told.batch_records:.1f}: {stages}")
+    if output:
+        results.write(output, "e2e", runs)
+        typer.echo(f"written to {output}")
