@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from bench.reference_models import reference_model
 from deploy.local.server import free_port
 
 STOP_SECONDS = 30
+_PEERS = Path(__file__).with_name("peers")
 LOG = Path("build") / "bench" / "contender.log"
 
 
@@ -98,7 +101,8 @@ def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Runn
     finally:
         children = [p for root in roots if root.is_running() for p in root.children(recursive=True)]
         for root in roots:
-            root.terminate()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                root.terminate()
         _, alive = psutil.wait_procs([*roots, *children], STOP_SECONDS)
         for process in alive:
             process.kill()
@@ -117,11 +121,11 @@ def model_file() -> Path:
     return path
 
 
-def saker(name: str = "saker", *options: str, folder: Path | None = None) -> Contender:
-    """`saker serve` of this code, or of the code in `folder`."""
+def saker(name: str = "saker", *options: str, folder: Path | None = None, python: Path = Path(sys.executable)) -> Contender:
+    """`saker serve` of this code, or of the code in `folder`, whose packages `python` has."""
 
     def commands(topics: Topics, workers: int) -> list[list[str]]:
-        command = [sys.executable, "-m", "saker", "serve", "--model", str(model_file())]
+        command = [str(python), "-m", "saker", "serve", "--model", str(model_file())]
         command += ["--bootstrap-servers", topics.bootstrap_servers, "--group", topics.group, "--input", topics.input]
         command += ["--output", topics.output, "--rejected", topics.rejected]
         return [[*command, "--metrics-port", str(free_port()), "--workers", str(workers), *options]]
@@ -149,3 +153,46 @@ OWN: dict[str, Contender] = {
         saker("saker, kernels off", "--kernels", "off"),
     )
 }
+
+
+def _peer(name: str, script: str, about: str, *, environment: str = "", processes: bool = True) -> Contender:
+    """A script of bench/peers. environment: the one of its own that it runs in. processes: one for each worker."""
+
+    def commands(topics: Topics, workers: int) -> list[list[str]]:
+        python = sys.executable
+        if environment:
+            python = str(environment_of(environment))
+        arguments = [topics.bootstrap_servers, topics.input, topics.output]
+        arguments += [topics.group if processes else str(workers), str(model_file())]
+        if script == "mlflow_serve":
+            arguments += [str(reference_model("S").text), str(free_port())]
+        return [[python, str(_PEERS / f"{script}.py"), *arguments]] * (workers if processes else 1)
+
+    return Contender(name, about, commands)
+
+
+def environment_of(name: str) -> Path:
+    """The Python of a peer's environment, made from its locked requirements if it is not there."""
+    folder = Path("build") / "peers" / name
+    python = folder / "bin" / "python"
+    if not (folder / "ready").exists():
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
+        requirements = _PEERS / "requirements" / f"{name}.txt"
+        subprocess.run(
+            [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", requirements], check=True
+        )
+        (folder / "ready").touch()
+    return python.absolute()
+
+
+PEERS: dict[str, Contender] = {
+    c.name: c
+    for c in (
+        _peer("Bytewax", "bytewax_flow", "flat_map_batch, orjson, onnxruntime", environment="bytewax", processes=False),
+        _peer("Quix Streams", "quix", "at least once, orjson, onnxruntime for each record", environment="quix"),
+        _peer("MLServer", "mlserver_kafka", "its Kafka server, adaptive batching, onnxruntime", environment="mlserver"),
+        _peer("mlflow models serve", "mlflow_serve", "a request a record over a connection kept open"),
+    )
+}
+ALL = OWN | PEERS

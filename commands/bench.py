@@ -60,16 +60,16 @@ def e2e(
 ) -> None:
     """Latency from the moment a record was due (open loop), on a real Kafka, beside a bare echo in the same run."""
     from bench import results
-    from bench.contenders import OWN
+    from bench.contenders import ALL
     from bench.e2e import Run
     from bench.search import at_rate, highest_rate, median_run, runner
 
     if (rates is None) == (limit_ms is None):
         raise typer.BadParameter("give either --rate or --limit-ms")
     names = contenders.split(",")
-    if unknown := sorted(set(names) - set(OWN)):
-        raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(OWN)}")
-    chosen = [OWN[name] for name in names]
+    if unknown := sorted(set(names) - set(ALL)):
+        raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(ALL)}")
+    chosen = [ALL[name] for name in names]
     runs: list[Run] = []
     best: list[Run] = []
     with broker(bootstrap_servers) as servers:
@@ -90,3 +90,57 @@ def e2e(
     if output:
         results.write(output, "e2e", runs)
         typer.echo(f"written to {output}")
+
+
+@bench.command(epilog="Example: `saker bench peers -o bench/results/peers.json`")
+def peers(
+    rate: Annotated[float, typer.Option("--rate", min=1, help="The common rate, records a second.")] = 2_000,
+    limit_ms: Annotated[float, typer.Option("--limit-ms", min=1, help="A rate is kept while p99 is below this.")] = 1_000,
+    seconds: Seconds = 10,
+    warm_up: WarmUp = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs at the common rate, and at half of the highest.")] = 3,
+    workers: Workers = 1,
+    contenders: Annotated[str | None, typer.Option("--contenders", help="By comma; without it all.")] = None,
+    bootstrap_servers: Broker = None,
+    output: Output = None,
+) -> None:
+    """The same records, model, broker and load through what people use today: highest rate, latency, CPU, memory.
+
+    Each peer runs in processes of its own and, where it needs one, in a locked environment of its own. One that cannot be
+    installed or started is listed with the reason.
+    """
+    from bench import results
+    from bench.contenders import ALL
+    from bench.peers_run import compare
+    from bench.search import runner
+
+    names = contenders.split(",") if contenders else [name for name in ALL if name != "saker, kernels off"]
+    if unknown := sorted(set(names) - set(ALL)):
+        raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(ALL)}")
+    with broker(bootstrap_servers) as servers:
+        run = runner(servers, seconds=seconds, warm_up_seconds=warm_up, workers=workers)
+        compared = compare(run, [ALL[name] for name in names], rate=rate, limit_ms=limit_ms, rounds=rounds, say=_said)
+    for line in compared.table():
+        typer.echo(line)
+    if output:
+        results.write(output, "peers", compared.runs, peers=compared.rows, missing=compared.missing)
+        typer.echo(f"written to {output}")
+
+
+@bench.command(epilog="Example: `saker bench gate --base HEAD~1`")
+def gate(
+    base: Annotated[str, typer.Option("--base", help="Git revision to compare this tree with.")],
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the pipeline, without Kafka.")] = 15,
+    e2e_rounds: Annotated[int, typer.Option("--e2e-rounds", min=0, help="Rounds end to end on a local Kafka; 0 for none.")] = 5,
+) -> None:
+    """Fail if this tree is slower than a base, beyond what base against base shows by itself, or gives other scores.
+
+    Judges p99 and CPU a record of the pipeline and of the end-to-end run, from rounds in which both take turns.
+    """
+    from bench import gate as the_gate
+
+    verdicts = the_gate.run(base, rounds=rounds, e2e_rounds=e2e_rounds, say=_said)
+    for verdict in verdicts:
+        typer.echo(str(verdict))
+    if failed := [verdict for verdict in verdicts if not verdict.passed]:
+        raise the_gate.GateFailed(f"slower than {base}: {'; '.join(f'{v.stage}, {v.name}' for v in failed)}")

@@ -25,10 +25,10 @@ SHARED = {"contract", "decode", "session", "errors", "config", "registry"}
 #: Libraries that only one part may import.
 HOMES = {
     "lightgbm": ("training/", "export/", "bench/"),
-    "mlflow": ("training/track.py", "export/publish.py", "engine/registry.py"),
+    "mlflow": ("training/track.py", "export/publish.py", "engine/registry.py", "bench/peers/"),
     "onnxruntime": ("engine/session.py", "export/probe.py", "bench/"),  # there as a peer
-    "confluent_kafka": ("engine/kafka.py",),
-    "pandas": ("training/", "export/publish.py"),
+    "confluent_kafka": ("engine/kafka.py", "bench/peers/"),  # there as a peer
+    "pandas": ("training/", "export/publish.py", "bench/peers/"),
     "airflow": ("dags/",),
 }
 
