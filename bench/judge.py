@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 _RESAMPLES = 10_000
 _CONFIDENCE = 0.99
+#: What is never held against a change: two builds of the same code may lie so far apart.
+_FLOOR = 1.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Figure:
 class Verdict:
     """`ratio`: head to base, the mean over the rounds (of logarithms); `low`, `high`: its band.
 
-    `allowed`: the highest ratio that base against base may show by itself. Passed unless the whole band lies above it.
+    `allowed`: the highest ratio that base against base may show by itself, at least 1.02. Passed unless the whole band lies above it.
     """
 
     stage: str
@@ -76,7 +78,7 @@ def judge(figure: Figure, seed: int = 0) -> Verdict:
         ratio=math.exp(ratio),
         low=math.exp(low),
         high=math.exp(high),
-        allowed=math.exp(max(-noise_low, noise_high, 0.0)),
+        allowed=max(math.exp(max(-noise_low, noise_high)), _FLOOR),
     )
 
 

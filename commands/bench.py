@@ -130,8 +130,8 @@ def peers(
 @bench.command(epilog="Example: `saker bench gate --base HEAD~1`")
 def gate(
     base: Annotated[str, typer.Option("--base", help="Git revision to compare this tree with.")],
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the pipeline, without Kafka.")] = 15,
-    e2e_rounds: Annotated[int, typer.Option("--e2e-rounds", min=0, help="Rounds end to end on a local Kafka; 0 for none.")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the pipeline, without Kafka.")] = 9,
+    e2e_rounds: Annotated[int, typer.Option("--e2e-rounds", min=0, help="Rounds end to end on a local Kafka; 0 for none.")] = 4,
 ) -> None:
     """Fail if this tree is slower than a base, beyond what base against base shows by itself, or gives other scores.
 
