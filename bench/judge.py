@@ -34,7 +34,8 @@ class Figure:
 class Verdict:
     """`ratio`: head to base, the mean over the rounds (of logarithms); `low`, `high`: its band.
 
-    `allowed`: the highest ratio that base against base may show by itself, at least 1.02. Passed unless the whole band lies above it.
+    `allowed`: the highest ratio that base against base may show by itself, at least 1.02. Passed unless the whole band lies
+    above it.
     """
 
     stage: str

@@ -1,14 +1,12 @@
-"""JSON bytes to a float32 matrix and scores to bytes, beside orjson, msgspec and the reference: `python -m bench.rows`.
+"""JSON bytes to a float32 matrix and scores to bytes, beside orjson, msgspec and the reference: `saker bench rows`.
 
-Microseconds of CPU a record, medians of interleaved rounds on one core, batches of 256; what a peer makes is compared first.
+Batches of 256; what a peer makes is compared first.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -17,8 +15,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from bench.stages import Case
 from bench.stream_records import WIDTHS, contract, records
-from bench.timing import medians, one_core
 from engine.contract import Contract
 from engine.decode import Decoder
 from engine.encode import Encoder
@@ -108,32 +106,33 @@ def decoders(of: Contract) -> dict[str, Decoder]:
     return {name: Decoder(of, "auto", variant=name) for name in extension.variants()} | {"reference": Decoder(of, "off")}
 
 
-def measure_decoding(width: int, seconds: float) -> None:
+def cases() -> Iterator[Case]:
+    for width in WIDTHS:
+        yield from _decoding(width)
+    yield from _encoding()
+
+
+def _decoding(width: int) -> Iterator[Case]:
     of = contract(width)
-    for case, options in CASES.items():
+    for kind, options in CASES.items():
         values = records(of, BATCH * BATCHES, **options)
         batches = [values[i : i + BATCH] for i in range(0, len(values), BATCH)]
         own, others = decoders(of), peers(of)
         expected = own["reference"].decode(batches[0]).matrix
         for who, decode in others.items():
             np.testing.assert_array_equal(decode(batches[0])[0], expected, who)
-
-        calls = {who: decoder.decode for who, decoder in own.items()} | others
-        took = medians({who: _all(decode, batches) for who, decode in calls.items()}, seconds)
-        first = next(iter(own))
+        calls: dict[str, Callable[[list[bytes]], object]] = {who: decoder.decode for who, decoder in own.items()}
+        calls |= others
         size = sum(map(len, values)) / len(values)
-        times = ", ".join(f"{who} {took[who] / len(values):.3f}" for who in own)
-        sys.stdout.write(f"{width} fields, {size:.0f} bytes, {case}: {times} us a record\n")
-        for who in others:
-            sys.stdout.write(f"    {who} {took[who] / len(values):.3f}: times {first} {took[who] / took[first]:.1f}\n")
-        sys.stdout.flush()
+        for who, decode_batch in calls.items():
+            yield Case(f"rows, {width} fields, {size:.0f} bytes, {kind}", who, _all(decode_batch, batches), len(values))
 
 
 def _all(decode: Callable[[list[bytes]], object], batches: list[list[bytes]]) -> Callable[[], object]:
     return lambda: [decode(batch) for batch in batches]
 
 
-def measure_encoding(seconds: float) -> None:
+def _encoding() -> Iterator[Case]:
     of = contract(50)
     ids = Decoder(of).decode(records(of, BATCH)).ids
     scores = np.random.default_rng(1).beta(0.3, 8, BATCH)
@@ -155,20 +154,6 @@ def measure_encoding(seconds: float) -> None:
     }
     written = [list(call()) for call in calls.values()]
     if any(lines != written[0] for lines in written):
-        sys.exit(f"the encoders differ: {json.dumps([line[0].decode() for line in written])}")
-    took = medians(calls, seconds)
-    sys.stdout.write(f"encode: {', '.join(f'{who} {t / BATCH:.3f}' for who, t in took.items())} us a record\n")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each line")
-    asked = parser.parse_args()
-    one_core()
-    for width in WIDTHS:
-        measure_decoding(width, asked.seconds)
-    measure_encoding(asked.seconds)
-
-
-if __name__ == "__main__":
-    main()
+        sys.exit(f"the encoders differ: {[line[0] for line in written]}")
+    for who, call in calls.items():
+        yield Case("encode", who, call, BATCH)

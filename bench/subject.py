@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from bench.timing import one_core
+from bench.stages import one_core
 from engine.pipeline import ActiveModel, score_batch
 
 BATCHES = (1, 16, 256)

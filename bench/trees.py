@@ -1,14 +1,10 @@
-"""Trees to raw sums, in one run beside onnxruntime, LightGBM, lignum and lleaves: `python -m bench.trees S M L --batch 256,1`.
-
-Microseconds of CPU a row, medians of interleaved rounds on one core; behind each peer how many times it takes.
-"""
+"""Trees to raw sums, in one run beside onnxruntime, LightGBM, lignum and lleaves: `saker bench trees S M L --batch 256,1`."""
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import lightgbm as lgb
@@ -16,8 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from bench.reference_models import SHAPES, ReferenceModel, reference_model
-from bench.timing import medians, one_core
+from bench.reference_models import ReferenceModel, reference_model
+from bench.stages import Case
 from engine.kernels import native
 from engine.kernels.ensemble import ensemble_of
 from engine.kernels.graph import read_graph
@@ -71,29 +67,12 @@ PEERS: dict[str, Callable[[ReferenceModel], Score]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", choices=SHAPES)
-    parser.add_argument("--batch", default="256,1", help="rows a call, by comma")
-    parser.add_argument("--peers", default=",".join(PEERS), help="by comma; lleaves compiles M for a minute and L for longer")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each line")
-    asked = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    one_core()
-    for name in asked.models:
+def cases(models: Sequence[str], batches: Sequence[int], peers: Sequence[str] = tuple(PEERS)) -> Iterator[Case]:
+    """The native variants and the peers; lleaves compiles M for a minute and L for longer."""
+    for name in models:
         model = reference_model(name)
-        own = kernels(model)
-        peers = {peer: PEERS[peer](model) for peer in asked.peers.split(",") if peer}
-        for batch in map(int, asked.batch.split(",")):
+        calls = kernels(model) | {peer: PEERS[peer](model) for peer in peers}
+        for batch in batches:
             rows = np.ascontiguousarray(model.rows[:batch])
-            calls = {who: lambda score=score, rows=rows: score(rows) for who, score in {**own, **peers}.items()}
-            took = {who: t / batch for who, t in medians(calls, asked.seconds).items()}
-            sys.stdout.write(f"{name}, batch {batch}: {', '.join(f'{who} {took[who]:.3f}' for who in own)} us a row\n")
-            for who in peers:
-                times = ", ".join(f"{variant} {took[who] / took[variant]:.1f}" for variant in own)
-                sys.stdout.write(f"    {who} {took[who]:.3f}: times {times}\n")
-            sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+            for who, score in calls.items():
+                yield Case(f"trees {name}, batch {batch}", who, partial(score, rows), batch)

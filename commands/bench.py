@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -144,3 +144,50 @@ def gate(
         typer.echo(str(verdict))
     if failed := [verdict for verdict in verdicts if not verdict.passed]:
         raise the_gate.GateFailed(f"slower than {base}: {'; '.join(f'{v.stage}, {v.name}' for v in failed)}")
+
+
+Models = Annotated[list[str], typer.Argument(help="Reference models: S, M, L; C has categories.")]
+StageSeconds = Annotated[float, typer.Option("--seconds", min=0.1, help="For each line.")]
+Benchmark = Annotated[Path | None, typer.Option("-o", "--output", help="pytest-benchmark's JSON, which its `compare` takes.")]
+
+
+def _stages(stage: str, arguments: dict[str, Any], seconds: float, output: Path | None) -> None:
+    from bench.stages import run
+
+    for line in run(stage, arguments, seconds, output):
+        typer.echo(line)
+
+
+def _batches(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+@bench.command(epilog="Example: `saker bench trees S M L`")
+def trees(
+    models: Models,
+    batch: Annotated[str, typer.Option("--batch", help="Rows a call, by comma.")] = "256,1",
+    peers: Annotated[str, typer.Option("--peers", help="By comma; lleaves compiles M for a minute, L for longer.")] = (
+        "onnxruntime,LightGBM,lignum"
+    ),
+    seconds: StageSeconds = 1,
+    output: Benchmark = None,
+) -> None:
+    """Trees to raw sums, the native variants beside onnxruntime, LightGBM, lignum and lleaves."""
+    _stages("trees", {"models": models, "batches": _batches(batch), "peers": peers.split(",")}, seconds, output)
+
+
+@bench.command(epilog="Example: `saker bench rows`")
+def rows(seconds: StageSeconds = 1, output: Benchmark = None) -> None:
+    """JSON bytes to the matrix and scores to bytes, beside orjson, msgspec and the reference."""
+    _stages("rows", {}, seconds, output)
+
+
+@bench.command(epilog="Example: `saker bench pipeline S M L`")
+def pipeline(
+    models: Models,
+    batch: Annotated[str, typer.Option("--batch", help="Records a call, by comma.")] = "256,16,1",
+    seconds: StageSeconds = 1,
+    output: Benchmark = None,
+) -> None:
+    """Bytes to bytes (decode, score, encode), beside a straight loop of orjson, numpy and onnxruntime."""
+    _stages("pipeline", {"models": models, "batches": _batches(batch)}, seconds, output)
