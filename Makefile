@@ -3,13 +3,20 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test lint clean lock sanitize fuzz test-aarch64
+.PHONY: demo test lint clean lock sanitize fuzz test-aarch64 gate
 
 demo: $(STAMP)
 	$(BIN)/saker demo
 
 test: $(STAMP)
 	$(BIN)/pytest
+
+# This tree beside an older one, in turns: fails if it is slower beyond the noise, or gives other scores.
+BASE ?= HEAD~1
+
+gate: $(STAMP)
+	@if git cat-file -e $(BASE):bench/subject.py 2>/dev/null; then $(BIN)/saker bench gate --base $(BASE); \
+	else echo "gate: skipped, $(BASE) is not here or has no bench/subject.py to compare with"; fi
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -177,7 +177,7 @@ def measure(
     reader.close()
     latencies = (reader.read_at - start - due)[warm:]
     latencies = latencies[~np.isnan(latencies)]
-    histogram = _histogram(latencies)
+    histogram = histogram_of(latencies)
     seconds = float(np.nanmax(reader.read_at) - start) if missing < count else float("inf")
     mean_ms = float(latencies.mean()) * 1000 if len(latencies) else float("nan")
     batch, stages_ms = _spent(before, after, mean_ms)
@@ -225,7 +225,7 @@ def _await(processes: Running, reader: _Reader, topics: Topics) -> None:
         answered += reader.await_probe(0.5)
 
 
-def _histogram(seconds: NDArray[np.float64]) -> HdrHistogram:
+def histogram_of(seconds: NDArray[np.float64]) -> HdrHistogram:
     """Microseconds, three significant digits."""
     histogram = HdrHistogram(1, _HIGHEST_US, 3)
     values, counts = np.unique(np.maximum(seconds * 1e6, 1).astype(np.int64), return_counts=True)

@@ -191,3 +191,15 @@ def pipeline(
 ) -> None:
     """Bytes to bytes (decode, score, encode), beside a straight loop of orjson, numpy and onnxruntime."""
     _stages("pipeline", {"models": models, "batches": _batches(batch)}, seconds, output)
+
+
+@bench.command(epilog="Example: `saker bench report bench/results/*.json -o bench.html`")
+def report(
+    files: Annotated[list[Path], typer.Argument(help="Results of e2e and peers.", exists=True, dir_okay=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="One self-contained HTML page.")] = Path("bench.html"),
+) -> None:
+    """Results as one page with charts: latency by percentile, p99 by rate, stages, peers."""
+    from bench.report import page
+
+    output.write_text(page(files))
+    typer.echo(f"written to {output}")
