@@ -17,10 +17,15 @@ import psutil
 
 from bench.reference_models import reference_model
 from deploy.local.server import free_port
+from engine.errors import SakerError
 
 STOP_SECONDS = 30
 _PEERS = Path(__file__).with_name("peers")
 LOG = Path("build") / "bench" / "contender.log"
+
+
+class BenchFailed(SakerError):
+    """A contender did not start, or died."""
 
 
 class Topics(NamedTuple):
@@ -71,10 +76,10 @@ class Running:
         return max(_peak_mb(process.pid) for process in self._processes())
 
     def check(self) -> None:
-        """Raises `RuntimeError` when one of them has ended."""
+        """Raises `BenchFailed` when one of them has ended."""
         for root in self.roots:
             if root.poll() is not None:
-                raise RuntimeError(f"{' '.join(root.args)} ended with exit code {root.returncode}; see {LOG}")
+                raise BenchFailed(f"{' '.join(root.args)} ended with exit code {root.returncode}; see {LOG}")
 
 
 def _peak_mb(pid: int) -> float:

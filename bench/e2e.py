@@ -21,14 +21,13 @@ from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.contenders import Contender, Running, Topics, running
+from bench.contenders import BenchFailed, Contender, Running, Topics, running
 from bench.open_loop import KEY_DTYPE, PARTITIONS, POOL, Load, send
 from bench.pipeline import records
 from bench.reference_models import reference_model
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from engine import kafka
 from engine.decode import Decoder
-from engine.errors import SakerError
 from engine.kafka import TopicPartition
 from engine.metrics import STAGES
 from engine.session import open_session
@@ -41,10 +40,6 @@ _CHECKED = 5_000
 _TOLERANCE = 1e-12
 _PROBE = 1 << 62  # keys from here on are probes
 _HIGHEST_US = 3_600_000_000
-
-
-class BenchFailed(SakerError):
-    """A contender did not start, or died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +207,7 @@ def _await(processes: Running, reader: _Reader, topics: Topics) -> None:
     until, answered = time.monotonic() + _READY_SECONDS, 0
     sent = 0
     while answered < PARTITIONS:
-        try:
-            processes.check()
-        except RuntimeError as error:
-            raise BenchFailed(str(error)) from error
+        processes.check()
         if time.monotonic() > until:
             raise BenchFailed(f"no result of {topics.input} came to {topics.output} in {_READY_SECONDS:.0f} s")
         key = np.array([_PROBE + sent], KEY_DTYPE).tobytes()

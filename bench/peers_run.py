@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.contenders import Contender
-from bench.e2e import BenchFailed, Run
-from bench.search import RunAt, Say, at_rate, highest_rate, median_run
+from bench.contenders import BenchFailed, Contender
+from bench.e2e import Run
+from bench.search import RunAt, Say, at_rate, highest_rate, kept, median_run
 
 #: Where the search for the highest rate starts, records/s.
 _FIRST = 10_000.0
@@ -59,7 +59,9 @@ def compare(run: RunAt, contenders: Sequence[Contender], *, rate: float, limit_m
             present.append(contender)
     common = at_rate(run, present, rate, rounds, say, dropped=0)
     for contender in present:
-        best, tried = highest_rate(run, contender, _FIRST, limit_ms, say)
+        worst = min(told.records_per_s for told in common[contender.name])
+        first = _FIRST if all(kept(told, limit_ms) for told in common[contender.name]) else min(worst, rate / 2)
+        best, tried = highest_rate(run, contender, first, limit_ms, say)
         half = at_rate(run, [contender], best.rate / 2, rounds, say, dropped=0)[contender.name] if best else []
         chosen = {
             "highest": best,

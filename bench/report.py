@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from bench import results
-from bench.e2e import BenchFailed, Run
+from bench.contenders import BenchFailed
+from bench.e2e import Run
 from bench.search import median_run
 
 _STYLE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-from bench.contenders import Contender
-from bench.e2e import BenchFailed, Run, measure
+from bench.contenders import BenchFailed, Contender
+from bench.e2e import Run, measure
 from bench.open_loop import Load
 
 RunAt = Callable[[Contender, float], Run]

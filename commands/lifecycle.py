@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Data, Generate, Identifier, Label, Seed, Time, Tracking, app, models
+from commands.options import Data, From, Generate, Identifier, Label, Seed, Time, Tracking, Until, app, models
 from commands.progress import steps
 from engine import config
 from engine.contract import UNPROVEN
@@ -21,23 +21,25 @@ def train(
     time: Time = "TransactionDT",
     id_field: Identifier = "TransactionID",
     seed: Seed = 0,
+    start: From = None,
+    end: Until = None,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Score from which is_fraud is true; without it 1 % false positives."),
     ] = None,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Train a LightGBM model and log it to MLflow."""
-    from training import evaluate, fit, tables
+    """Train a LightGBM model and log it to MLflow.
+
+    The same data, window and seed give the same model. Without --data, --from and --until take that part of the generated
+    stream, however long.
+    """
+    from commands.records import labelled_table
+    from training import evaluate, fit
 
     settings = fit.Settings(label=label, time=time, id_field=id_field, threshold=threshold, seed=seed)
     with steps("train") as say:
-        if data is not None:
-            table, source = tables.read_csv(data, id_field), {"data": str(data)}
-        else:
-            from training import synthetic
-
-            table, source = synthetic.frame(generate, seed), {"generate": str(generate)}
+        table, source = labelled_table(data, generate, seed, settings, (start, end))
         trained = fit.train(table, settings, say)
         from training import track  # mlflow takes seconds to load: not before the data is known to be good
 
@@ -112,9 +114,10 @@ def promote(
     if data is None:
         records, labels = publish.newest_rows(uri)
     else:
+        from commands.records import read_table
         from training import tables
 
-        table = tables.read_csv(data, id_field)
+        table = read_table(data, id_field)
         tables.require(table, label, "--label")
         records, labels = tables.to_records(table.drop(columns=[label])), table[label].tolist()
     _, why = publish.promote(records, labels, uri)

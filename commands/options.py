@@ -17,7 +17,11 @@ app = typer.Typer(
 models = typer.Typer(help="Models: what they expect and promise.", no_args_is_help=True)
 app.add_typer(models, name="models")
 
-Data = Annotated[Path | None, typer.Option("--data", help="A labelled CSV file with a header line.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="A labelled CSV file with a header line, or a folder with the IEEE-CIS files.")
+]
+From = Annotated[float | None, typer.Option("--from", help="Only rows with --time from here on, in seconds.")]
+Until = Annotated[float | None, typer.Option("--until", help="Only rows with --time before this, in seconds.")]
 Generate = Annotated[int, typer.Option("--generate", min=1, help="Without --data: so many generated transactions.")]
 Label = Annotated[str, typer.Option("--label", help="Column with 1 for fraud and 0 for legitimate.")]
 Time = Annotated[str, typer.Option("--time", help="Column with the time in seconds; rows are split by it.")]

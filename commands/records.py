@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import SakerError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from training.fit import Settings
+
+Window = tuple[float | None, float | None]
 
 
 def file_records(file: Path, id_field: str, label: str) -> list[bytes]:
@@ -15,6 +23,49 @@ def file_records(file: Path, id_field: str, label: str) -> list[bytes]:
 
         return tables.to_records(tables.read_csv(file, id_field).drop(columns=[label], errors="ignore"))
     return [_without(label, line) for line in lines(file)]
+
+
+def read_table(data: Path, id_field: str) -> pd.DataFrame:
+    """A CSV file, or a folder with the IEEE-CIS files."""
+    from training import ieee_cis, tables
+
+    return ieee_cis.read(data) if data.is_dir() else tables.read_csv(data, id_field)
+
+
+def labelled_table(
+    data: Path | None, generate: int, seed: int, settings: Settings, window: Window
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """What to train on, and where it is from. window: start <= time < end in seconds, None where it is open."""
+    from training import synthetic, tables
+
+    start, end = window
+    told = {name: str(value) for name, value in (("from", start), ("until", end)) if value is not None}
+    if data is None:
+        if end is None:
+            table = synthetic.frame(generate, seed)
+            return table if start is None else table[table[settings.time] >= start], {"generate": str(generate), **told}
+        first, count = synthetic.between(start or 0.0, end)
+        if not count:
+            raise SakerError(f"no generated transaction has {settings.time} from {start or 0:g} until {end:g}")
+        return synthetic.frame(count, seed, first), {"generate": str(count), **told}
+    table = read_table(data, settings.id_field)
+    if told:
+        tables.require(table, settings.time, "--time")
+        times = table[settings.time]
+        whole = f"{times.min():g} to {times.max():g}"
+        table = table[(times >= (float("-inf") if start is None else start)) & (times < (float("inf") if end is None else end))]
+        if table.empty:
+            raise SakerError(f"{data}: no row has {settings.time} from {start} until {end}; the file has {whole}")
+    return table, {"data": str(data), **told}
+
+
+def folder_records(folder: Path, part: str, label: str, key: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """The IEEE-CIS files, joined and typed as in training, as (key, record); without the label."""
+    from bench import load
+    from training import ieee_cis, tables
+
+    for frame in ieee_cis.frames(folder, part):
+        yield from load.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)
 
 
 def lines(file: Path) -> list[bytes]:

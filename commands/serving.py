@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app
 from commands.progress import steps
-from commands.records import file_records, generated
+from commands.records import file_records, folder_records, generated
 from engine import config
 from engine.contract import UNPROVEN
 
@@ -53,6 +53,8 @@ def serve(
 def replay(
     bootstrap_servers: Bootstrap,
     file: Annotated[Path | None, typer.Option("--file", help="A CSV file, or one JSON object a line.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="A folder with the IEEE-CIS files, streamed joined.")] = None,
+    part: Annotated[Literal["train", "test"], typer.Option("--part", help="With --data: which of its files.")] = "train",
     generate: Annotated[int | None, typer.Option("--generate", min=1, help="So many generated transactions.")] = None,
     first: Annotated[int, typer.Option("--first", min=0, help="With --generate: number of the first one.")] = 0,
     seed: Seed = 0,
@@ -65,11 +67,14 @@ def replay(
     """Send transactions at a fixed rate, whatever becomes of them (open loop); the label never leaves."""
     from bench import load
 
-    if (file is None) == (generate is None):
-        raise typer.BadParameter("give either --file or --generate")
+    if sum(source is not None for source in (file, data, generate)) != 1:
+        raise typer.BadParameter("give one of --file, --data and --generate")
+    total = 0  # of a folder nobody knows before it is read
     if file:
         records = file_records(file, id_field, label)
         total, pairs = len(records), load.keyed(records, key)
+    elif data:
+        pairs = load.ahead(folder_records, data, part, label, key)
     else:
         total = generate or 0
         pairs = load.ahead(generated, total, seed, first, label, key)
@@ -81,7 +86,7 @@ def replay(
             rate=rate,
             report=lambda sent: say(
                 f"{sent.sent:,} sent, {sent.acknowledged:,} acknowledged",
-                sent.acknowledged / max(total, 1),
+                sent.acknowledged / total if total else None,
             ),
         )
     typer.echo(

@@ -146,6 +146,23 @@ def frame(count: int, seed: int = 0, first: int = 0) -> pd.DataFrame:
     return pd.concat(list(frames(count, seed, first)), ignore_index=True)
 
 
+def between(start: float, end: float) -> tuple[int, int]:
+    """The first transaction of the stream with start <= TransactionDT < end, and how many there are (for `frames`)."""
+    first, after = (_first_at(seconds) for seconds in (start, end))
+    return first, after - first
+
+
+def _first_at(seconds: float) -> int:
+    low, high = 0, max(int((seconds / _WEEK + 2) * _PER_WEEK), 1)
+    while low < high:
+        middle = (low + high) // 2
+        if _times(np.array([middle]))[0] < seconds:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def _times(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Seconds, ascending: a week's rows spread over it by the hour of the day and the day of the week."""
     hours = np.arange(168)

@@ -32,6 +32,17 @@ def saved(booster: str, names: list[str], folder: Path) -> Path:
     return folder
 
 
+def ask(connection: http.client.HTTPConnection, body: bytes) -> bytes:
+    """The answer; once more over a new connection when the server has closed this one, as it does after five quiet seconds."""
+    for _ in range(2):
+        try:
+            connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
+            return connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            connection.close()
+    raise SystemExit("the server does not answer")
+
+
 def main(bootstrap_servers: str, source: str, output: str, group: str, model: str, booster: str, port: str) -> None:
     names = open_session(model)[1]
     row = itemgetter(*names)
@@ -60,8 +71,7 @@ def main(bootstrap_servers: str, source: str, output: str, group: str, model: st
         record = orjson.loads(message.value())
         values = [math.nan if value is None else value for value in row(record)]
         body = json.dumps({"inputs": [values]}).encode()  # orjson has no NaN
-        connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
-        score = orjson.loads(connection.getresponse().read())["predictions"][0]
+        score = orjson.loads(ask(connection, body))["predictions"][0]
         producer.produce(output, result(record, score), message.key(), message.partition())
         producer.poll(0)
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bench import results
-from bench.e2e import BenchFailed, Run, histogram_of
+from bench.contenders import BenchFailed
+from bench.e2e import Run, histogram_of
 from bench.peers_run import Compared
 from bench.report import page
 

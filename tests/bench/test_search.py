@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bench import results
-from bench.contenders import ECHO, Contender
-from bench.e2e import LATE_MS, BenchFailed, Run
+from bench.contenders import ECHO, BenchFailed, Contender
+from bench.e2e import LATE_MS, Run
 from bench.open_loop import Load
 from bench.search import at_rate, highest_rate, median_run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.contenders import OWN, Contender, Topics
-from bench.e2e import BenchFailed, measure
+from bench.contenders import OWN, BenchFailed, Contender, Topics
+from bench.e2e import measure
 from bench.open_loop import Load
 
 
