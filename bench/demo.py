@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bench.collect import Record, read_topic
 from bench.load import Sent, keyed, replay
 from bench.malformed import Malformed, malformed
+from commands.promotion import decide
 from deploy.local.server import Server, answers, free_port
 from deploy.local.stack import RAW, REJECTED, SCORED, Stack, local_stack, warm_up
 from engine.contract import Contract
@@ -59,7 +60,7 @@ def run(folder: Path, say: Say) -> None:
             track.log_run(trained, settings, {"generate": TRAINED}, stack.tracking_uri)
             exported = publish.export_run("latest", stack.tracking_uri, lambda text: say(f"  {text}"))
             clock.done("export", f"{len(exported.model.SerializeToString()):,} bytes of ONNX as fraud/{exported.version}")
-            _, why = publish.promote(trained.records, trained.labels.tolist(), stack.tracking_uri)
+            why = decide(None, settings.label, None, settings.id_field, (0.0, 0.7), stack.tracking_uri).why
             clock.done("promote", why)
             last_line = _stream(stack, trained, folder, clock, say)
         finally:

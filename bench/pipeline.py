@@ -5,6 +5,7 @@ The straight loop is what people write: orjson for each record, one np.array, on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -12,9 +13,10 @@ import numpy as np
 import orjson
 
 from bench.peers.straight import straight_loop
-from bench.reference_models import ReferenceModel, reference_model
+from bench.reference_models import SHAPES, ReferenceModel, reference_model
 from bench.stages import Case
 from engine.pipeline import ActiveModel, score_batch
+from engine.registry import locate
 from engine.session import open_session
 
 
@@ -32,15 +34,24 @@ def active(model: ReferenceModel, kernels: str) -> ActiveModel:
     return ActiveModel.of(open_session(model.onnx, kernels), "fraud/7", "", kernels)
 
 
-def cases(models: Sequence[str], batches: Sequence[int]) -> Iterator[Case]:
-    for name in models:
-        model = reference_model(name)
-        native, loop = active(model, "auto"), straight_loop(model)
-        for batch in batches:
-            values = records(model, batch)
-            group = f"pipeline {name}, batch {batch}"
-            yield Case(group, "saker", partial(score_batch, native, values), batch, _stages(native, values))
-            yield Case(group, "straight loop", partial(loop, values), batch)
+def cases(models: Sequence[str], batches: Sequence[int], tracking_uri: str = "") -> Iterator[Case]:
+    """models: reference models, each beside a straight loop; or models as `saker serve` takes them, beside each other."""
+    if set(models) <= set(SHAPES):
+        for name in models:
+            model = reference_model(name)
+            native, loop = active(model, "auto"), straight_loop(model)
+            for batch in batches:
+                values = records(model, batch)
+                group = f"pipeline {name}, batch {batch}"
+                yield Case(group, "saker", partial(score_batch, native, values), batch, _stages(native, values))
+                yield Case(group, "straight loop", partial(loop, values), batch)
+        return
+    served = [ActiveModel.load(located.path, located.name) for located in (locate(name, tracking_uri) for name in models)]
+    for batch in batches:
+        for of in served:
+            golden = itertools.cycle(one.record.encode() for one in of.session.contract.golden)
+            values = list(itertools.islice(golden, batch))
+            yield Case(f"pipeline, batch {batch}", of.name, partial(score_batch, of, values), batch, _stages(of, values))
 
 
 def _stages(model: ActiveModel, values: list[bytes]) -> dict[str, float]:

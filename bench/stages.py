@@ -7,11 +7,14 @@ CPU time: on a shared machine the clock on the wall measures the neighbours as w
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import itertools
 import json
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,42 +52,59 @@ def asked() -> Iterable[Case]:
     return found
 
 
-def run(stage: str, arguments: dict[str, Any], seconds: float, output: Path | None) -> Iterator[str]:
-    """Time the cases of a stage; the lines to show. output: pytest-benchmark's own JSON, which its `compare` takes."""
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A case as it was timed: median CPU time of a call and of a record, in us."""
+
+    group: str
+    who: str
+    call_us: float
+    record_us: float
+    stages_us: dict[str, float]
+
+
+def run(stage: str, arguments: dict[str, Any], seconds: float, output: Path | None = None) -> list[Timed]:
+    """Time the cases of a stage. output: pytest-benchmark's own JSON, which its `compare` takes. Raises `StagesFailed`."""
     import pytest
 
     os.environ[_ASKED] = json.dumps([stage, arguments])
     with tempfile.TemporaryDirectory() as scratch:
         path = output or Path(scratch) / "benchmark.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        code = pytest.main(
-            [
-                str(_FILE),
-                "--quiet",
-                "--no-header",
-                "--no-summary",
-                "--override-ini=addopts=",
-                "-p",
-                "no:cacheprovider",
-                "--benchmark-timer=time.thread_time",
-                "--benchmark-quiet",
-                "--benchmark-warmup=on",
-                f"--benchmark-max-time={seconds}",
-                f"--benchmark-json={path}",
-            ]
-        )
+        options = ["--quiet", "--no-header", "--no-summary", "--override-ini=addopts=", "-p", "no:cacheprovider"]
+        options += ["--benchmark-timer=time.thread_time", "--benchmark-quiet", "--benchmark-warmup=on"]
+        options += [f"--benchmark-max-time={seconds}", f"--benchmark-json={path}"]
+        with contextlib.redirect_stdout(sys.stderr):
+            code = pytest.main([str(_FILE), *options])
         if code:
             raise StagesFailed(f"pytest ended with exit code {int(code)}; what failed stands above")
         timed = json.loads(path.read_text())["benchmarks"]
-    groups: dict[str, list[Any]] = {}
+    found = []
     for told in timed:
-        groups.setdefault(told["group"], []).append(told)
-    for group, members in groups.items():
+        info, median_us = told["extra_info"], told["stats"]["median"] * 1e6
+        found.append(Timed(told["group"], info["who"], median_us, median_us / info["records"], info["stages_us"]))
+    return found
+
+
+def lines(timed: Iterable[Timed]) -> Iterator[str]:
+    """A table of each group, everybody beside its first."""
+    for group, of in itertools.groupby(timed, lambda told: told.group):
+        members = list(of)
         yield f"{group}, us of CPU a record (median), and times the first:"
-        first = members[0]["stats"]["median"]
         for told in members:
-            info, median = told["extra_info"], told["stats"]["median"]
-            parts = ", ".join(f"{stage} {us:.1f}" for stage, us in info["stages_us"].items())
-            a_call = f"{median * 1e6:.1f} us a call"
-            line = f"  {info['who']:14} {median * 1e6 / info['records']:9.3f}  {median / first:6.2f}  {a_call}"
+            parts = ", ".join(f"{stage} {us:.1f}" for stage, us in told.stages_us.items())
+            times = told.call_us / members[0].call_us
+            line = f"  {told.who:16} {told.record_us:9.3f}  {times:6.2f}  {told.call_us:.1f} us a call"
             yield line + (f": {parts}" if parts else "")
+
+
+def over_budget(timed: Sequence[Timed], budget_us: float | None, budget_ratio: float | None) -> list[str]:
+    """What is wrong with the first case: us of CPU a record above a budget, or above so many times those of the second."""
+    first, *others = (told for told in timed if told.group == timed[0].group)
+    reasons = []
+    if budget_us is not None and first.record_us > budget_us:
+        reasons.append(f"{first.who} takes {first.record_us:.2f} us of CPU a record, allowed are {budget_us:g} ({first.group})")
+    if budget_ratio is not None and others and first.record_us > budget_ratio * others[0].record_us:
+        times = f"{first.record_us / others[0].record_us:.2f} times as long as {others[0].who}"
+        reasons.append(f"{first.who} takes {times}, allowed are {budget_ratio:g} ({first.group})")
+    return reasons

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from commands.options import app
+from commands.options import Json, Tracking, app, tell
 
 bench = typer.Typer(help="Measure saker, the floor under it, and what people use instead.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -152,9 +152,9 @@ Benchmark = Annotated[Path | None, typer.Option("-o", "--output", help="pytest-b
 
 
 def _stages(stage: str, arguments: dict[str, Any], seconds: float, output: Path | None) -> None:
-    from bench.stages import run
+    from bench.stages import lines, run
 
-    for line in run(stage, arguments, seconds, output):
+    for line in lines(run(stage, arguments, seconds, output)):
         typer.echo(line)
 
 
@@ -182,15 +182,42 @@ def rows(seconds: StageSeconds = 1, output: Benchmark = None) -> None:
     _stages("rows", {}, seconds, output)
 
 
-@bench.command(epilog="Example: `saker bench pipeline S M L`")
+@bench.command(epilog="Example: `saker bench pipeline S M L`, or `saker bench pipeline fraud/8 --against fraud/7`")
 def pipeline(
-    models: Models,
+    models: Annotated[list[str], typer.Argument(help="Reference models (S, M, L), or one as `saker serve` takes it.")],
     batch: Annotated[str, typer.Option("--batch", help="Records a call, by comma.")] = "256,16,1",
+    against: Annotated[str | None, typer.Option("--against", help="A model beside it, if it is there.")] = None,
+    budget_us: Annotated[float | None, typer.Option("--budget-us", help="Fail above so many us of CPU a record.")] = None,
+    budget_ratio: Annotated[float | None, typer.Option("--budget-ratio", help="Fail above so many times --against.")] = None,
     seconds: StageSeconds = 1,
     output: Benchmark = None,
+    as_json: Json = False,
+    tracking_uri: Tracking = None,
 ) -> None:
-    """Bytes to bytes (decode, score, encode), beside a straight loop of orjson, numpy and onnxruntime."""
-    _stages("pipeline", {"models": models, "batches": _batches(batch)}, seconds, output)
+    """Bytes to bytes (decode, score, encode), beside a straight loop of orjson, numpy and onnxruntime, or another model.
+
+    A budget is for the first number of --batch.
+    """
+    from bench.stages import lines, over_budget, run
+    from engine import config
+    from engine.errors import ModelRefused, SakerError
+    from engine.registry import locate
+
+    uri = tracking_uri or config.tracking_uri()
+    if against is not None:
+        try:
+            locate(against, uri)
+            models = [*models, against]
+        except ModelRefused as error:
+            _said(f"nothing to compare with: {error}")
+    timed = run("pipeline", {"models": models, "batches": _batches(batch), "tracking_uri": uri}, seconds, output)
+    for line in lines(timed):
+        typer.echo(line, err=as_json)
+    reasons = over_budget(timed, budget_us, budget_ratio)
+    told = {"models": [{"model": one.who, "group": one.group, "record_us": one.record_us} for one in timed], "failed": reasons}
+    if reasons:
+        raise SakerError(f"over its budget: {'; '.join(reasons)}")
+    tell("within its budget" if budget_us or budget_ratio else "", told, as_json)
 
 
 @bench.command(epilog="Example: `saker bench report bench/results/*.json -o bench.html`")

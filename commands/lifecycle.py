@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Data, From, Generate, Identifier, Label, Seed, Time, Tracking, Until, app, models
+from commands.options import Data, From, Generate, Identifier, Json, Label, Seed, Time, Tracking, Until, app, models, tell
 from commands.progress import steps
 from engine import config
 from engine.contract import UNPROVEN
@@ -27,6 +27,8 @@ def train(
         float | None,
         typer.Option(min=0, max=1, help="Score from which is_fraud is true; without it 1 % false positives."),
     ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Trees at most; it stops early.")] = 300,
+    as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
     """Train a LightGBM model and log it to MLflow.
@@ -37,7 +39,7 @@ def train(
     from commands.records import labelled_table
     from training import evaluate, fit
 
-    settings = fit.Settings(label=label, time=time, id_field=id_field, threshold=threshold, seed=seed)
+    settings = fit.Settings(label=label, time=time, id_field=id_field, threshold=threshold, seed=seed, rounds=rounds)
     with steps("train") as say:
         table, source = labelled_table(data, generate, seed, settings, (start, end))
         trained = fit.train(table, settings, say)
@@ -45,8 +47,8 @@ def train(
 
         run = track.log_run(trained, settings, source, tracking_uri or config.tracking_uri())
     figures = ", ".join(f"{name} {trained.metrics[name]:.4f}" for name in evaluate.FIGURES)
-    typer.echo(f"run {run}: {figures}, threshold {trained.contract.threshold:.4f}")
-    typer.echo("next: saker export --run latest")
+    text = f"run {run}: {figures}, threshold {trained.contract.threshold:.4f}\nnext: saker export --run latest"
+    tell(text, {"run": run, "threshold": trained.contract.threshold, **trained.metrics}, as_json)
 
 
 @app.command(epilog="Example: `saker export --run latest -o fraud.onnx`, or `saker export --booster model.txt -o model.onnx`")
@@ -66,6 +68,7 @@ def export(
     second_opinion: Annotated[
         bool, typer.Option("--second-opinion", help="Tell what onnxmltools makes of the same model.")
     ] = False,
+    as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
     """Convert a run's model to ONNX, prove that it scores the same, and register it as challenger."""
@@ -91,37 +94,74 @@ def export(
         if output is not None:
             output.write_bytes(exported.model.SerializeToString())
             say(f"written to {output}")
-    typer.echo(f"{config.MODEL}/{exported.version} is {config.MODEL}@{publish.CHALLENGER}: {exported.report}")
+    lines = [f"{config.MODEL}/{exported.version} is {config.MODEL}@{publish.CHALLENGER}: {exported.report}"]
     if exported.report.second_opinion:
-        typer.echo(f"beside it, {exported.report.second_opinion}")
-    typer.echo("next: saker promote")
+        lines.append(f"beside it, {exported.report.second_opinion}")
+    told = {"version": exported.version, "parity": str(exported.report)}
+    tell("\n".join([*lines, "next: saker promote"]), told, as_json)
 
 
 @app.command(epilog="Example: `saker promote --data newest.csv --label Class`")
 def promote(
     data: Data = None,
     label: Label = "isFraud",
+    time: Annotated[
+        str | None, typer.Option("--time", help="With --data: column with the time; without it as in training.")
+    ] = None,
     id_field: Identifier = "TransactionID",
+    margin: Annotated[float, typer.Option("--margin", help="ROC AUC that must be gained; the whole interval above it.")] = 0.0,
+    floor: Annotated[float, typer.Option("--floor", min=0, max=1, help="ROC AUC that a first champion needs.")] = 0.7,
+    as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Make the challenger champion when it is better on the newest labelled rows.
+    """Make the challenger champion when it is better on fresh labelled rows, which neither of the two was trained on.
 
-    Without --data these are the newest rows of its own training data, which it was not trained on.
+    Without --data these are the newest rows of its own training data. Report, plots and reasons go to MLflow either way.
     """
+    from commands.promotion import decide
+
+    decision = decide(data, label, time, id_field, (margin, floor), tracking_uri or config.tracking_uri())
+    tell(decision.why, {"promoted": decision.promoted, "why": decision.why, **decision.figures}, as_json)
+
+
+@models.command("list", epilog="Example: `saker models list`")
+def list_versions(as_json: Json = False, tracking_uri: Tracking = None) -> None:
+    """What is registered, newest first."""
+    from export import publish
+
+    found = publish.versions(tracking_uri or config.tracking_uri())
+    lines = [
+        f"{config.MODEL}/{v['version']:5} {v['aliases']:22} {v['created']}  {v['promotion'] or v['parity']}" for v in found
+    ]
+    tell("\n".join(lines), found, as_json)
+
+
+@models.command(epilog="Example: `saker models show 7`")
+def show(
+    version: Annotated[str, typer.Argument(help="Its number.")], as_json: Json = False, tracking_uri: Tracking = None
+) -> None:
+    """One version: its card, proof and promotion."""
     from export import publish
 
     uri = tracking_uri or config.tracking_uri()
-    if data is None:
-        records, labels = publish.newest_rows(uri)
-    else:
-        from commands.records import read_table
-        from training import tables
+    found = next((v for v in publish.versions(uri) if v["version"] == version), None)
+    if found is None:
+        raise publish.RegistryError(f"no {config.MODEL}/{version} in the registry at {uri}; see `saker models list`")
+    told = "\n".join(f"{name:11} {value}" for name, value in found.items() if name != "description")
+    tell(f"{told}\n\n{found['description']}", found, as_json)
 
-        table = read_table(data, id_field)
-        tables.require(table, label, "--label")
-        records, labels = tables.to_records(table.drop(columns=[label])), table[label].tolist()
-    _, why = publish.promote(records, labels, uri)
-    typer.echo(why)
+
+@models.command(epilog="Example: `saker models rollback`, or `saker models rollback --to 6`")
+def rollback(
+    to: Annotated[str | None, typer.Option("--to", help="Version to make champion; without it the one before.")] = None,
+    as_json: Json = False,
+    tracking_uri: Tracking = None,
+) -> None:
+    """Make an earlier version champion again."""
+    from export import publish
+
+    old, new = publish.roll_back(to, tracking_uri or config.tracking_uri())
+    tell(f"{config.MODEL}/{new} is champion again, instead of {config.MODEL}/{old}", {"from": old, "to": new}, as_json)
 
 
 @models.command(epilog="Example: `saker models describe net.onnx > features.toml`, then with `--features features.toml`")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,3 +40,9 @@ Kernels = Annotated[
     ),
 ]
 Bootstrap = Annotated[str, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON instead, for other programs.")]
+
+
+def tell(text: str, told: Any, as_json: bool) -> None:
+    """The outcome of a command, for people or as JSON."""
+    typer.echo(json.dumps(told) if as_json else text)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import SakerError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from training.fit import Settings
 
+Table = Any  # of pandas, which takes half a second to import
 Window = tuple[float | None, float | None]
 
 
@@ -25,7 +24,7 @@ def file_records(file: Path, id_field: str, label: str) -> list[bytes]:
     return [_without(label, line) for line in lines(file)]
 
 
-def read_table(data: Path, id_field: str) -> pd.DataFrame:
+def read_table(data: Path, id_field: str) -> Table:
     """A CSV file, or a folder with the IEEE-CIS files."""
     from training import ieee_cis, tables
 
@@ -34,7 +33,7 @@ def read_table(data: Path, id_field: str) -> pd.DataFrame:
 
 def labelled_table(
     data: Path | None, generate: int, seed: int, settings: Settings, window: Window
-) -> tuple[pd.DataFrame, dict[str, str]]:
+) -> tuple[Table, dict[str, str]]:
     """What to train on, and where it is from. window: start <= time < end in seconds, None where it is open."""
     from training import synthetic, tables
 

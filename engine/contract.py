@@ -78,12 +78,24 @@ class Golden:
 
 
 @dataclass(frozen=True, slots=True)
+class Distribution:
+    """Of the rows trained on: the shares up to each of `edges` (ascending), above the last, and missing."""
+
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a model came from; empty for a Booster that saker did not train."""
+    """Where a model came from; empty for a Booster that saker did not train.
+
+    learned_until: time of the first row that it did not learn from, in the seconds of its time column.
+    """
 
     run_id: str | None = None
     data_sha256: str | None = None
     time_range: tuple[float, float] | None = None
+    learned_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,9 @@ class Contract:
     #: The model's output that is the score, and which of its columns where it has several.
     output: str = "score"
     column: int | None = None
+    #: What drift is measured against: of each feature in order, and of the score. Empty where saker did not train the model.
+    reference: tuple[Distribution, ...] = ()
+    score_reference: Distribution | None = None
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -145,11 +160,17 @@ class Contract:
                 tolerance=document["tolerance"],
                 output=document["output"],
                 column=document["column"],
+                reference=tuple(map(_distribution, document.get("reference", ()))),
+                score_reference=_distribution(score) if (score := document.get("score_reference")) else None,
                 golden=tuple(Golden(g["record"], tuple(g["row"]), g["score"]) for g in document["golden"]),
                 format_version=version,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelRefused(f"contract: the document in the model is damaged ({error!r}); export it again") from error
+
+
+def _distribution(document: dict[str, Any]) -> Distribution:
+    return Distribution(tuple(document["edges"]), tuple(document["shares"]))
 
 
 def read_contract(model: bytes | str | Path) -> Contract:

@@ -6,10 +6,12 @@ import contextlib
 import gzip
 import hashlib
 import importlib.metadata
+import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from engine import registry
 from engine.config import BOOSTER, CONTRACT, EXPERIMENT, MODEL, NEWEST
-from engine.contract import Contract
+from engine.contract import PARITY_KEY, Contract, read_metadata
 from engine.decode import Decoder
 from engine.errors import SakerError
 from engine.session import open_session
@@ -36,6 +37,7 @@ from export.report import ParityReport
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _BATCH, _EXAMPLE_ROWS = 1000, 5
+_PREVIOUS = "previous_champion"
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
@@ -151,42 +153,93 @@ def _labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list
     return [record for _, record in pairs], [int(label) for label, _ in pairs]
 
 
-def promote(records: list[bytes], labels: Iterable[int], tracking_uri: str) -> tuple[bool, str]:
-    """Move alias `champion` to the challenger when its ROC AUC on these rows is better; the first one always.
-
-    Returns whether it moved, and why.
-    """
-    client = MlflowClient(tracking_uri)
+def candidates(tracking_uri: str) -> tuple[Any, Any | None]:
+    """The versions (mlflow ModelVersion) that are challenger and champion; None where there is no champion yet."""
     challenger = registry.find_version(f"{MODEL}@{CHALLENGER}", tracking_uri)
-    name = f"{MODEL}/{challenger.version}"
-    truth = np.fromiter(labels, np.int64)
-    auc = _auc(challenger, records, truth, tracking_uri)
-    current = client.get_registered_model(MODEL).aliases.get(CHAMPION)
-    if current is None:
-        why = f"{name} is the first champion (ROC AUC {auc:.4f} on {len(truth):,} rows)"
-    elif str(current) == str(challenger.version):
-        return False, f"{name} is the champion already (ROC AUC {auc:.4f} on {len(truth):,} rows)"
-    else:
-        other = _auc(registry.find_version(f"{MODEL}/{current}", tracking_uri), records, truth, tracking_uri)
-        compared = f"ROC AUC {auc:.4f} against {other:.4f} of {MODEL}/{current} on {len(truth):,} rows"
-        if auc <= other:
-            return False, f"{name} stays challenger: {compared}"
-        why = f"{name} is the new champion: {compared}"
-    client.set_registered_model_alias(MODEL, CHAMPION, challenger.version)
-    return True, why
+    current = MlflowClient(tracking_uri).get_registered_model(MODEL).aliases.get(CHAMPION)
+    champion = None if current is None else registry.find_version(f"{MODEL}/{current}", tracking_uri)
+    return challenger, champion
 
 
-def _auc(version: Any, records: list[bytes], labels: np.ndarray[Any, np.dtype[np.int64]], tracking_uri: str) -> float:
-    session = open_session(registry.fetch(version, tracking_uri).path)
+def time_column(version: Any, tracking_uri: str) -> str:
+    """The field of a record that holds its time, as the version's training run says."""
+    return str(MlflowClient(tracking_uri).get_run(version.run_id).data.params["time"])
+
+
+def score_rows(version: Any, records: list[bytes], tracking_uri: str) -> tuple[Contract, NDArray[np.float64], bool]:
+    """The version's contract; scores (n,) by the session that serves, NaN for a rejected record; whether its proof is clean."""
+    data = registry.fetch(version, tracking_uri).path.read_bytes()
+    session = open_session(data)
     decoder = Decoder(session.contract)
     scores = np.full(len(records), np.nan)
     for start in range(0, len(records), _BATCH):
         decoded = decoder.decode(records[start : start + _BATCH])
         scores[start + decoded.indices] = session.score(decoded.matrix)
-    scored = ~np.isnan(scores)
-    if len(set(labels[scored].tolist())) != 2:  # noqa: PLR2004 - both labels
-        raise RegistryError(
-            f"{version.name}/{version.version} scores {scored.sum():,} of these {len(records):,} rows; "
-            "a ROC AUC needs both labels among them",
-        )
-    return float(roc_auc_score(labels[scored], scores[scored]))
+    proof = read_metadata(data).get(PARITY_KEY)
+    return session.contract, scores, proof is not None and json.loads(proof)["passed"] is True
+
+
+def settle(version: Any, *, promoted: bool, why: str, files: Mapping[str, bytes], tracking_uri: str) -> None:
+    """Write a decision down, in tags and with its files in the run of the version; move alias `champion` if it is promoted."""
+    client = MlflowClient(tracking_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        client.log_artifacts(version.run_id, folder, "promotion")
+    client.set_model_version_tag(MODEL, version.version, "promoted", str(promoted).lower())
+    client.set_model_version_tag(MODEL, version.version, "promotion", why)
+    if promoted:
+        _make_champion(client, str(version.version))
+
+
+def _make_champion(client: MlflowClient, version: str) -> None:
+    current = client.get_registered_model(MODEL).aliases.get(CHAMPION)
+    if current is not None:
+        client.set_registered_model_tag(MODEL, _PREVIOUS, str(current))
+    client.set_registered_model_alias(MODEL, CHAMPION, version)
+
+
+def roll_back(to: str | None, tracking_uri: str) -> tuple[str, str]:
+    """Make version `to` champion, or without it the one that was champion before; returns the old and the new version.
+
+    Raises `RegistryError` where there is nothing to go back to.
+    """
+    client = MlflowClient(tracking_uri)
+    try:
+        found = client.get_registered_model(MODEL)
+    except MlflowException as error:
+        raise RegistryError(f"no model {MODEL} in the registry at {tracking_uri}: {error.message}") from error
+    current, target = found.aliases.get(CHAMPION), to or found.tags.get(_PREVIOUS)
+    if target is None:
+        raise RegistryError(f"no champion of {MODEL} was ever replaced, so there is none to go back to; give --to VERSION")
+    registry.find_version(f"{MODEL}/{target}", tracking_uri)
+    if str(current) == str(target):
+        raise RegistryError(f"{MODEL}/{target} is the champion already; give --to VERSION for another one")
+    _make_champion(client, str(target))
+    return str(current), str(target)
+
+
+def versions(tracking_uri: str) -> list[dict[str, str]]:
+    """What is registered, newest first: version, aliases, created (ISO), run, promotion, parity, sha256, description."""
+    client = MlflowClient(tracking_uri)
+    try:
+        aliases = client.get_registered_model(MODEL).aliases
+    except MlflowException as error:
+        raise RegistryError(f"no model {MODEL} in the registry at {tracking_uri}: {error.message}") from error
+    named: dict[str, list[str]] = {}
+    for alias, version in aliases.items():
+        named.setdefault(str(version), []).append(alias)
+    found = client.search_model_versions(f"name='{MODEL}'")
+    return [
+        {
+            "version": str(version.version),
+            "aliases": ", ".join(sorted(named.get(str(version.version), []))),
+            "created": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+            "run": version.run_id,
+            "promotion": version.tags.get("promotion", ""),
+            "parity": version.tags.get("parity", ""),
+            "sha256": version.tags.get(registry.SHA256_TAG, ""),
+            "description": version.description or "",
+        }
+        for version in sorted(found, key=lambda version: -int(version.version))
+    ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engine.contract import Contract, Golden, Provenance
 from engine.decode import Decoder
+from training.drift import distribution
 from training.evaluate import evaluate, threshold_at_false_positive_rate
 from training.tables import TableError, features_of, require, to_records
 
@@ -91,6 +92,8 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
     chosen = settings.threshold
     if chosen is None:
         chosen = threshold_at_false_positive_rate(labels[first_stop:first_test], scores[validation])
+    # Of its own training rows a model is too sure: the score's reference is the rows that it only stopped on.
+    score_reference = distribution(scores[validation])
     scores, newest = scores[first_test - first_stop :], kept[first_test:]
     times = table[settings.time]
     contract = replace(
@@ -99,7 +102,10 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
         provenance=Provenance(
             data_sha256=_digest(records, table[settings.label]),
             time_range=(float(times.iloc[0]), float(times.iloc[-1])),
+            learned_until=float(times.iloc[stop]),
         ),
+        reference=tuple(distribution(matrix[:first_stop, column]) for column in range(matrix.shape[1])),
+        score_reference=score_reference,
         golden=_golden(records, matrix, kept, scores, first_test),
     )
     metrics = {

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 import engine
+from commands.promotion import decide
 from deploy.local.server import Server, answers, free_port
 from engine import registry
 from engine.errors import ModelRefused
 from engine.session import open_session
 from export import publish
+from training.compare import CannotCompare, Decision
 from training.fit import Settings, train
 from training.tables import read_csv
 from training.track import log_run
@@ -39,6 +41,25 @@ def register(uri: str, settings: Settings) -> str:
     return publish.export_run("latest", uri).version
 
 
+def promote(uri: str, data: Path | None = None) -> Decision:
+    return decide(data, "Class", None, "ID", (0.0, 0.7), uri)
+
+
+def test_rows_that_a_model_learned_from_say_nothing(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    register(uri, CARDS)
+    table = read_csv(ULB, "ID").sort_values("Time", kind="stable")
+    old = tmp_path / "old.csv"
+    table.iloc[: len(table) // 2].to_csv(old, index=False)
+    with pytest.raises(CannotCompare, match="none of the 1,632 rows is fresh"):
+        promote(uri, old)
+    first = promote(uri, ULB)
+    assert first.promoted
+    assert f"on {len(table) - int(len(table) * 0.85):,} rows" in first.why
+
+
 def test_a_challenger_must_be_better_than_the_champion(
     uri: str,
     tmp_path: Path,
@@ -47,16 +68,18 @@ def test_a_challenger_must_be_better_than_the_champion(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert register(uri, CARDS) == "1"
-    rows = publish.newest_rows(uri)
-    assert publish.promote(*rows, uri)[0]
-    moved, why = publish.promote(*rows, uri)
-    assert not moved
-    assert "already" in why
+    first = promote(uri)
+    assert first.promoted
+    assert "fraud/1 is the first champion: ROC AUC" in first.why
+    again = promote(uri)
+    assert not again.promoted
+    assert "already" in again.why
 
     assert register(uri, replace(CARDS, rounds=1, num_leaves=2)) == "2"
-    moved, why = publish.promote(*rows, uri)
-    assert not moved
-    assert "fraud/2 stays challenger: ROC AUC" in why
+    weaker = promote(uri)
+    assert not weaker.promoted
+    assert "fraud/2 stays challenger: ROC AUC" in weaker.why
+    assert weaker.figures["roc_auc_gain_high"] < 0
     champion = registry.locate("fraud@champion", uri)
     assert champion.name == "fraud/1"
     assert open_session(champion.path).contract.provenance.run_id
@@ -66,9 +89,24 @@ def test_a_challenger_must_be_better_than_the_champion(
 
     MlflowClient(uri).set_registered_model_alias("fraud", "champion", "2")
     MlflowClient(uri).set_registered_model_alias("fraud", "challenger", "1")
-    moved, why = publish.promote(*rows, uri)
-    assert moved
-    assert "fraud/1 is the new champion" in why
+    better = promote(uri)
+    assert better.promoted
+    assert "fraud/1 is the new champion" in better.why
+    version = registry.find_version("fraud/1", uri)
+    assert version.tags["promotion"] == better.why
+    assert version.tags["promoted"] == "true"
+    report = Path(mlflow.artifacts.download_artifacts(f"runs:/{version.run_id}/promotion", tracking_uri=uri))
+    assert {path.name for path in report.iterdir()} == {"promotion.md", "promotion.png", "promotion.json"}
+    assert "| ROC AUC |" in (report / "promotion.md").read_text()
+
+    # Back, and back again; a version that is champion already, or that is not there, is no way.
+    assert publish.roll_back(None, uri) == ("1", "2")
+    assert publish.roll_back("1", uri) == ("2", "1")
+    with pytest.raises(publish.RegistryError, match="champion already"):
+        publish.roll_back("1", uri)
+    with pytest.raises(ModelRefused, match="fraud/9"):
+        publish.roll_back("9", uri)
+    assert [(v["version"], v["aliases"]) for v in publish.versions(uri)] == [("2", ""), ("1", "challenger, champion")]
 
     # A file that is not the registered one is refused; one that was changed in the cache is fetched again.
     champion.path.write_bytes(b"changed")

@@ -1,0 +1,77 @@
+"""The registry and the comparison put together: fresh rows, both models on them, a decision that is written down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from commands.records import read_table
+from engine.config import MODEL
+from engine.contract import Contract
+from export import publish
+from training import compare, tables
+
+
+def decide(
+    data: Path | None, label: str, time: str | None, id_field: str, rules: tuple[float, float], tracking_uri: str
+) -> compare.Decision:
+    """Compare the challenger with the champion, and settle it in the registry. rules: margin and floor.
+
+    Rows that either of the two learned from are left out, by their time.
+    """
+    challenger, champion = publish.candidates(tracking_uri)
+    name = f"{MODEL}/{challenger.version}"
+    if champion is not None and champion.version == challenger.version:
+        return compare.Decision(False, f"{name} is the champion already")
+    if data is None:
+        records, labels = publish.newest_rows(tracking_uri)
+    else:
+        table = read_table(data, id_field)
+        tables.require(table, label, "--label")
+        records, labels = tables.to_records(table.drop(columns=[label])), table[label].tolist()
+    truth = np.array(labels, np.int64)
+    contract, scores, proven = publish.score_rows(challenger, records, tracking_uri)
+    known = [(challenger, contract)]
+    kept = ~np.isnan(scores)
+    if champion is not None:
+        other, other_scores, _ = publish.score_rows(champion, records, tracking_uri)
+        known.append((champion, other))
+        kept &= ~np.isnan(other_scores)
+    column = time or publish.time_column(challenger, tracking_uri)
+    kept &= _fresh(records, column, [of for _, of in known])
+    if not kept.any():
+        raise compare.CannotCompare(
+            f"none of the {len(records):,} rows is fresh: {MODEL} was trained on all of them; use newer ones"
+        )
+    sides = [compare.Candidate(name, scores[kept], contract.threshold)]
+    if champion is not None:
+        sides.append(compare.Candidate(f"{MODEL}/{champion.version}", other_scores[kept], other.threshold))
+    decision = compare.compare(
+        sides[0],
+        sides[1] if champion is not None else None,
+        truth[kept],
+        compare.Rules(*rules),
+        [("parity report clean", proven)],
+    )
+    files = {
+        "promotion.md": decision.report.encode(),
+        "promotion.png": decision.plots,
+        "promotion.json": json.dumps({"promoted": decision.promoted, "why": decision.why, **decision.figures}).encode(),
+    }
+    publish.settle(challenger, promoted=decision.promoted, why=decision.why, files=files, tracking_uri=tracking_uri)
+    return decision
+
+
+def _fresh(records: list[bytes], column: str, contracts: list[Contract]) -> NDArray[np.bool_]:
+    """Rows (n,) from after what every one of the models learned from."""
+    ends = [c.provenance.learned_until for c in contracts if c.provenance.learned_until is not None]
+    if not ends:
+        return np.ones(len(records), np.bool_)
+    times = np.array([orjson.loads(record).get(column, np.nan) for record in records], np.float64)
+    if np.isnan(times).all():
+        raise compare.CannotCompare(f"the rows have no time in {column!r} (--time): nobody can tell which of them are fresh")
+    return times >= max(ends)
