@@ -2,14 +2,24 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Airflow pins hundreds of packages: it has an environment of its own.
+AIRFLOW := .venv-airflow/.installed
 
-.PHONY: demo test lint clean lock sanitize fuzz test-aarch64 gate
+.PHONY: demo test test-airflow lint clean lock sanitize fuzz test-aarch64 gate
 
 demo: $(STAMP)
 	$(BIN)/saker demo
 
-test: $(STAMP)
+test: $(STAMP) $(AIRFLOW)
 	$(BIN)/pytest
+
+test-airflow: $(STAMP) $(AIRFLOW)
+	$(BIN)/pytest tests/dags/live_airflow.py
+
+$(AIRFLOW): $(STAMP) requirements/airflow.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-airflow
+	$(BIN)/uv pip install --quiet --python .venv-airflow/bin/python --require-hashes -r requirements/airflow.txt
+	touch $@
 
 # This tree beside an older one, in turns: fails if it is slower beyond the noise, or gives other scores.
 BASE ?= HEAD~1
@@ -54,11 +64,12 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml $(KERNE
 
 # After a change of the dependencies in pyproject.toml; commit what it writes.
 lock: $(STAMP)
-	for f in "bootstrap requirements/bootstrap.in" "serve pyproject.toml" "dev pyproject.toml --all-extras"; do \
+	for f in "bootstrap requirements/bootstrap.in" "serve pyproject.toml" "dev pyproject.toml --all-extras" \
+	  "airflow requirements/airflow.in"; do \
 	  set -- $$f; out=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	    --no-annotate "$$@" -o requirements/$$out.txt || exit 1; \
 	done
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache mlruns mlartifacts mlflow.db demo-report
+	rm -rf .venv .venv-airflow build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache mlruns mlartifacts mlflow.db demo-report

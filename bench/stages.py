@@ -72,8 +72,8 @@ def run(stage: str, arguments: dict[str, Any], seconds: float, output: Path | No
         path = output or Path(scratch) / "benchmark.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         options = ["--quiet", "--no-header", "--no-summary", "--override-ini=addopts=", "-p", "no:cacheprovider"]
-        options += ["--benchmark-timer=time.thread_time", "--benchmark-quiet", "--benchmark-warmup=on"]
-        options += [f"--benchmark-max-time={seconds}", f"--benchmark-json={path}"]
+        options += ["--benchmark-timer=time.thread_time", "--benchmark-quiet", f"--benchmark-json={path}"]
+        options += ["--benchmark-warmup=on", "--benchmark-warmup-iterations=200", f"--benchmark-max-time={seconds}"]
         with contextlib.redirect_stdout(sys.stderr):
             code = pytest.main([str(_FILE), *options])
         if code:

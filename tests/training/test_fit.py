@@ -6,8 +6,10 @@ import pandas as pd
 import pytest
 
 from engine.decode import Decoder
+from export.proven import export_proven
 from training import synthetic
-from training.fit import Settings, Trained, train
+from training.evaluate import threshold_at_false_positive_rate
+from training.fit import Settings, Trained, build_matrix, train
 from training.tables import TableError, read_csv
 
 ULB = Path(__file__).parents[1] / "data" / "ulb_creditcard_sample.csv"
@@ -72,3 +74,13 @@ def test_generated_fraud_is_learnable_and_not_trivial() -> None:
 def test_a_wrong_column_is_named(cards: pd.DataFrame, settings: Settings, message: str) -> None:
     with pytest.raises(TableError, match=message):
         train(cards, settings)
+
+
+def test_the_threshold_lies_between_two_scores(cards: pd.DataFrame) -> None:
+    """A model of one stump has few scores: a threshold at one of them flipped with the last bit of the exponential."""
+    labels, scores = np.array([0] * 99 + [1]), np.array([0.1] * 95 + [0.2, 0.3, 0.4, 0.5, 0.7])
+    assert threshold_at_false_positive_rate(labels, scores) == pytest.approx(0.6)
+    assert threshold_at_false_positive_rate(labels, np.full(100, 0.5)) > 0.5
+    trained = train(cards, replace(CARDS, rounds=1))
+    assert (np.abs(trained.scores - trained.contract.threshold) > 1e-6).all()
+    assert export_proven(trained.booster, trained.contract, build_matrix(trained.contract, trained.records)[0]).report.passed
