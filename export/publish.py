@@ -38,6 +38,7 @@ from export.report import ParityReport
 CHALLENGER, CHAMPION = "challenger", "champion"
 _BATCH, _EXAMPLE_ROWS = 1000, 5
 _PREVIOUS = "previous_champion"
+_GZIP = b"\x1f\x8b"
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)
 
@@ -148,7 +149,9 @@ def newest_rows(tracking_uri: str) -> tuple[list[bytes], list[int]]:
 
 
 def _labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[int]]:
-    lines = gzip.decompress(_artifact(run_id, NEWEST, tracking_uri)).splitlines()
+    data = _artifact(run_id, NEWEST, tracking_uri)
+    # MLflow stores a .gz in S3 as a plain file with Content-Encoding, so through its server it arrives unpacked.
+    lines = (gzip.decompress(data) if data.startswith(_GZIP) else data).splitlines()
     pairs = [line.split(b"\t", 1) for line in lines]
     return [record for _, record in pairs], [int(label) for label, _ in pairs]
 
