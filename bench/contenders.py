@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import psutil
 
 from bench.reference_models import reference_model
+from deploy.local.environment import python_of
 from deploy.local.server import free_port
 from engine.errors import SakerError
 
@@ -166,7 +166,7 @@ def _peer(name: str, script: str, about: str, *, environment: str = "", processe
     def commands(topics: Topics, workers: int) -> list[list[str]]:
         python = sys.executable
         if environment:
-            python = str(environment_of(environment))
+            python = str(python_of(_PEERS / "requirements" / f"{environment}.txt"))
         arguments = [topics.bootstrap_servers, topics.input, topics.output]
         arguments += [topics.group if processes else str(workers), str(model_file())]
         if script == "mlflow_serve":
@@ -174,21 +174,6 @@ def _peer(name: str, script: str, about: str, *, environment: str = "", processe
         return [[python, str(_PEERS / f"{script}.py"), *arguments]] * (workers if processes else 1)
 
     return Contender(name, about, commands)
-
-
-def environment_of(name: str) -> Path:
-    """The Python of a peer's environment, made from its locked requirements if it is not there."""
-    folder = Path("build") / "peers" / name
-    python = folder / "bin" / "python"
-    if not (folder / "ready").exists():
-        uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder], check=True)
-        requirements = _PEERS / "requirements" / f"{name}.txt"
-        subprocess.run(
-            [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", requirements], check=True
-        )
-        (folder / "ready").touch()
-    return python.absolute()
 
 
 PEERS: dict[str, Contender] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from bench.contenders import BenchFailed, Contender
 from bench.e2e import Run
 from bench.search import RunAt, Say, at_rate, highest_rate, kept, median_run
+from deploy.local.environment import EnvironmentFailed
 
 #: Where the search for the highest rate starts, records/s.
 _FIRST = 10_000.0
@@ -52,7 +52,7 @@ def compare(run: RunAt, contenders: Sequence[Contender], *, rate: float, limit_m
     for contender in contenders:  # each once by itself, which also lets a new broker compile
         try:
             say(f"(not counted) {run(contender, rate)}")
-        except (BenchFailed, subprocess.CalledProcessError) as error:
+        except (BenchFailed, EnvironmentFailed) as error:
             compared.missing[contender.name] = str(error)
             say(f"{contender.name}: {error}")
         else:

@@ -131,6 +131,10 @@ def drift(
     last: Annotated[int, typer.Option("--last", min=100, help="So many of the newest scores, and their records.")] = 10_000,
     limit: Annotated[float, typer.Option("--limit", min=0, help="PSI above which a feature or the score has drifted.")] = 0.25,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for drift.json and drift.png.")] = None,
+    evidently: Annotated[
+        Path | None,
+        typer.Option("--evidently", help="Evidently's HTML report, against the newest training rows."),
+    ] = None,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -169,6 +173,10 @@ def drift(
         output.mkdir(parents=True, exist_ok=True)
         (output / "drift.json").write_text(json.dumps(told, indent=1) + "\n")
         (output / "drift.png").write_bytes(of_training.plot(found, limit))
+    if evidently is not None:
+        from commands.evidently import write_report
+
+        write_report(located.name, contract, decoded.matrix, evidently, tracking_uri or config.tracking_uri())
     lines = [f"{len(decoded.matrix):,} records, {len(scores):,} scores against {located.name}:"]
     for one in found[:11]:
         mark = "DRIFTED" if one in moved else "" if one.judged else "not judged"

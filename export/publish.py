@@ -66,7 +66,7 @@ def export_run(
     report(f"run {run_id}")
     booster = _booster(run_id, tracking_uri)
     contract = Contract.from_json(_artifact(run_id, CONTRACT, tracking_uri).decode())
-    newest, _ = _labelled_records(run_id, tracking_uri)
+    newest, _ = labelled_records(run_id, tracking_uri)
     rows = Decoder(contract).decode(newest).matrix
     proven = export_proven(booster, contract, rows, compare_onnxmltools=compare_onnxmltools)
     report(str(proven.report))
@@ -145,10 +145,11 @@ def _booster(run_id: str, tracking_uri: str) -> lightgbm.Booster:
 
 def newest_rows(tracking_uri: str) -> tuple[list[bytes], list[int]]:
     """The newest labelled records of the challenger's own run, which it was not trained on."""
-    return _labelled_records(registry.find_version(f"{MODEL}@{CHALLENGER}", tracking_uri).run_id, tracking_uri)
+    return labelled_records(registry.find_version(f"{MODEL}@{CHALLENGER}", tracking_uri).run_id, tracking_uri)
 
 
-def _labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[int]]:
+def labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[int]]:
+    """The newest rows of a training run, which its model was not trained on: raw records and labels."""
     data = _artifact(run_id, NEWEST, tracking_uri)
     # MLflow stores a .gz in S3 as a plain file with Content-Encoding, so through its server it arrives unpacked.
     lines = (gzip.decompress(data) if data.startswith(_GZIP) else data).splitlines()

@@ -28,7 +28,7 @@ HOMES = {
     "mlflow": ("training/track.py", "export/publish.py", "engine/registry.py", "bench/peers/"),
     "onnxruntime": ("engine/session.py", "export/probe.py", "bench/"),  # there as a peer
     "confluent_kafka": ("engine/kafka.py", "bench/peers/"),  # there as a peer
-    "pandas": ("training/", "export/publish.py", "bench/peers/"),
+    "pandas": ("training/", "export/publish.py", "commands/evidently.py", "bench/peers/"),
     "airflow": ("dags/",),
 }
 

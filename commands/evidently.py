@@ -1,0 +1,30 @@
+"""Evidently's view of drift: it needs another pandas, so it runs in an environment of its own."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import training
+from deploy.local.environment import run_in
+from engine import registry
+from engine.contract import Contract
+from engine.decode import Decoder
+from export import publish
+
+_TRAINING = Path(training.__file__ or "").parent
+
+
+def write_report(name: str, contract: Contract, matrix: NDArray[np.float32], output: Path, tracking_uri: str) -> None:
+    """The live rows `matrix` (n, f) against the newest labelled rows of the version's own run; name: fraud/7."""
+    reference, _ = publish.labelled_records(registry.find_version(name, tracking_uri).run_id, tracking_uri)
+    columns = [feature.name for feature in contract.features]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{part}.parquet" for part in ("reference", "current")]
+        for path, rows in zip(paths, (Decoder(contract).decode(reference).matrix, matrix), strict=True):
+            pd.DataFrame(rows, columns=columns).to_parquet(path)
+        run_in(_TRAINING / "evidently.txt", _TRAINING / "evidently_report.py", *paths, output.absolute())

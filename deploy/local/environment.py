@@ -1,0 +1,48 @@
+"""Environments for what cannot live beside saker, made once from locked requirements and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from engine.errors import SakerError
+
+
+class EnvironmentFailed(SakerError):
+    """The packages of an environment could not be installed; the message ends with what the installer said."""
+
+
+def python_of(requirements: Path) -> Path:
+    """The Python of an environment with these locked requirements (with hashes)."""
+    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "environments"
+    folder = cache / f"{requirements.stem}-{digest}"
+    python = folder / "bin" / "python"
+    if (folder / "ready").exists():
+        return python
+    cache.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", str(folder)], requirements)
+    uv = Path(sys.executable).with_name("uv")
+    install = [str(uv), "pip", "install", "--python", str(python)] if uv.exists() else [str(python), "-m", "pip", "install"]
+    _run([*install, "--quiet", "--require-hashes", "-r", str(requirements)], requirements)
+    (folder / "ready").touch()
+    return python
+
+
+def run_in(requirements: Path, script: Path, *arguments: object) -> None:
+    """Run a script in such an environment; raises `EnvironmentFailed` with what it said where it fails."""
+    _run([str(python_of(requirements)), str(script), *map(str, arguments)], requirements, cwd=tempfile.gettempdir())
+
+
+def _run(command: list[str], requirements: Path, cwd: str | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EnvironmentFailed(
+            f"{requirements.stem}: {' '.join(command[:5])} ... failed:\n{(done.stderr or done.stdout)[-2000:]}"
+        )

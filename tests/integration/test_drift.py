@@ -1,0 +1,80 @@
+"""`saker drift` over a real Kafka, as a user or Airflow runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import kafka
+from engine.pipeline import ActiveModel, score_batch
+from export import publish
+from tests.conftest import Model, Topics
+from training import synthetic
+from training.fit import Settings, train
+from training.tables import to_records
+from training.track import log_run
+
+LIVE = 3_000
+
+
+def stream(bootstrap_servers: str, topics: Topics, model: ActiveModel, factor: float) -> None:
+    """Transactions and their scores, as `serve` would have left them."""
+    table = synthetic.frame(LIVE, seed=7).drop(columns="isFraud")
+    records = to_records(table.assign(TransactionAmt=table["TransactionAmt"] * factor))
+    results = score_batch(model, records).results
+    producer, started = kafka.producer(bootstrap_servers), time.time_ns() // 1_000_000
+    for number, pair in enumerate(zip(records, results, strict=True)):
+        for topic, value in zip((topics.raw, topics.scored), pair, strict=True):  # a score keeps its record's place and time
+            producer.produce(topic, value, partition=number % 4, timestamp=started + number)
+    producer.flush()
+
+
+def drift(bootstrap_servers: str, topics: Topics, model: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "saker", "drift", "--bootstrap-servers", bootstrap_servers, "--model", model]
+    command += ["--input", topics.raw, "--scores", topics.scored, "--last", str(LIVE), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_what_moved_is_named(
+    factor: int, bootstrap_servers: str, topics: Topics, generated_model: Model, tmp_path: Path
+) -> None:
+    stream(bootstrap_servers, topics, ActiveModel.load(generated_model.path, "fraud/1"), factor)
+    done = drift(bootstrap_servers, topics, str(generated_model.path), "-o", str(tmp_path), "--json")
+    assert (tmp_path / "drift.json").exists(), done.stderr
+    told = json.loads((tmp_path / "drift.json").read_text())
+    assert told["scores"] == LIVE
+    assert LIVE * 0.9 < told["records"] <= LIVE * 1.1
+    assert (tmp_path / "drift.png").read_bytes().startswith(b"\x89PNG")
+    if factor == 1:
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["drifted"] == told["drifted"] == []
+    else:
+        assert done.returncode == 1
+        assert "TransactionAmt" in told["drifted"]
+        assert "saker: drifted (PSI above 0.25): " in done.stderr
+        assert done.stdout == ""
+
+
+def test_evidently_writes_its_report_from_an_environment_of_its_own(
+    bootstrap_servers: str, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri: Any = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(rounds=20)
+    trained = train(synthetic.frame(6_000), settings)
+    exported = publish.export_run(log_run(trained, settings, {}, uri), uri)
+    path = tmp_path / "fraud.onnx"
+    path.write_bytes(exported.model.SerializeToString())
+    stream(bootstrap_servers, topics, ActiveModel.load(path, "fraud/1"), 1)
+    report = tmp_path / "report.html"
+    done = drift(bootstrap_servers, topics, "fraud/1", "--tracking-uri", uri, "--evidently", str(report))
+    assert done.returncode == 0, done.stderr
+    assert "nothing has drifted" in done.stdout
+    assert b"TransactionAmt" in report.read_bytes()
