@@ -154,8 +154,8 @@ OWN: dict[str, Contender] = {
         saker(),
         ECHO,
         STRAIGHT,
-        _straight("straight loop, LightGBM", "lightgbm", "the same with LightGBM's own predict, one thread"),
-        saker("saker, kernels off", "--kernels", "off"),
+        _straight("straight loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
+        saker("saker (kernels off)", "--kernels", "off"),
     )
 }
 

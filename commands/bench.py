@@ -114,7 +114,7 @@ def peers(
     from bench.peers_run import compare
     from bench.search import runner
 
-    names = contenders.split(",") if contenders else [name for name in ALL if name != "saker, kernels off"]
+    names = contenders.split(",") if contenders else [name for name in ALL if name != "saker (kernels off)"]
     if unknown := sorted(set(names) - set(ALL)):
         raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(ALL)}")
     with broker(bootstrap_servers) as servers:

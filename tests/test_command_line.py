@@ -14,7 +14,27 @@ def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-COMMANDS = ["train", "export", "promote", "serve", "replay", "score", "stack", "demo", "doctor", "verify", "models describe"]
+COMMANDS = [
+    *("train", "export", "promote", "serve", "replay", "score", "stack", "demo", "doctor", "verify", "drift"),
+    *(f"models {name}" for name in ("describe", "list", "show", "rollback")),
+    *(f"bench {name}" for name in ("e2e", "peers", "trees", "rows", "pipeline", "report", "gate")),
+]
+
+
+def test_a_benchs_contender_that_there_is_none_of_is_named(tmp_path: Path) -> None:
+    done = saker("bench", "e2e", "--rate", "100", "--contenders", "echo,nobody", folder=tmp_path)
+    assert done.returncode == 2
+    assert "unknown contenders nobody" in done.stderr
+
+
+def test_a_model_over_its_budget_is_exit_code_1(cards_model: Any, tmp_path: Path) -> None:
+    arguments = ["bench", "pipeline", str(cards_model.path), "--against", str(cards_model.path), "--batch", "64"]
+    within = saker(*arguments, "--budget-us", "1000", "--budget-ratio", "5", "--seconds", "0.1", "--json", folder=tmp_path)
+    assert within.returncode == 0, within.stderr
+    assert len(orjson.loads(within.stdout)["models"]) == 2
+    over = saker(*arguments, "--budget-us", "0.01", "--seconds", "0.1", folder=tmp_path)
+    assert over.returncode == 1
+    assert "us of CPU a record, allowed are 0.01" in over.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -36,6 +56,11 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) ->
         ),
         (["export", "--booster", "README.onnx", "-o", "x.onnx"], "saker: model file: README.onnx: LightGBM"),
         (["export"], "saker: no finished run in experiment fraud"),
+        (["models", "list"], "saker: no model fraud in the registry"),
+        (["models", "rollback"], "saker: no model fraud in the registry"),
+        (["bench", "report", __file__], "saker: "),
+        (["bench", "gate", "--base", "no-such-revision"], "saker: git worktree add"),
+        (["replay", "--data", ".", "--bootstrap-servers", "127.0.0.1:1"], "saker: "),
     ],
 )
 def test_an_expected_error_is_one_line_and_exit_code_1(arguments: list[str], message: str, tmp_path: Path) -> None:
