@@ -187,13 +187,14 @@ class NativeTransport(Transport):
         if not isinstance(taken, self._messages) or not isinstance(results, self._lines):
             return super().send(taken, indices, results, delivered)
         lasts = taken.lasts(indices)
-        place, left_out = 0, np.array(lasts, np.int32)
-        while place < len(indices) > len(lasts):
-            place, code = self._sender.send(taken, indices, results, left_out, place)
-            if code:
-                raise KafkaException(KafkaError(code))
-            if place < len(indices):  # the queue is full
-                self._producer.poll(0.01)
+        if len(lasts) < len(indices):
+            place, left_out = 0, np.array(lasts, np.int32)
+            while place < len(indices):
+                place, code = self._sender.send(taken, indices, results, left_out, place)
+                if code:
+                    raise KafkaException(KafkaError(code))
+                if place < len(indices):  # the queue is full
+                    self._producer.poll(0.01)
         for at in lasts:
             self.send_one(self._output, results[at], Origin(*taken.origin(indices[at])), delivered)
         return len(lasts)
