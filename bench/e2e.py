@@ -158,7 +158,7 @@ def measure(
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     with running(contender, topics, workers) as processes:
-        _await(processes, reader, topics)
+        _await(processes, reader, topics, workers)
         sender = spawn.Process(target=send, args=(load, bootstrap_servers, topics.input, theirs))
         sender.start()
         start, before, cpu = ours.recv(), _stages(processes), processes.cpu_seconds()
@@ -200,8 +200,11 @@ def measure(
     )
 
 
-def _await(processes: Running, reader: _Reader, topics: Topics) -> None:
-    """Send probes until some have come back; one that is still on its way is told from the load by its key."""
+def _await(processes: Running, reader: _Reader, topics: Topics, workers: int) -> None:
+    """Send probes until some have come back, and its group, where it has one, has come to rest with all its workers.
+
+    A probe that is still on its way is told from the load by its key.
+    """
     records_of = records(reference_model("S"), 1)
     producer = kafka.producer(topics.bootstrap_servers)
     until, answered = time.monotonic() + _READY_SECONDS, 0
@@ -215,6 +218,11 @@ def _await(processes: Running, reader: _Reader, topics: Topics) -> None:
         producer.flush(5)
         sent += 1
         answered += reader.await_probe(0.5)
+    client = kafka.admin(topics.bootstrap_servers)
+    while (found := kafka.members(client, topics.group)) is None or 0 < found < workers:
+        processes.check()
+        if time.monotonic() > until:
+            raise BenchFailed(f"group {topics.group} has {found} of {workers} members after {_READY_SECONDS:.0f} s")
 
 
 def histogram_of(seconds: NDArray[np.float64]) -> HdrHistogram:

@@ -75,6 +75,7 @@ def e2e(
     with broker(bootstrap_servers) as servers:
         run = runner(servers, seconds=seconds, warm_up_seconds=warm_up, workers=workers, arrivals=arrivals)
         for contender in chosen if limit_ms is not None else ():
+            _said(f"(not counted) {run(contender, 20_000)}")
             highest, tried = highest_rate(run, contender, 20_000, limit_ms or 0, _said)
             runs += tried
             best += [highest] if highest else []

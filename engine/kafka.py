@@ -79,6 +79,17 @@ def is_settled(client: AdminClient, group: str, topic: str, partitions: int) -> 
     return found.state == ConsumerGroupState.STABLE and len(owned) == partitions
 
 
+def members(client: AdminClient, group: str) -> int | None:
+    """How many members a group has: 0 if there is no such group, None while it rebalances."""
+    try:
+        found = client.describe_consumer_groups([group], request_timeout=1)[group].result()
+    except KafkaException:
+        return None
+    if found.state in (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY):
+        return 0
+    return len(found.members) if found.state == ConsumerGroupState.STABLE else None
+
+
 def admin(bootstrap_servers: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap_servers, **_QUIET})
 
