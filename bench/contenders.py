@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -98,19 +99,21 @@ def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Runn
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("wb") as log:
         roots = [
-            psutil.Popen(command, stdout=log, stderr=log, cwd=contender.folder, env=_environment(contender))
+            psutil.Popen(
+                command, stdout=log, stderr=log, cwd=contender.folder, env=_environment(contender), start_new_session=True
+            )
             for command in commands
         ]
     try:
         yield Running(roots, port)
     finally:
-        children = [p for root in roots if root.is_running() for p in root.children(recursive=True)]
         for root in roots:
             with contextlib.suppress(psutil.NoSuchProcess):
                 root.terminate()
-        _, alive = psutil.wait_procs([*roots, *children], STOP_SECONDS)
-        for process in alive:
-            process.kill()
+        psutil.wait_procs(roots, STOP_SECONDS)
+        for root in roots:  # its session and not its children: those of one that died by itself are nobody's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(root.pid, signal.SIGKILL)
 
 
 def _environment(contender: Contender) -> dict[str, str]:
@@ -147,13 +150,12 @@ def _straight(name: str, library: str, about: str) -> Contender:
 
 
 ECHO = _straight("echo", "echo", "consumes, and produces values as long as a result; no work")
-STRAIGHT = _straight("straight loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches")
 OWN: dict[str, Contender] = {
     c.name: c
     for c in (
         saker(),
         ECHO,
-        STRAIGHT,
+        _straight("straight loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches"),
         _straight("straight loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
         saker("saker (kernels off)", "--kernels", "off"),
     )

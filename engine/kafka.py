@@ -70,10 +70,8 @@ def is_settled(client: AdminClient, group: str, topic: str, partitions: int) -> 
     A member that joins a cooperative group is first given nothing, and others give up partitions for it: those are
     nobody's until the rebalance after that.
     """
-    try:
-        # Not long: who asks has signals to answer, and asks again.
-        found = client.describe_consumer_groups([group], request_timeout=1)[group].result()
-    except KafkaException:
+    found = _described(client, group)
+    if found is None:
         return False
     owned = {p.partition for member in found.members for p in member.assignment.topic_partitions if p.topic == topic}
     return found.state == ConsumerGroupState.STABLE and len(owned) == partitions
@@ -81,13 +79,21 @@ def is_settled(client: AdminClient, group: str, topic: str, partitions: int) -> 
 
 def members(client: AdminClient, group: str) -> int | None:
     """How many members a group has: 0 if there is no such group, None while it rebalances."""
-    try:
-        found = client.describe_consumer_groups([group], request_timeout=1)[group].result()
-    except KafkaException:
+    found = _described(client, group)
+    if found is None:
         return None
     if found.state in (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY):
         return 0
     return len(found.members) if found.state == ConsumerGroupState.STABLE else None
+
+
+def _described(client: AdminClient, group: str) -> Any:
+    """The group as its coordinator describes it, None when it does not answer."""
+    try:
+        # Not long: who asks has signals to answer, and asks again.
+        return client.describe_consumer_groups([group], request_timeout=1)[group].result()
+    except KafkaException:
+        return None
 
 
 def admin(bootstrap_servers: str) -> AdminClient:
