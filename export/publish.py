@@ -110,6 +110,9 @@ def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_u
     example = pd.DataFrame(rows.astype(np.float64), columns=[feature.name for feature in session.contract.features])
     scores = session.score(rows)
     outputs = pd.DataFrame({"score": scores, "raw": scores})  # a signature holds names and types, which are right
+    # A folder of its own: a run that is exported again must not write over the file of a version.
+    digest = hashlib.sha256(proven.data).hexdigest()
+    artifact = f"model-{digest[:12]}"
     # Through the client alone: mlflow's log_model needs set_tracking_uri, which changes the process's environment.
     client = MlflowClient(tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
@@ -125,11 +128,11 @@ def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_u
         )
         (path / "parity.json").write_text(proven.report.to_json())
         (path / "model-card.md").write_text(proven.card)
-        client.log_artifacts(run_id, str(path), "model")
+        client.log_artifacts(run_id, str(path), artifact)
     with contextlib.suppress(MlflowException):  # it exists; if something else is wrong the next call says so
         client.create_registered_model(MODEL)
-    tags = {registry.SHA256_TAG: hashlib.sha256(proven.data).hexdigest(), "parity": str(proven.report)}
-    created = client.create_model_version(MODEL, f"runs:/{run_id}/model", run_id, tags=tags, description=proven.card)
+    tags = {registry.SHA256_TAG: digest, "parity": str(proven.report)}
+    created = client.create_model_version(MODEL, f"runs:/{run_id}/{artifact}", run_id, tags=tags, description=proven.card)
     client.set_registered_model_alias(MODEL, CHALLENGER, created.version)
     return str(created.version)
 

@@ -160,3 +160,13 @@ def test_mlflows_own_tools_take_the_registered_version(tmp_path: Path, monkeypat
     finally:
         server.stop()
     np.testing.assert_allclose([p["score"] for p in predictions], session.score(rows), rtol=1e-15)
+
+
+def test_a_run_exported_twice_leaves_the_first_version_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert register(uri, CARDS) == "1"
+    assert publish.export_run("latest", uri).version == "2"
+    for version in ("fraud/1", "fraud/2"):
+        assert registry.locate(version, uri).path.exists()

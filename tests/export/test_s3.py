@@ -67,4 +67,4 @@ def test_a_model_goes_to_s3_and_comes_back(
     finally:
         tracking.stop()
     stored = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"]).list_objects_v2(Bucket=bucket)["Contents"]
-    assert [item["Size"] for item in stored if item["Key"].endswith("model/model.onnx")] == [located.path.stat().st_size]
+    assert [item["Size"] for item in stored if item["Key"].endswith("/model.onnx")] == [located.path.stat().st_size]
