@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Airflow pins hundreds of packages: it has an environment of its own.
 AIRFLOW := .venv-airflow/.installed
 
-.PHONY: demo test test-airflow lint clean lock sanitize fuzz test-aarch64 gate
+.PHONY: demo test test-airflow stack-test lint docs generated clean lock sanitize fuzz test-aarch64 gate
 
 demo: $(STAMP)
 	$(BIN)/saker demo
@@ -15,6 +15,10 @@ test: $(STAMP) $(AIRFLOW)
 
 test-airflow: $(STAMP) $(AIRFLOW)
 	$(BIN)/pytest tests/dags/live_airflow.py
+
+# Prometheus and Alertmanager at a pool under load, each alert by its cause: six minutes.
+stack-test: $(STAMP)
+	$(BIN)/pytest tests/deploy/live_monitoring.py
 
 $(AIRFLOW): $(STAMP) requirements/airflow.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-airflow
@@ -32,6 +36,21 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/yamllint .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
+	@if command -v go > /dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.7; \
+	else echo "actionlint: skipped, it is built by go, which is not here"; fi
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/docker-compose -f deploy/compose.yaml --env-file deploy/example.env --profile replay config -q
+	$(BIN)/kubernetes-validate --strict --no-warn deploy/kubernetes/base/*.yaml
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# What is made of the code and kept in the repository: dashboards, and the page of all options.
+generated: $(STAMP)
+	$(BIN)/python -m deploy.grafana.build
+	$(BIN)/python -m commands.reference
 
 KERNELS := setup.py engine/kernels/build.py $(shell find engine/kernels/native -type f)
 
@@ -64,7 +83,8 @@ $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml $(KERNE
 
 # After a change of the dependencies in pyproject.toml; commit what it writes.
 lock: $(STAMP)
-	for f in "bootstrap requirements/bootstrap.in" "serve pyproject.toml" "dev pyproject.toml --all-extras" \
+	for f in "bootstrap requirements/bootstrap.in" "serve pyproject.toml --extra registry" \
+	  "life pyproject.toml --extra train --extra s3" "dev pyproject.toml --all-extras" \
 	  "airflow requirements/airflow.in"; do \
 	  set -- $$f; out=$$1; shift; \
 	  $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
@@ -72,4 +92,4 @@ lock: $(STAMP)
 	done
 
 clean:
-	rm -rf .venv .venv-airflow build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache mlruns mlartifacts mlflow.db demo-report
+	rm -rf .venv .venv-airflow build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache mlruns mlartifacts mlflow.db demo-report site

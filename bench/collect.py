@@ -77,10 +77,8 @@ def read_newest(bootstrap_servers: str, source: str, output: str, last: int) -> 
     counts = kafka.partition_counts(bootstrap_servers, [source, output])
     if counts[source] != counts[output]:
         raise ServingError(f"{source} has {counts[source]} partitions and {output} {counts[output]}: these are not its scores")
-    share = -(-last // counts[output])
     consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"verify-{output}"})
-    ends = {number: consumer.get_watermark_offsets(TopicPartition(output, number)) for number in range(counts[output])}
-    results = _read_from(consumer, output, {number: max(low, high - share) for number, (low, high) in ends.items()})
+    results = _read_last(consumer, output, counts[output], last)
     oldest: dict[int, int] = {}
     for result in results:
         oldest[result.partition] = min(oldest.get(result.partition, result.timestamp_ms), result.timestamp_ms)
@@ -89,6 +87,21 @@ def read_newest(bootstrap_servers: str, source: str, output: str, last: int) -> 
     records = _read_from(consumer, source, starts)
     consumer.close()
     return records, results
+
+
+def read_last(bootstrap_servers: str, topic: str, last: int) -> list[Record]:
+    """The last `last` records of `topic`, of each partition the same share; raises `ServingError` when it is missing."""
+    partitions = kafka.partition_counts(bootstrap_servers, [topic])[topic]
+    consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"read-{topic}"})
+    records = _read_last(consumer, topic, partitions, last)
+    consumer.close()
+    return records
+
+
+def _read_last(consumer: kafka.Consumer, topic: str, partitions: int, last: int) -> list[Record]:
+    share = -(-last // partitions)
+    ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number)) for number in range(partitions)}
+    return _read_from(consumer, topic, {number: max(low, high - share) for number, (low, high) in ends.items()})
 
 
 def _read_from(consumer: kafka.Consumer, topic: str, starts: dict[int, int]) -> list[Record]:

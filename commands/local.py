@@ -11,10 +11,16 @@ from commands.options import app
 
 
 @app.command(epilog="Example: `saker stack`")
-def stack() -> None:
+def stack(
+    monitoring: Annotated[
+        bool,
+        typer.Option("--monitoring", help="Prometheus too, with rules and alerts, for `serve` and `monitor` on their ports."),
+    ] = False,
+) -> None:
     """Run a local Kafka and MLflow in the foreground until Ctrl-C."""
     import signal
     import threading
+    from contextlib import ExitStack
 
     from deploy.local.stack import local_stack
 
@@ -22,17 +28,26 @@ def stack() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     typer.echo("starting Kafka and MLflow ...")
-    with local_stack(lasting=True) as running:
+    with local_stack(lasting=True) as running, ExitStack() as more:
+        prometheus = ""
+        if monitoring:
+            from deploy.local.monitoring import Prometheus
+
+            server = Prometheus({"saker": ["127.0.0.1:8000"], "saker-monitor": ["127.0.0.1:8001"]})
+            more.callback(server.stop)
+            server.launch()
+            server.wait()
+            prometheus = f"Prometheus  {server.url}\n"
         typer.echo(
             f"Kafka   {running.bootstrap_servers}\n"
-            f"MLflow  {running.tracking_uri}\n\n"
+            f"MLflow  {running.tracking_uri}\n{prometheus}\n"
             "In another terminal:\n"
             f"  export MLFLOW_TRACKING_URI={running.tracking_uri}\n"
             "  saker train && saker export && saker promote\n"
             f"  saker serve --model fraud@champion --bootstrap-servers {running.bootstrap_servers} --workers 2\n"
             "  saker replay --generate 20000 --first 50000 --rate 1000 "
             f"--bootstrap-servers {running.bootstrap_servers}\n"
-            "\nCtrl-C stops both and removes their data.",
+            "\nCtrl-C stops all of it and removes the data.",
         )
         stop.wait()
 

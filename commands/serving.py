@@ -24,7 +24,13 @@ def serve(
     rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
     group: Annotated[str, typer.Option("--group", help="Consumer group.")] = "fraud-scorers",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes.")] = 1,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port of /metrics on 127.0.0.1.")] = 8000,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port of /metrics, /healthz and /readyz.")] = 8000,
+    metrics_address: Annotated[
+        str, typer.Option("--metrics-address", help="Address they are served on; 0.0.0.0 for every network.")
+    ] = "127.0.0.1",
+    model_poll: Annotated[
+        float, typer.Option("--model-poll", min=0.1, help="Seconds between two looks whether the model has changed.")
+    ] = 10.0,
     instance: Annotated[str | None, typer.Option("--instance", help="Name of this pool in its group.")] = None,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
@@ -34,7 +40,6 @@ def serve(
     from engine.kernels import mode_of
     from engine.pool import Pool
 
-    located = registry.locate(model, tracking_uri or config.tracking_uri())
     settings = config.ServeSettings(
         bootstrap_servers=bootstrap_servers,
         input=source,
@@ -42,11 +47,13 @@ def serve(
         rejected=rejected,
         group=group,
         workers=workers,
+        metrics_address=metrics_address,
         metrics_port=metrics_port,
+        model_poll_seconds=model_poll,
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
     )
-    Pool(settings, located).run()
+    Pool(settings, lambda: registry.locate(model, tracking_uri or config.tracking_uri())).run()
 
 
 @app.command(epilog="Example: `saker replay --generate 20000 --bootstrap-servers localhost:9092 --rate 2000`")

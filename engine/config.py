@@ -28,7 +28,11 @@ class ServeSettings:
     rejected: str = "rejected-transactions"
     group: str = "fraud-scorers"
     workers: int = 1
+    #: Where /metrics, /healthz and /readyz are served.
+    metrics_address: str = "127.0.0.1"
     metrics_port: int = 8000
+    #: Between two looks whether the model has changed.
+    model_poll_seconds: float = 10.0
     #: Names this pool in the group. A worker that is started again under its name has its partitions back at once.
     instance: str = field(default_factory=platform.node)
     max_batch: int = 500

@@ -36,8 +36,7 @@ class _Window:
     waits_for: int
     positions: dict[Partition, int]
     timestamps_ms: NDArray[np.int64]
-    scored: int
-    rejections: list[Rejection]
+    scored: Scored
     sent: float
     errors: list[KafkaError] = field(default_factory=list)
 
@@ -50,16 +49,15 @@ class _Window:
 class Delivery:
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
-    def __init__(
-        self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str, counts: Counts
-    ) -> None:
+    def __init__(self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str) -> None:
         self._consumer, self._producer, self._transport = consumer, producer, transport
         self._output, self._rejected = output, rejected
         self._windows: deque[_Window] = deque()
         #: Behind acknowledged results, and not known to be committed: a commit fails while the group rebalances.
         self._positions: dict[Partition, int] = {}
         self._committed = time.monotonic()
-        self.counts = counts
+        self.counts = Counts()
+        self._acknowledged: list[tuple[float, NDArray[np.float64]]] = []
 
     @property
     def in_flight(self) -> int:
@@ -76,8 +74,7 @@ class Delivery:
             0,
             taken.positions(),
             timestamps,
-            len(scored.results),
-            scored.rejections,
+            scored,
             started,
         )
         transport, delivered = self._transport, window.acknowledge
@@ -107,12 +104,21 @@ class Delivery:
         if window.errors:
             raise self._failure(window.errors[0])
         self._positions.update(window.positions)
-        counts = self.counts
-        counts.scored += window.scored
-        for rejection in window.rejections:
+        counts, scored = self.counts, window.scored
+        if len(scored.scores):
+            self._acknowledged.append((scored.threshold, scored.scores))
+        for rejection in scored.rejections:
             counts.failed[rejection.reason] += 1
         counts.stages["acknowledge"].observe(time.perf_counter() - window.sent)
         counts.latency.observe_since(time.time(), window.timestamps_ms)
+
+    def take_counts(self) -> Counts:
+        """What was counted since the last time."""
+        counts, self.counts = self.counts, Counts()
+        counts.add_scores(self._acknowledged)
+        self._acknowledged.clear()
+        counts.in_flight = self.in_flight
+        return counts
 
     def _failure(self, error: KafkaError) -> Exception:
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:

@@ -8,8 +8,17 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from engine.errors import ServingError
 
@@ -20,6 +29,7 @@ _log = logging.getLogger("saker")
 # librdkafka logs a broker that is not up yet, and its own clean-up; what matters here arrives as an exception.
 _QUIET = {"log_level": 2}
 _SECONDS = 10.0
+_ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
 
 
 def is_ready(bootstrap_servers: str) -> bool:
@@ -87,11 +97,34 @@ def members(client: AdminClient, group: str) -> int | None:
     return len(found.members) if found.state == ConsumerGroupState.STABLE else None
 
 
+def lags(client: AdminClient, group: str, topic: str, partitions: int) -> dict[tuple[str, int], int]:
+    """Records of each partition that `group` has not committed; nothing where the broker does not answer.
+
+    Asked of the broker and not of the members: it is told of a member that hangs, and of a partition that nobody reads.
+    """
+    everything = [TopicPartition(topic, number) for number in range(partitions)]
+    try:
+        of_group = [ConsumerGroupTopicPartitions(group, everything)]
+        answer = client.list_consumer_group_offsets(of_group, request_timeout=_ASK_SECONDS)[group]
+        starts, ends = (
+            client.list_offsets(dict.fromkeys(everything, of), request_timeout=_ASK_SECONDS)
+            for of in (OffsetSpec.earliest(), OffsetSpec.latest())
+        )
+        committed = {p.partition: p.offset for p in answer.result().topic_partitions}
+        found = {}
+        for partition in everything:
+            low, high = starts[partition].result().offset, ends[partition].result().offset
+            # Without a commit a group starts at the earliest record.
+            found[topic, partition.partition] = high - max(committed[partition.partition], low)
+    except KafkaException:
+        return {}
+    return found
+
+
 def _described(client: AdminClient, group: str) -> Any:
     """The group as its coordinator describes it, None when it does not answer."""
     try:
-        # Not long: who asks has signals to answer, and asks again.
-        return client.describe_consumer_groups([group], request_timeout=1)[group].result()
+        return client.describe_consumer_groups([group], request_timeout=_ASK_SECONDS)[group].result()
     except KafkaException:
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,7 +74,10 @@ class Scored:
     results: Sequence[bytes]
     indices: NDArray[np.int32]
     rejections: list[Rejection]
-    stage_seconds: dict[str, float] = field(default_factory=dict)
+    #: Of the results (n,), and from which one on it is fraud.
+    scores: NDArray[np.float64]
+    threshold: float
+    stage_seconds: dict[str, float]
 
 
 def score_batch(model: ActiveModel, values: Values) -> Scored:
@@ -98,7 +101,7 @@ def score_batch(model: ActiveModel, values: Values) -> Scored:
         "score": after_score - after_decode,
         "encode": after_encode - after_score,
     }
-    return Scored(results, ids.indices, rejections, seconds)
+    return Scored(results, ids.indices, rejections, scores, model.session.contract.threshold, seconds)
 
 
 def _not_finite(index: int, score: float) -> Rejection:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -17,7 +20,8 @@ from engine import kafka, worker
 from engine.config import ServeSettings
 from engine.contract import UNPROVEN, is_proven, read_contract
 from engine.errors import ServingError
-from engine.metrics import PoolMetrics, serve_http
+from engine.exporter import PoolMetrics, serve_http
+from engine.follow import Follower, every
 from engine.pipeline import Backends
 from engine.registry import Located
 
@@ -25,6 +29,7 @@ _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _SHORT_LIFE = 5.0
 _LONGEST_PAUSE = 5.0
+_LAG_SECONDS = 2.0
 
 
 @dataclass
@@ -36,6 +41,9 @@ class _Slot:
     pipe: Connection | None = None
     started: float = 0.0
     ready: bool = False
+    #: What it scores with; and whether it was asked to change to the pool's target.
+    runs: Located | None = None
+    asked: bool = False
     short_lives: int = 0
     start_at: float = field(default_factory=time.monotonic)
 
@@ -43,15 +51,18 @@ class _Slot:
 class Pool:
     """`run` returns when the pool was stopped by SIGTERM or SIGINT and its workers have drained."""
 
-    def __init__(self, settings: ServeSettings, located: Located) -> None:
-        self._settings, self._located = settings, located
-        name, _, version = located.name.rpartition("/")
-        self._metrics = PoolMetrics({"name": name, "version": version, "sha256": located.sha256})
+    def __init__(self, settings: ServeSettings, locate: Callable[[], Located]) -> None:
+        """locate: finds the model; it is asked again every `model_poll_seconds`."""
+        self._settings, self._locate = settings, locate
+        #: What a worker starts with, and what all of them should score with: they differ while a model changes.
+        self._located = self._target = locate()
+        self._metrics = PoolMetrics(self._processes)
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._admin = kafka.admin(settings.bootstrap_servers)
         self._partitions = 0
         self._settled = self._stopping = self._told_reasons = False
         self._failure: str | None = None
+        self._refused: Located | None = None
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
     def run(self) -> None:
@@ -60,16 +71,25 @@ class Pool:
         read_contract(self._located.path)
         if not is_proven(self._located.path):
             _log.warning("%s is %s", self._located.name, UNPROVEN)
+        self._note_model()
+        address, port = self._settings.metrics_address, self._settings.metrics_port
         try:
-            server = serve_http(self._metrics, self._settings.metrics_port, self._is_ready)
+            server = serve_http(self._metrics, port, self._is_ready, address)
         except OSError as error:
-            raise ServingError(f"port {self._settings.metrics_port} is taken: choose another --metrics-port") from error
-        _log.info("metrics at http://127.0.0.1:%d/metrics", server.server_port)
+            raise ServingError(
+                f"{address}:{port} cannot be listened on ({error.strerror}): choose another --metrics-port"
+            ) from error
+        _log.info("metrics at http://%s:%d/metrics", address, server.server_port)
+        follower, stop = Follower(self._locate, self._located, self._metrics, self._be_woken), threading.Event()
+        every(self._settings.model_poll_seconds, follower.look, stop)
+        every(_LAG_SECONDS, self._look_at_lag, stop)
         with _on_signals(self._stop):
             while not (self._stopping or self._failure):
                 self._start_due()
                 self._listen(timeout=0.5 if self._settled else 0.1)
                 self._settle()
+                self._change_model(follower)
+            stop.set()
             self._drain()
         server.shutdown()
         if self._failure:
@@ -103,12 +123,58 @@ class Pool:
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
+        self._be_woken()
+
+    def _be_woken(self) -> None:
         self._waker.send(None)
+
+    def _processes(self) -> dict[str, int]:
+        running = {str(slot.number): slot.process.pid for slot in self._slots if slot.process is not None}
+        return {"parent": os.getpid(), **{name: number for name, number in running.items() if number is not None}}
+
+    def _look_at_lag(self) -> None:
+        settings = self._settings
+        self._metrics.lags(kafka.lags(self._admin, settings.group, settings.input, self._partitions))
+
+    def _note_model(self) -> None:
+        name, _, version = self._located.name.rpartition("/")
+        self._metrics.serves(name, version, self._located.sha256)
+
+    def _change_model(self, follower: Follower) -> None:
+        """Ask one worker after another to change to the target; when all have, it is what new ones start with."""
+        if any(slot.asked for slot in self._slots):
+            return
+        if self._target == self._located and follower.newest not in (self._located, self._refused):
+            self._target, self._refused = follower.newest, None
+            _log.info("changing from %s to %s", self._located.name, self._target.name)
+        ready = [slot for slot in self._slots if slot.ready]
+        behind = next((slot for slot in ready if slot.runs != self._target), None)
+        if behind is not None and behind.pipe is not None:
+            behind.asked = True
+            with contextlib.suppress(OSError):  # it has just died
+                behind.pipe.send(self._target)
+        elif self._target != self._located and len(ready) == len(self._slots):
+            self._located = self._target
+            self._note_model()
+            self._metrics.model_loaded("loaded")
+            _log.info("every worker scores with %s", self._located.name)
+
+    def _refuse(self, slot: _Slot, reason: str) -> None:
+        """The target may not serve: those that changed to it go back."""
+        slot.asked = False
+        if self._target == self._located:  # it cannot even go back: it starts again, with the right one
+            if slot.process is not None:
+                slot.process.terminate()
+            return
+        self._refused, self._target = self._target, self._located
+        self._metrics.model_loaded("refused")
+        _log.error("%s was refused, %s goes on scoring: %s", self._refused.name, self._located.name, reason)
 
     def _start_due(self) -> None:
         for slot in self._slots:
             if slot.process is None and time.monotonic() >= slot.start_at:
-                slot.pipe, theirs = _SPAWN.Pipe(duplex=False)
+                slot.pipe, theirs = _SPAWN.Pipe()
+                slot.runs, slot.asked = self._located, False
                 slot.process = _SPAWN.Process(
                     target=worker.main,
                     args=(slot.number, self._settings, self._located, theirs),
@@ -142,6 +208,11 @@ class Pool:
                     self._metrics.add(slot.number, value)
                 elif word == worker.FAILED:
                     self._failure = value
+                elif word == worker.REFUSED:
+                    self._refuse(slot, value)
+                elif word == worker.CHANGED:
+                    slot.runs, slot.asked = self._target, False
+                    self._metrics.runs_on(slot.number, value.trees, value.rows, value.kafka)
                 elif not slot.ready:
                     slot.ready = True
                     self._note_backends(slot.number, value)
@@ -159,6 +230,8 @@ class Pool:
     def _buried(self, slot: _Slot, process: SpawnProcess) -> None:
         code = process.exitcode
         slot.process, slot.pipe, slot.ready = None, None, False
+        if slot.asked:
+            self._refuse(slot, f"worker {slot.number} ended with {code} while it loaded it")
         if self._stopping or self._failure:
             return
         lived = time.monotonic() - slot.started

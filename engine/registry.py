@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,14 @@ from typing import Any
 from engine.errors import ModelRefused
 
 SHA256_TAG = "sha256"
+
+
+class NoSuchModel(ModelRefused):
+    """The registry answers, and has nothing under this name."""
+
+
+class RegistryUnreachable(ModelRefused):
+    """The registry does not answer, or not as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +36,21 @@ class Located:
 
 
 def locate(reference: str, tracking_uri: str) -> Located:
-    """Find `reference`: FILE.onnx, NAME@ALIAS or NAME/VERSION; raises `ModelRefused` when it is not there."""
+    """Find `reference`: FILE.onnx, NAME@ALIAS or NAME/VERSION.
+
+    The path is that of a copy that nobody writes to again. Raises `ModelRefused`, of these `NoSuchModel` when it is not
+    there and `RegistryUnreachable` when nobody can tell.
+    """
     if reference.endswith(".onnx"):
         path = Path(reference)
         if not path.is_file():
-            raise ModelRefused(f"no such file: {path}")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        return Located(path.resolve(), f"{path.stem}/{digest[:8]}", digest)
+            raise NoSuchModel(f"no such file: {path}")
+        digest = _digest(path)
+        kept = _cache() / f"{digest}.onnx"
+        if not kept.exists() or _digest(kept) != digest:
+            with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+                Path(shutil.copy(path, scratch)).replace(kept)
+        return Located(kept, f"{path.stem}/{digest[:8]}", digest)
     return fetch(find_version(reference, tracking_uri), tracking_uri)
 
 
@@ -48,7 +65,7 @@ def find_version(reference: str, tracking_uri: str) -> Any:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [train]") from error
+        raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [registry]") from error
 
     client = MlflowClient(tracking_uri)
     try:
@@ -56,7 +73,9 @@ def find_version(reference: str, tracking_uri: str) -> Any:
             return client.get_model_version_by_alias(name, which)
         return client.get_model_version(name, which)
     except MlflowException as error:
-        raise ModelRefused(
+        # An alias that is not there is an invalid value to mlflow 3.17, a version or a model one that does not exist.
+        missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        raise (NoSuchModel if missing else RegistryUnreachable)(
             f"no model {reference} in the registry at {tracking_uri} ({error.message}); see MLFLOW_TRACKING_URI",
         ) from error
 
@@ -69,21 +88,25 @@ def fetch(version: Any, tracking_uri: str) -> Located:
     name, expected = f"{version.name}/{version.version}", version.tags.get(SHA256_TAG)
     if expected is None:
         raise ModelRefused(f"model {name}: no tag {SHA256_TAG} in the registry; register it with `saker export`")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "models"
-    path = cache / f"{expected}.onnx"
+    path = _cache() / f"{expected}.onnx"
     if not path.exists() or _digest(path) != expected:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
             try:
                 # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
                 uri = f"{version.source}/model.onnx"
                 fetched = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking_uri))
             except (MlflowException, OSError) as error:
-                raise ModelRefused(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error
+                raise RegistryUnreachable(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error
             if (found := _digest(fetched)) != expected:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
             fetched.replace(path)
     return Located(path, name, expected)
+
+
+def _cache() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _digest(path: Path) -> str:

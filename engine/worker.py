@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import threading
 import time
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -14,18 +15,18 @@ from types import FrameType
 from engine import kafka
 from engine.config import ServeSettings
 from engine.delivery import Delivery
-from engine.errors import SakerError, ServingError
+from engine.errors import ModelRefused, SakerError, ServingError
 from engine.kafka import KafkaError, TopicPartition
-from engine.metrics import Counts
-from engine.pipeline import ActiveModel, score_batch
+from engine.pipeline import ActiveModel, Backends, score_batch
 from engine.registry import Located
 from engine.transport import Partition, Taken, open_transport, producer_settings
 
 _log = logging.getLogger("saker")
 
 #: What a worker tells its parent, as (word, value): READY its `Backends`, COUNTED its `Counts` since the last time,
-#: FAILED why the pool cannot go on.
-READY, COUNTED, FAILED = "ready", "counted", "failed"
+#: FAILED why the pool cannot go on. The parent sends a `Located` when the model changes, and gets CHANGED with the new
+#: `Backends`, or REFUSED with the reason.
+READY, COUNTED, FAILED, CHANGED, REFUSED = "ready", "counted", "failed", "changed", "refused"
 
 _TELL_SECONDS = 0.25
 _IDLE_SECONDS = 0.1
@@ -38,7 +39,7 @@ def main(slot: int, settings: ServeSettings, located: Located, parent: Connectio
     """Entry point of the process. What a user must mend is told to the parent; anything else is a crash."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
-        worker = Worker(slot, settings, ActiveModel.load(located.path, located.name, settings.kernels), parent)
+        worker = Worker(slot, settings, load(located, settings), parent)
         gc.collect()
         gc.freeze()  # what is here now stays: a collection that walks it takes 20 ms, and none of it is ever free
         signal.signal(signal.SIGTERM, worker.stop)
@@ -48,6 +49,30 @@ def main(slot: int, settings: ServeSettings, located: Located, parent: Connectio
         raise SystemExit(1) from error
 
 
+def load(located: Located, settings: ServeSettings) -> ActiveModel:
+    """The proven model; raises `ModelRefused` if it is not, or not the file that the parent found."""
+    model = ActiveModel.load(located.path, located.name, settings.kernels)
+    if model.sha256 != located.sha256:
+        raise ModelRefused(f"model {located.name}: SHA-256 of its file is {model.sha256}, it was {located.sha256} when found")
+    return model
+
+
+class _Loading(threading.Thread):
+    """A model that is loaded and proven beside the one that scores."""
+
+    def __init__(self, located: Located, settings: ServeSettings) -> None:
+        super().__init__(name="loading", daemon=True)
+        self._located, self._settings = located, settings
+        self.loaded: ActiveModel | ModelRefused | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.loaded = load(self._located, self._settings)
+        except ModelRefused as error:
+            self.loaded = error
+
+
 class Worker:
     """Polls, scores, sends and commits until it is told to stop."""
 
@@ -55,6 +80,7 @@ class Worker:
         self._settings, self._model, self._parent = settings, model, parent
         self._parent_id = os.getppid()
         self._stopping = self._joined = False
+        self._loading: _Loading | None = None
         self._told = time.monotonic()
         self._assigned: set[Partition] = set()
         self._consumer = kafka.consumer(
@@ -73,14 +99,13 @@ class Worker:
         self._transport, why_public = open_transport(
             self._consumer, producer, settings.output, self._assigned, settings.kernels
         )
-        self._backends = model.backends.on(self._transport.backend, why_public)
+        self._why_public = why_public
         self._delivery = Delivery(
             self._consumer,
             producer,
             self._transport,
             settings.output,
             settings.rejected,
-            Counts(),
         )
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
@@ -99,6 +124,7 @@ class Worker:
             self._delivery.poll()
             if time.monotonic() - self._told >= _TELL_SECONDS:
                 self._tell()
+                self._follow()
         if not self._delivery.drain(self._settings.drain_seconds):
             _log.warning("not everything was acknowledged in time; the rest is read again")
         self._tell()
@@ -133,24 +159,37 @@ class Worker:
 
     def _tell(self) -> None:
         self._told = time.monotonic()
-        counts = self._delivery.counts
-        counts.lag = self._lag()
-        self._delivery.counts = Counts()
+        counts = self._delivery.take_counts()
         with contextlib.suppress(OSError):  # the parent is gone; the loop ends by itself
             self._parent.send((COUNTED, counts))
             if self._joined:
-                self._parent.send((READY, self._backends))
+                self._parent.send((READY, self._backends()))
 
-    def _lag(self) -> int:
-        lag = 0
-        for position in self._consumer.position([TopicPartition(*partition) for partition in self._assigned]):
-            _, high = self._consumer.get_watermark_offsets(position, cached=True)
-            if high > 0:
-                lag += high - max(position.offset, 0)
-        return lag
+    def _backends(self) -> Backends:
+        return self._model.backends.on(self._transport.backend, self._why_public)
+
+    def _follow(self) -> None:
+        """Load the model that the parent asks for, and take it when it is there: between two batches."""
+        if self._loading is None:
+            if self._parent.poll():
+                self._loading = _Loading(self._parent.recv(), self._settings)
+            return
+        if self._loading.is_alive():
+            return
+        loaded, self._loading = self._loading.loaded, None
+        if isinstance(loaded, ActiveModel):
+            self._model = loaded
+            answer: tuple[str, object] = (CHANGED, self._backends())
+        elif loaded is None:
+            raise RuntimeError("the thread that loads a model ended without one")
+        else:
+            answer = (REFUSED, str(loaded))
+        with contextlib.suppress(OSError):
+            self._parent.send(answer)
 
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
         self._joined = True
+        self._delivery.counts.rebalances += 1
         self._transport.follow(_names(partitions))
         self._assigned |= _names(partitions)
 

@@ -124,7 +124,16 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
                 "--kernels",
                 kernels,
             ]
-            command += ["--bootstrap-servers", bootstrap_servers, "--metrics-port", str(port), "--group", topics.group]
+            command += [
+                "--model-poll",
+                "0.2",
+                "--bootstrap-servers",
+                bootstrap_servers,
+                "--metrics-port",
+                str(port),
+                "--group",
+                topics.group,
+            ]
             command += ["--input", topics.raw, "--output", output, "--rejected", topics.rejected]
             process = subprocess.Popen(
                 command,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import orjson
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
@@ -24,7 +26,7 @@ from engine import kafka
 from engine.config import ServeSettings
 from engine.errors import ServingError
 from engine.pool import Pool
-from engine.registry import locate
+from engine.registry import Located, locate
 from training import synthetic
 from training.fit import build_matrix
 from training.tables import to_records
@@ -108,7 +110,9 @@ def test_metrics_health_and_a_clean_stop(
     read(topics.scored, len(records))
     read(topics.rejected, 1)
     deadline = time.monotonic() + 10
-    while serving.metric("scored_transactions_total") < len(records) and time.monotonic() < deadline:
+    while (
+        serving.metric("scored_transactions_total") < len(records) or serving.metric("consumer_lag_records") > 0
+    ) and time.monotonic() < deadline:
         pass
     assert serving.metric("scored_transactions_total") == len(records)
     assert 'failed_transactions_total{reason="missing_field"} 1.0' in serving.get("/metrics")
@@ -116,6 +120,12 @@ def test_metrics_health_and_a_clean_stop(
     assert serving.metric("batch_records_sum") == len(records) + 1
     assert serving.metric("consumer_lag_records") == 0
     assert serving.metric("worker_restarts_total") == 0
+    assert serving.metric("rebalances_total") >= 2
+    assert serving.metric("fraud_score_count") == len(records)
+    threshold = cards_model.trained.contract.threshold
+    scores = expected_scores(cards_model, records).values()
+    assert serving.metric("flagged_transactions_total") == sum(score >= threshold for score in scores)
+    assert serving.metric("worker_resident_memory_bytes") > 1e8
     for stage in ("decode", "score", "encode", "produce", "acknowledge"):
         assert f'stage_latency_seconds_count{{stage="{stage}"}}' in serving.get("/metrics")
     assert 'model_info{name="fraud",sha256="' in serving.get("/metrics")
@@ -228,10 +238,14 @@ def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) ->
 def test_topics_that_do_not_fit_are_named(cards_model: Any, bootstrap_servers: str, topics: Any) -> None:
     kafka.create_topics(bootstrap_servers, [f"{topics.raw}-narrow"], 1)
     settings = ServeSettings(bootstrap_servers, topics.raw, f"{topics.raw}-narrow", topics.rejected)
+
+    def located() -> Located:
+        return locate(str(cards_model.path), "")
+
     with pytest.raises(ServingError, match=r"has 1 partitions, .* has 4"):
-        Pool(settings, locate(str(cards_model.path), "")).run()
+        Pool(settings, located).run()
     with pytest.raises(ServingError, match=r"topics not found .*: nowhere"):
-        Pool(replace(settings, output="nowhere"), locate(str(cards_model.path), "")).run()
+        Pool(replace(settings, output="nowhere"), located).run()
 
 
 def test_a_second_pool_under_the_same_name_is_told_apart(cards_model: Any, serve: Any) -> None:
@@ -268,3 +282,40 @@ def test_scores_in_the_topic_are_verified_and_a_wrong_one_is_found(
     told = verified()
     assert told.returncode == 1
     assert f"score      {answer['TransactionID']}: produced {1 - answer['fraud_score']!r}" in told.stdout
+
+
+def test_a_model_that_changes_is_followed_and_one_that_is_broken_is_refused(
+    generated_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any, tmp_path: Path
+) -> None:
+    file, first = tmp_path / "fraud.onnx", generated_model.path.read_bytes()
+
+    def put(model: bytes) -> str:
+        (tmp_path / "new").write_bytes(model)
+        (tmp_path / "new").replace(file)
+        return f"fraud/{hashlib.sha256(model).hexdigest()[:8]}"
+
+    names = [put(first)]
+    other = onnx.load_from_string(first)
+    other.doc_string = "the same trees, another file"
+    serving = serve(str(file), workers=2)
+    records = to_records(synthetic.frame(6_000, seed=9).drop(columns=["isFraud"]))
+    seen: list[str] = []
+
+    def change_in_the_middle(sent: Any) -> None:
+        if not seen and sent.acknowledged > 500:
+            seen.append(put(b"no model"))
+            assert "was refused" in serving.await_line("refused")
+            names.append(put(other.SerializeToString()))
+            assert names[1] in serving.await_line("every worker scores with")
+
+    pairs = [(str(number).encode(), record) for number, record in enumerate(records)]
+    replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=1500, report=change_in_the_middle)
+    results = [orjson.loads(result.value) for result in read(topics.scored, len(records))]
+    assert {result["TransactionID"] for result in results} == set(expected_scores(generated_model, records))
+    assert len(results) == len(records)
+    assert {result["model"] for result in results} == set(names)
+    assert 'model_loads_total{result="refused"} 1.0' in serving.get("/metrics")
+    assert 'model_loads_total{result="loaded"} 1.0' in serving.get("/metrics")
+    assert f'version="{names[1].partition("/")[2]}"' in serving.get("/metrics")
+    assert serving.metric("worker_restarts_total") == 0
+    assert serving.stop() == 0

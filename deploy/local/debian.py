@@ -1,0 +1,58 @@
+"""Programs from Debian's packages, unpacked into the user's cache: nothing is installed, and no rights are needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from deploy.local.server import StackError
+
+# Debian's Prometheus and Alertmanager look for their own files there, whatever they are told; these look under the folder
+# that they are started in. As long as the other, for Go keeps the lengths of its strings elsewhere.
+_THEIRS, _OURS = b"/usr/share/prometheus", b"././././././././share"
+
+
+def program(package: str, name: str) -> Path:
+    """The program `name` of Debian's package, signed by Debian as apt checks; installed here or unpacked.
+
+    Raises `StackError` where it cannot be had. What it reads must lie where it is started: see `own_files`.
+    """
+    if (installed := Path("/usr/bin") / name).exists():
+        return installed
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "debian"
+    unpacked = cache / package
+    if not unpacked.exists():
+        if shutil.which("apt-get") is None:
+            raise StackError(f"{name} is not installed, and this is no Debian to fetch its package {package} from")
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            _fetch(package, Path(scratch))
+            for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
+                binary.write_bytes(binary.read_bytes().replace(_THEIRS, _OURS))
+            (Path(scratch) / "unpacked").replace(unpacked)
+    return unpacked / "usr" / "bin" / name
+
+
+def own_files(binary: Path, folder: Path) -> None:
+    """Put the files that an unpacked program reads into the folder that it will be started in."""
+    shared = binary.parents[1] / "share" / "prometheus"
+    if binary.parent != Path("/usr/bin") and shared.exists():
+        (folder / "share").symlink_to(shared)
+
+
+def _fetch(package: str, folder: Path) -> None:
+    for part in ("lists/partial", "cache/archives/partial"):
+        (folder / part).mkdir(parents=True)
+    # Lists of its own: those of the system may be missing, and only root may fetch them.
+    of_its_own = {"Dir::State::lists": folder / "lists", "Dir::Cache": folder / "cache", "APT::Sandbox::User": "root"}
+    apt = ["apt-get", "-qq", *(word for name, value in of_its_own.items() for word in ("-o", f"{name}={value}"))]
+    for command in ([*apt, "update"], [*apt, "download", package]):
+        # An unreachable list of some other source is no failure as long as the package is found.
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    archives = list(folder.glob("*.deb"))
+    if not archives:
+        raise StackError(f"Debian's package {package} could not be fetched: {done.stderr.strip()[-1000:]}")
+    subprocess.run(["dpkg-deb", "-x", archives[0], folder / "unpacked"], check=True)

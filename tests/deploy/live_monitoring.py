@@ -1,0 +1,353 @@
+"""Prometheus and Alertmanager watch a pool under load: every panel has data, every alert fires by its cause and resolves.
+
+Run by `make stack-test`: not collected by itself, as it takes minutes. All durations of rules and alerts are a sixtieth of
+those in deploy/, so an hour is a minute.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+import deploy
+from deploy.grafana.panels import DASHBOARDS, Panel
+from deploy.local.monitoring import Alertmanager, Prometheus
+from deploy.local.server import free_port
+from deploy.local.stack import RAW, local_kafka
+from deploy.local.tracking import Tracking
+from engine import kafka, registry
+from engine.metrics import METRICS
+from engine.pipeline import ActiveModel, score_batch
+from export import publish
+from training import synthetic
+from training.fit import Settings, train
+from training.tables import to_records
+from training.track import log_run
+
+FACTOR = 60
+LABELS = "transaction-labels"
+RATE = 200
+ALERTS = Path(deploy.__file__ or "").parent / "prometheus" / "alerts.yml"
+
+
+def until(what: str, true: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := true():
+            return found
+        time.sleep(0.2)  # between two questions to a server that tells nothing by itself
+    raise AssertionError(f"{what}: not within {seconds:.0f} s")
+
+
+class Inbox:
+    """What Slack and the mail server would have got."""
+
+    def __init__(self) -> None:
+        self.slack: list[dict[str, Any]] = []
+        self.mail: list[str] = []
+        inbox = self
+
+        class Webhook(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                inbox.slack.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(b"ok")
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Mail(socketserver.StreamRequestHandler):
+            """As much of RFC 5321 as takes a message."""
+
+            def handle(self) -> None:
+                self.wfile.write(b"220 here\r\n")
+                for line in self.rfile:
+                    word = line[:4].upper()
+                    if word == b"DATA":
+                        self.wfile.write(b"354 go on\r\n")
+                        lines = itertools.takewhile(lambda text: text != b".\r\n", self.rfile)
+                        inbox.mail.append(b"".join(lines).decode())
+                    elif word == b"QUIT":
+                        self.wfile.write(b"221 bye\r\n")
+                        return
+                    self.wfile.write(b"250 ok\r\n")
+
+        self.webhook = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+        self.smtp = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Mail)
+        for server in (self.webhook, self.smtp):
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def titles(self) -> set[str]:
+        return {message["attachments"][0]["title"] for message in self.slack}
+
+    def await_title(self, title: str, seconds: float = 120) -> dict[str, Any]:
+        """The message with this title, whatever number of alerts it tells of."""
+        pattern = re.compile(re.escape(title) + r"( \(\d+\))?")
+
+        def found() -> list[dict[str, Any]]:
+            return [message for message in self.slack if pattern.fullmatch(message["attachments"][0]["title"])]
+
+        messages = until(f"{title} in {sorted(self.titles())}", found, seconds)
+        return dict(messages[-1]["attachments"][0])
+
+
+@dataclass
+class Load:
+    """Transactions at a steady rate, and their labels; what is wrong with them is set by the tests."""
+
+    bootstrap_servers: str
+    ordinary: list[bytes]
+    flagged: list[bytes]
+    malformed: float = 0.0
+    age_seconds: float = 0.0
+    only_flagged: bool = False
+    paused: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        producer = kafka.producer(self.bootstrap_servers)
+        due, ordinary, flagged = time.monotonic(), itertools.cycle(self.ordinary), itertools.cycle(self.flagged)
+        for number in itertools.count():
+            due += 1 / RATE
+            if self.stop.wait(max(due - time.monotonic(), 0)):
+                return
+            if not self.paused:
+                value = next(flagged if self.only_flagged else ordinary)
+                wrong = number % 100 < 100 * self.malformed
+                now_ms = int((time.time() - self.age_seconds) * 1000)
+                producer.produce(RAW, b"{" if wrong else value, partition=number % 4, timestamp=now_ms)
+            producer.poll(0)
+
+
+@dataclass
+class Watched:
+    load: Load
+    inbox: Inbox
+    prometheus: Prometheus
+    client: MlflowClient
+    serve: Callable[..., subprocess.Popen[bytes]]
+    pool: subprocess.Popen[bytes]
+
+    def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
+        expr = expr.replace("$__rate_interval", "8s").replace("$__range", "60s")
+        expr = re.sub(r"\[1d\]", "[60s]", expr)
+        address = f"{self.prometheus.url}/api/v1/query?{urllib.parse.urlencode({'query': expr})}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            told = json.load(answer)
+        assert told["status"] == "success", told
+        return [(series["metric"], float(series["value"][1])) for series in told["data"]["result"]]
+
+    def numbers(self, expr: str) -> list[float]:
+        return [value for _, value in self.query(expr) if not math.isnan(value)]
+
+    def workers(self) -> list[int]:
+        children = Path(f"/proc/{self.pool.pid}/task/{self.pool.pid}/children").read_text().split()
+        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("work"))
+        tracking, inbox = Tracking(), Inbox()
+        stack.callback(tracking.stop)
+        tracking.launch()
+        bootstrap_servers = stack.enter_context(local_kafka(lasting=True))
+        kafka.create_topics(bootstrap_servers, [LABELS], 4)
+        tracking.wait()
+        settings = Settings(rounds=40)
+        log_run(train(synthetic.frame(10_000), settings), settings, {}, tracking.uri)
+        client = MlflowClient(tracking.uri)
+        for _ in range(2):
+            version = publish.export_run("latest", tracking.uri).version
+            client.set_registered_model_alias("fraud", "champion", version)
+        client.set_registered_model_alias("fraud", "champion", "1")
+
+        table = synthetic.frame(4_000, seed=7)
+        records = to_records(table.drop(columns="isFraud"))
+        located = registry.locate("fraud/1", tracking.uri)
+        answers = [orjson.loads(answer) for answer in score_batch(ActiveModel.load(located.path, "fraud/1"), records).results]
+        producer = kafka.producer(bootstrap_servers)
+        for answer, truth in zip(answers, table["isFraud"].tolist(), strict=True):
+            label = {"TransactionID": answer["TransactionID"], "isFraud": truth}
+            producer.produce(LABELS, json.dumps(label).encode())
+        producer.flush()
+        flagged = [record for record, answer in zip(records, answers, strict=True) if answer["is_fraud"]]
+        load = Load(bootstrap_servers, records, flagged)
+        port, monitor_port = free_port(), free_port()
+
+        def start(*command: str) -> subprocess.Popen[bytes]:
+            environment = {**os.environ, "MLFLOW_TRACKING_URI": tracking.uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+            process = subprocess.Popen(
+                [sys.executable, "-m", "saker", *command, "--bootstrap-servers", bootstrap_servers], env=environment
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        def serve(*options: str) -> subprocess.Popen[bytes]:
+            command = ["serve", "--model", "fraud@champion", "--model-poll", "0.5", "--metrics-port", str(port)]
+            return start(*command, "--workers", "2", *options)
+
+        pool = serve()
+        monitor = ["monitor", "--labels", LABELS, "--challenger", "fraud/2", "--every", "1", "--last", "1000"]
+        start(*monitor, "--metrics-port", str(monitor_port))
+        alertmanager = Alertmanager(
+            f"http://127.0.0.1:{inbox.webhook.server_port}/", f"127.0.0.1:{inbox.smtp.server_address[1]}", FACTOR
+        )
+        targets = {"saker": [f"127.0.0.1:{port}"], "saker-monitor": [f"127.0.0.1:{monitor_port}"]}
+        prometheus = Prometheus(targets, alertmanager.address, factor=FACTOR)
+        for server in (alertmanager, prometheus):
+            stack.callback(server.stop)
+            server.launch()
+            server.wait()
+        stack.callback(load.stop.set)
+        threading.Thread(target=load.run, daemon=True).start()
+        yield Watched(load, inbox, prometheus, client, serve, pool)
+
+
+def panel_name(panel: Panel) -> str:
+    return panel.title
+
+
+@pytest.mark.parametrize("panel", [panel for shown in DASHBOARDS for panel in shown.panels], ids=panel_name)
+def test_every_panel_has_data_of_its_unit(watched: Watched, panel: Panel) -> None:
+    for query in panel.queries:
+        series = until(query.expr, partial(watched.numbers, query.expr))
+        assert all(value >= 0 for value in series)
+        if panel.unit == "percentunit":
+            assert all(value <= 1 for value in series)
+        elif panel.unit == "ms":
+            assert all(0.1 < value < 20_000 for value in series)
+        elif panel.unit == "s" and panel.kind != "heatmap":
+            assert all(value < 60 for value in series)
+        elif panel.unit == "bytes":
+            assert all(1e7 < value < 1e10 for value in series)
+        elif panel.unit == "reqps":
+            assert sum(series) < 5 * RATE
+        for name in re.findall(r"\{\{(\w+)\}\}", query.legend):
+            assert all(name in labels for labels, _ in watched.query(query.expr))
+
+
+def test_every_query_of_an_alert_is_answered_and_none_fires(watched: Watched) -> None:
+    for alert in alerts():
+        watched.query(alert["expr"])
+    until("every rule of Prometheus evaluated", lambda: watched.query("saker:flagged_share:ratio_rate1d"))
+    assert watched.query('ALERTS{alertstate="firing"}') == []
+
+
+def alerts() -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+    return rules
+
+
+def check(watched: Watched, name: str) -> None:
+    """The alert arrives as Slack shows it, and by mail if it is worth getting up for."""
+    severity = next(alert["labels"]["severity"] for alert in alerts() if alert["alert"] == name)
+    message = watched.inbox.await_title(f"{severity.upper()}: {name}")
+    assert message["color"] == ("danger" if severity == "page" else "warning")
+    assert message["title_link"].endswith(f"runbook/#{name.lower()}")
+    assert "|What to do>" in message["text"]
+    assert "<no value>" not in message["text"]
+    if severity == "page":
+        until(
+            f"{name} by mail",
+            lambda: any(re.search(rf"Subject: (=\?.*)?PAGE: {name}|{name}", mail) for mail in watched.inbox.mail),
+        )
+
+
+def resolved(watched: Watched, *names: str) -> None:
+    for name in names:
+        assert watched.inbox.await_title(f"RESOLVED: {name}", 240)["color"] == "good"
+
+
+def test_bad_transactions(watched: Watched) -> None:
+    names = ("TransactionsRejected", "LatencyBudgetBurnsFast", "Drift", "FlaggedShareJumped")
+    load = watched.load
+    # What is usual takes a while to become so.
+    until("ordinary traffic", lambda: watched.query(f"sum(scored_transactions_total) > {90 * RATE}"), 120)
+    load.malformed, load.age_seconds, load.only_flagged = 0.05, 1.0, True
+    for name in names:
+        check(watched, name)
+    load.malformed, load.age_seconds, load.only_flagged = 0.0, 0.0, False
+    check(watched, "LatencyBudgetBurns")  # held back while the faster one fires
+    resolved(watched, *names, "LatencyBudgetBurns")
+
+
+def test_a_registry_without_a_champion_and_a_model_that_is_refused(watched: Watched) -> None:
+    client = watched.client
+    client.delete_registered_model_alias("fraud", "champion")
+    check(watched, "NoChampion")
+    found = client.get_model_version("fraud", "2")
+    client.set_model_version_tag("fraud", "2", registry.SHA256_TAG, "0" * 64)
+    client.set_registered_model_alias("fraud", "champion", "2")
+    check(watched, "ModelLoadFailed")
+    client.set_model_version_tag("fraud", "2", registry.SHA256_TAG, found.tags[registry.SHA256_TAG])
+    until("version 2 serves", lambda: watched.query('model_info{version="2"}'))
+    assert watched.query('model_loads_total{result="loaded"}')[0][1] == 1
+    resolved(watched, "NoChampion", "ModelLoadFailed")
+
+
+def test_workers_that_die(watched: Watched) -> None:
+    def another(before: list[int]) -> bool:
+        return len(set(watched.workers()) - set(before)) == 1
+
+    for _ in range(4):
+        before = watched.workers()
+        os.kill(before[0], signal.SIGKILL)
+        until("another worker", partial(another, before))
+        until("it scores", lambda: watched.query("sum(workers_ready)")[0][1] == 2)
+    check(watched, "WorkerRestarts")
+    resolved(watched, "WorkerRestarts")
+
+
+def test_workers_that_hang(watched: Watched) -> None:
+    hanging = watched.workers()
+    for worker in hanging:
+        os.kill(worker, signal.SIGSTOP)
+    check(watched, "ConsumerLagGrows")
+    check(watched, "NoTraffic")
+    for worker in hanging:
+        os.kill(worker, signal.SIGCONT)
+    resolved(watched, "ConsumerLagGrows", "NoTraffic")
+
+
+def test_nobody_answers_and_another_pool_on_the_reference_path(watched: Watched) -> None:
+    watched.pool.kill()
+    check(watched, "SakerDown")
+    watched.pool = watched.serve("--kernels", "off")
+    check(watched, "ReferencePathActive")
+    resolved(watched, "SakerDown")
+
+
+def test_every_alert_has_been_seen_and_every_metric_was_there(watched: Watched) -> None:
+    titles = watched.inbox.titles()
+    for alert in alerts():
+        assert any(alert["alert"] in title for title in titles)
+    for name, declared in METRICS.items():
+        exposed = name + {"counter": "_total", "gauge": "", "histogram": "_count"}[declared.kind]
+        assert watched.query(f"last_over_time({exposed}[10m])"), exposed
