@@ -67,8 +67,8 @@ def find_version(reference: str, tracking_uri: str) -> Any:
     except ImportError as error:
         raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [registry]") from error
 
-    client = MlflowClient(tracking_uri)
     try:
+        client = MlflowClient(tracking_uri)
         if separator == "@":
             return client.get_model_version_by_alias(name, which)
         return client.get_model_version(name, which)
