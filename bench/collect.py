@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from engine import kafka
 from engine.errors import SakerError, ServingError
-from engine.kafka import TopicPartition
+from engine.kafka import KafkaError, TopicPartition
 
 _BATCH = 1000
 
@@ -47,14 +47,14 @@ def read_topic(
     `idle_seconds`.
     """
     partitions = kafka.partition_counts(bootstrap_servers, [topic])[topic]
-    consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"read-{topic}"})
-    everything = [TopicPartition(topic, number, 0) for number in range(partitions)]
-    consumer.assign(everything)
+    consumer = _consumer(bootstrap_servers, f"read-{topic}")
+    consumer.assign([TopicPartition(topic, number, 0) for number in range(partitions)])
     records: list[Record] = []
+    at_end: set[int] = set()
     seen: set[Hashable] = set()
     last = time.monotonic()
     while (len(records) if distinct is None else len(seen)) < count:
-        batch = _take(consumer)
+        batch = _take(consumer, at_end)
         records += batch
         if distinct is not None:
             seen.update(map(distinct, batch))
@@ -62,9 +62,8 @@ def read_topic(
             last = time.monotonic()
         elif time.monotonic() - last > idle_seconds:
             raise NothingCame(f"{topic}: {len(records)} records, expected {count}; no more for {idle_seconds:.0f} s")
-    ends = {p.partition: consumer.get_watermark_offsets(p)[1] for p in everything}
-    while any(max(p.offset, 0) < ends[p.partition] for p in consumer.position(everything)):
-        records += _take(consumer)
+    while len(at_end) < partitions:
+        records += _take(consumer, at_end)
     consumer.close()
     return records
 
@@ -77,7 +76,7 @@ def read_newest(bootstrap_servers: str, source: str, output: str, last: int) -> 
     counts = kafka.partition_counts(bootstrap_servers, [source, output])
     if counts[source] != counts[output]:
         raise ServingError(f"{source} has {counts[source]} partitions and {output} {counts[output]}: these are not its scores")
-    consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"verify-{output}"})
+    consumer = _consumer(bootstrap_servers, f"verify-{output}")
     results = _read_last(consumer, output, counts[output], last)
     oldest: dict[int, int] = {}
     for result in results:
@@ -92,7 +91,7 @@ def read_newest(bootstrap_servers: str, source: str, output: str, last: int) -> 
 def read_last(bootstrap_servers: str, topic: str, last: int) -> list[Record]:
     """The last `last` records of `topic`, of each partition the same share; raises `ServingError` when it is missing."""
     partitions = kafka.partition_counts(bootstrap_servers, [topic])[topic]
-    consumer = kafka.consumer(bootstrap_servers, **{"group.id": f"read-{topic}"})
+    consumer = _consumer(bootstrap_servers, f"read-{topic}")
     records = _read_last(consumer, topic, partitions, last)
     consumer.close()
     return records
@@ -104,26 +103,36 @@ def _read_last(consumer: kafka.Consumer, topic: str, partitions: int, last: int)
     return _read_from(consumer, topic, {number: max(low, high - share) for number, (low, high) in ends.items()})
 
 
+def _consumer(bootstrap_servers: str, group: str) -> kafka.Consumer:
+    """It tells of ends: the offsets behind a transaction's last record are the broker's own, and no record comes for them."""
+    return kafka.consumer(bootstrap_servers, **{"group.id": group, "enable.partition.eof": True})
+
+
 def _read_from(consumer: kafka.Consumer, topic: str, starts: dict[int, int]) -> list[Record]:
     """What lies in the topic's partitions from these offsets to the ends of now."""
     ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in starts}
-    open_ = [TopicPartition(topic, number, start) for number, start in starts.items() if start < ends[number]]
+    consumer.assign([TopicPartition(topic, number, start) for number, start in starts.items()])
     records: list[Record] = []
-    consumer.assign(open_)
-    reached = {p.partition: p.offset for p in open_}
-    while any(offset < ends[number] for number, offset in reached.items()):
-        records += _take(consumer)
-        reached.update({p.partition: p.offset for p in consumer.position(open_) if p.offset >= 0})
+    reached = dict(starts)
+    at_end: set[int] = set()
+    while any(number not in at_end and reached[number] < ends[number] for number in starts):
+        batch = _take(consumer, at_end)
+        reached.update({record.partition: record.offset + 1 for record in batch})
+        records += batch
     return [record for record in records if record.offset < ends[record.partition]]
 
 
-def _take(consumer: kafka.Consumer) -> list[Record]:
+def _take(consumer: kafka.Consumer, at_end: set[int]) -> list[Record]:
+    """What is there now. at_end: partitions that have no more, kept up to date."""
     first = consumer.poll(0.1)
     if first is None:
         return []
-    now = time.time()
-    return [
-        Record(m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), m.headers() or [], now)
-        for m in (first, *consumer.consume(_BATCH, 0))
-        if m.error() is None
-    ]
+    now, records = time.time(), []
+    for m in (first, *consumer.consume(_BATCH, 0)):
+        error = m.error()
+        if error is None:
+            at_end.discard(m.partition())
+            records.append(Record(m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), m.headers() or [], now))
+        elif error.code() == KafkaError._PARTITION_EOF:
+            at_end.add(m.partition())
+    return records

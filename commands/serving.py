@@ -32,6 +32,14 @@ def serve(
         float, typer.Option("--model-poll", min=0.1, help="Seconds between two looks whether the model has changed.")
     ] = 10.0,
     instance: Annotated[str | None, typer.Option("--instance", help="Name of this pool in its group.")] = None,
+    delivery: Annotated[
+        Literal["at_least_once", "exactly_once"],
+        typer.Option("--delivery", help="exactly_once: results and offsets in transactions, for who reads committed records."),
+    ] = "at_least_once",
+    transaction_ms: Annotated[
+        float,
+        typer.Option("--transaction-ms", min=1, help="Length of a transaction: a result is seen up to so much later."),
+    ] = 50.0,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -50,6 +58,8 @@ def serve(
         metrics_address=metrics_address,
         metrics_port=metrics_port,
         model_poll_seconds=model_poll,
+        delivery=delivery,
+        transaction_seconds=transaction_ms / 1000,
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
     )

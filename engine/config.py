@@ -13,6 +13,9 @@ EXPERIMENT = MODEL = "fraud"
 BOOSTER, CONTRACT, NEWEST = "booster.txt", "contract.json", "newest.tsv.gz"
 
 
+AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
+
+
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
@@ -39,5 +42,9 @@ class ServeSettings:
     #: Records that were produced and are not acknowledged yet; more are not taken until some are.
     max_in_flight: int = 5_000
     drain_seconds: float = 10.0
+    #: Or EXACTLY_ONCE: results and offsets in transactions.
+    delivery: str = AT_LEAST_ONCE
+    #: Length of a transaction. A result is seen by those who read committed records up to so much later.
+    transaction_seconds: float = 0.05
     #: auto: the native kernels wherever they take the model; off: the reference paths.
     kernels: str = "auto"

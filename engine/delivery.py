@@ -1,14 +1,19 @@
-"""At least once: results are produced, and a record's offset is committed only after its result is acknowledged.
+"""From scores to Kafka: results are produced, and a record's offset is committed only behind its result.
 
-A result that Kafka refuses ends the worker, and nothing of its batch or behind it is committed.
+    Taken, Scored --send--> windows in flight --poll--> acknowledged --> committed
+
+`AtLeastOnce` commits what is acknowledged; `ExactlyOnce` puts results and offsets into one transaction. Either ends the worker
+when Kafka refuses a result, and nothing of its batch or behind it is committed: it starts again from the committed offsets.
+One worker owns a delivery.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,10 +27,12 @@ from engine.rejection import Rejection
 from engine.transport import Origin, Partition, Taken, Transport
 
 COMMIT_SECONDS = 0.05
+_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
+_TRANSACTION_SECONDS = 30.0  # for a call that ends a transaction, its own retries within
 
 
 class DeliveryFailed(Exception):
-    """Kafka gave up on a result. The worker must start again from the committed offsets."""
+    """Kafka gave up on a result or a transaction. The worker must start again from the committed offsets."""
 
 
 @dataclass(slots=True)
@@ -46,16 +53,15 @@ class _Window:
             self.errors.append(error)
 
 
-class Delivery:
+class Delivery(ABC):
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
     def __init__(self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str) -> None:
         self._consumer, self._producer, self._transport = consumer, producer, transport
         self._output, self._rejected = output, rejected
         self._windows: deque[_Window] = deque()
-        #: Behind acknowledged results, and not known to be committed: a commit fails while the group rebalances.
+        #: Behind acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
-        self._committed = time.monotonic()
         self.counts = Counts()
         self._acknowledged: list[tuple[float, NDArray[np.float64]]] = []
 
@@ -69,16 +75,10 @@ class Delivery:
         started = time.perf_counter()
         timestamps = np.empty(len(taken), np.int64)
         taken.timestamps(timestamps)
-        window = _Window(
-            len(taken),
-            0,
-            taken.positions(),
-            timestamps,
-            scored,
-            started,
-        )
+        window = _Window(len(taken), 0, taken.positions(), timestamps, scored, started)
         transport, delivered = self._transport, window.acknowledge
         try:
+            self._begin()
             expected = transport.send(taken, scored.indices, scored.results, delivered)
             for rejection in scored.rejections:
                 origin = Origin(*taken.origin(rejection.index))
@@ -91,14 +91,35 @@ class Delivery:
         self.counts.stages["produce"].observe(time.perf_counter() - started)
 
     def poll(self, seconds: float = 0.0) -> None:
-        """Take acknowledgements; commit what they allow when the last commit is long enough ago."""
+        """Take acknowledgements; commit what they allow when it is time."""
         self._producer.poll(seconds)
-        if (failure := self._transport.failure()) is not None:
-            raise self._failure(failure)
+        self._check()
         while self._windows and not self._windows[0].waits_for:
             self._complete(self._windows.popleft())
-        if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
-            self._commit(wait=False)
+        self._commit_if_due()
+
+    @abstractmethod
+    def drain(self, seconds: float) -> bool:
+        """Wait up to `seconds` until every result is acknowledged and its position committed; say whether it is."""
+
+    @abstractmethod
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Partitions are another consumer's now."""
+
+    @abstractmethod
+    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """What Kafka says of a commit by the consumer."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Before results are produced."""
+
+    @abstractmethod
+    def _commit_if_due(self) -> None: ...
+
+    def _check(self) -> None:
+        if (failure := self._transport.failure()) is not None:
+            raise self._failure(failure)
 
     def _complete(self, window: _Window) -> None:
         if window.errors:
@@ -126,24 +147,42 @@ class Delivery:
                 f"a record fitted the input topic and its answer does not fit {self._output} or {self._rejected}: "
                 "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",
             )
+        if error.code() in _FENCED:
+            return ServingError(
+                f"another pool produces to {self._output} under the same name ({error.str()}): give this one another --instance"
+            )
         return DeliveryFailed(f"a result was not delivered: {error.str()}")
+
+    def _offsets(self) -> list[TopicPartition]:
+        return [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
+
+
+class AtLeastOnce(Delivery):
+    """Offsets are committed behind acknowledged results; what a crash finds in flight is scored again."""
+
+    _committed = 0.0
+
+    def _begin(self) -> None:
+        """There is nothing to begin."""
+
+    def _commit_if_due(self) -> None:
+        if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self._commit(wait=False)
 
     def _commit(self, *, wait: bool) -> None:
         self._committed = time.monotonic()
-        offsets = [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
-        answer = self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        answer = self._consumer.commit(offsets=self._offsets(), asynchronous=not wait)
         if wait:
             self.on_commit(None, answer)
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """Take what Kafka says of a commit; what failed stays and goes with the next one."""
+        """What failed, as it does while the group rebalances, stays and goes with the next one."""
         for partition in partitions:
             key = (partition.topic, partition.partition)
             if error is None and partition.error is None and self._positions.get(key) == partition.offset:
                 del self._positions[key]
 
     def drain(self, seconds: float) -> bool:
-        """Wait up to `seconds` until every result is acknowledged and its position committed; say whether it is."""
         deadline = time.monotonic() + seconds
         while (self._windows or self._positions) and time.monotonic() < deadline:
             self.poll(0.02 if self._windows else 0.0)
@@ -153,11 +192,87 @@ class Delivery:
         return not (self._windows or self._positions)
 
     def forget(self, partitions: Iterable[Partition]) -> None:
-        """Give up positions of partitions that are another consumer's now."""
         for partition in partitions:
             self._positions.pop(partition, None)
             for window in self._windows:
                 window.positions.pop(partition, None)
+
+
+class ExactlyOnce(Delivery):
+    """Results and offsets of a stretch of time go into one transaction: who reads committed records sees each result once.
+
+    A worker that is started again under the same transactional id aborts what the one before left open, and that one is
+    fenced. A transaction that cannot be committed is aborted, and the worker starts again from the committed offsets.
+    """
+
+    def __init__(
+        self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str, seconds: float
+    ) -> None:
+        """seconds: the length of a transaction; a result is seen by others up to so much later."""
+        super().__init__(consumer, producer, transport, output, rejected)
+        self._seconds = seconds
+        self._began: float | None = None
+
+    def _begin(self) -> None:
+        if self._began is None:
+            self._producer.begin_transaction()
+            self._began = time.monotonic()
+
+    def _commit_if_due(self) -> None:
+        if self._began is not None and time.monotonic() - self._began >= self._seconds:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Wait for what is in flight, and commit it with its offsets."""
+        try:
+            self._producer.flush(_TRANSACTION_SECONDS)
+            self._check()
+            while self._windows:
+                window = self._windows.popleft()
+                if window.waits_for:
+                    raise DeliveryFailed("results were not acknowledged in time")
+                self._complete(window)
+            offsets = self._offsets()
+            self._again(lambda: self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata()))
+            self._again(self._producer.commit_transaction)
+        except KafkaException as error:
+            self._abort()
+            raise self._failure(error.args[0]) from error
+        except DeliveryFailed:
+            self._abort()
+            raise
+        self._positions.clear()
+        self._began = None
+
+    def _again(self, call: Callable[[], None]) -> None:
+        """Calls that Kafka says may be made again are, until the time is up."""
+        deadline = time.monotonic() + _TRANSACTION_SECONDS
+        while True:
+            try:
+                return call()
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+
+    def _abort(self) -> None:
+        self._began = None
+        with contextlib.suppress(KafkaException):  # fenced: whoever fenced this one has aborted it
+            self._producer.abort_transaction(_TRANSACTION_SECONDS)
+
+    def drain(self, seconds: float) -> bool:  # noqa: ARG002 - the transaction has a time of its own
+        if self._began is not None:
+            self._commit()
+        return True
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
+        gone = set(partitions)
+        if any(gone & window.positions.keys() for window in self._windows) or gone & self._positions.keys():
+            self._abort()
+            raise DeliveryFailed("partitions of an open transaction went to another consumer")
+
+    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """The consumer commits nothing: the transaction does."""
 
 
 def _error_headers(rejection: Rejection, origin: Origin) -> list[tuple[str, bytes]]:

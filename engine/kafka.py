@@ -155,6 +155,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
 
     It has its producer id when this returns, unless the broker does not give it within `_SECONDS`: librdkafka tries
     for it every 500 ms, and until then no record leaves (measured: 0.5 s, from a new broker 1 s, for the first ones).
+    With a transactional.id it is ready for transactions, and one before it of that name is fenced.
     """
     has_id = False
 
@@ -179,6 +180,12 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             **settings,
         },
     )
+    if "transactional.id" in settings:
+        try:
+            client.init_transactions(_SECONDS)
+        except KafkaException as error:
+            raise ServingError(f"no transactions at {bootstrap_servers}: {error.args[0].str()}") from error
+        return client
     deadline = time.monotonic() + _SECONDS
     while not has_id and time.monotonic() < deadline:
         client.poll(0.1)

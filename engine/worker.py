@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from types import FrameType
 
 from engine import kafka
-from engine.config import ServeSettings
-from engine.delivery import Delivery
+from engine.config import EXACTLY_ONCE, ServeSettings
+from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import ModelRefused, SakerError, ServingError
 from engine.kafka import KafkaError, TopicPartition
 from engine.pipeline import ActiveModel, Backends, score_batch
@@ -83,29 +83,28 @@ class Worker:
         self._loading: _Loading | None = None
         self._told = time.monotonic()
         self._assigned: set[Partition] = set()
+        name = f"{settings.instance}-{slot}"
         self._consumer = kafka.consumer(
             settings.bootstrap_servers,
             **{
                 "group.id": settings.group,
                 # A static member that is started again has its partitions back without a rebalance.
-                "group.instance.id": f"{settings.instance}-{slot}",
+                "group.instance.id": name,
                 "partition.assignment.strategy": "cooperative-sticky",
                 "session.timeout.ms": _SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": _HEARTBEAT_MS,
                 "on_commit": self._on_commit,
             },
         )
-        producer = kafka.producer(settings.bootstrap_servers, **producer_settings(settings.kernels))
+        transactional = {"transactional.id": f"{settings.group}-{name}"} if settings.delivery == EXACTLY_ONCE else {}
+        producer = kafka.producer(settings.bootstrap_servers, **producer_settings(settings.kernels), **transactional)
         self._transport, why_public = open_transport(
             self._consumer, producer, settings.output, self._assigned, settings.kernels
         )
         self._why_public = why_public
-        self._delivery = Delivery(
-            self._consumer,
-            producer,
-            self._transport,
-            settings.output,
-            settings.rejected,
+        clients = self._consumer, producer, self._transport, settings.output, settings.rejected
+        self._delivery: Delivery = (
+            ExactlyOnce(*clients, settings.transaction_seconds) if transactional else AtLeastOnce(*clients)
         )
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +110,7 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
             kernels: str = "auto",
             output: str = topics.scored,
             ready: bool = True,
+            options: Sequence[str] = (),
         ) -> Serving:
             port = free_port()
             command = [
@@ -134,7 +135,7 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
                 "--group",
                 topics.group,
             ]
-            command += ["--input", topics.raw, "--output", output, "--rejected", topics.rejected]
+            command += ["--input", topics.raw, "--output", output, "--rejected", topics.rejected, *options]
             process = subprocess.Popen(
                 command,
                 stderr=subprocess.PIPE,
