@@ -63,7 +63,8 @@ def serve(
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
     )
-    Pool(settings, lambda: registry.locate(model, tracking_uri or config.tracking_uri())).run()
+    uri = tracking_uri or config.tracking_uri()
+    Pool(settings, registry.locate_or_last(model, uri), lambda: registry.locate(model, uri)).run()
 
 
 @app.command(epilog="Example: `saker replay --generate 20000 --bootstrap-servers localhost:9092 --rate 2000`")

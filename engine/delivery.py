@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import ServingError
+from engine.errors import Fenced, ServingError
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import Scored
@@ -28,7 +28,9 @@ from engine.transport import Origin, Partition, Taken, Transport
 
 COMMIT_SECONDS = 0.05
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
-_TRANSACTION_SECONDS = 30.0  # for a call that ends a transaction, its own retries within
+# For each step that ends a transaction. By itself librdkafka tries for a minute what cannot succeed after a broker was away for
+# longer than a session: this member is no longer one.
+_TRANSACTION_SECONDS = 10.0
 
 
 class DeliveryFailed(Exception):
@@ -148,7 +150,7 @@ class Delivery(ABC):
                 "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",
             )
         if error.code() in _FENCED:
-            return ServingError(
+            return Fenced(
                 f"another pool produces to {self._output} under the same name ({error.str()}): give this one another --instance"
             )
         return DeliveryFailed(f"a result was not delivered: {error.str()}")
@@ -232,8 +234,7 @@ class ExactlyOnce(Delivery):
                 if window.waits_for:
                     raise DeliveryFailed("results were not acknowledged in time")
                 self._complete(window)
-            offsets = self._offsets()
-            self._again(lambda: self._producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata()))
+            self._again(self._send_offsets)
             self._again(self._producer.commit_transaction)
         except KafkaException as error:
             self._abort()
@@ -244,12 +245,15 @@ class ExactlyOnce(Delivery):
         self._positions.clear()
         self._began = None
 
-    def _again(self, call: Callable[[], None]) -> None:
+    def _send_offsets(self, seconds: float) -> None:
+        self._producer.send_offsets_to_transaction(self._offsets(), self._consumer.consumer_group_metadata(), seconds)
+
+    def _again(self, call: Callable[[float], None]) -> None:
         """Calls that Kafka says may be made again are, until the time is up."""
         deadline = time.monotonic() + _TRANSACTION_SECONDS
         while True:
             try:
-                return call()
+                return call(max(deadline - time.monotonic(), 0.1))
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() > deadline:
                     raise

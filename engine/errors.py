@@ -11,3 +11,7 @@ class ModelRefused(SakerError):
 
 class ServingError(SakerError):
     """Kafka, a topic or a setting does not allow serving."""
+
+
+class Fenced(ServingError):
+    """Another member of the group has this worker's name: another pool's, or what it was itself before the broker went away."""

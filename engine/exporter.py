@@ -34,7 +34,7 @@ class PoolMetrics(Collector):
         # Every series is there from the start: a counter that appears as 1 has never increased.
         self._total = Counts(failed=Counter(dict.fromkeys(get_args(Reason), 0)))
         self._newest: dict[int, Counts] = {}
-        self._lags: dict[tuple[str, int], int] = {}
+        self._lags: dict[tuple[str, int], int] | None = {}
         self._backends: dict[int, tuple[str, str, str]] = {}
         self._restarts: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -45,8 +45,8 @@ class PoolMetrics(Collector):
             self._newest[slot] = counts
             self._restarts[slot] += 0
 
-    def lags(self, found: dict[tuple[str, int], int]) -> None:
-        """found: records of each topic and partition that wait; none where nobody can tell."""
+    def lags(self, found: dict[tuple[str, int], int] | None) -> None:
+        """found: records of each topic and partition that wait; None where no broker answers."""
         with self._lock:
             self._lags = found
 
@@ -86,7 +86,9 @@ class PoolMetrics(Collector):
         yield family("stage_latency_seconds", [((stage,), histogram) for stage, histogram in total.stages.items()])
         yield family("batch_records", [((), total.batch_records)])
         yield family("in_flight_records", [((), sum(counts.in_flight for counts in self._newest.values()))])
-        yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in self._lags.items()])
+        lags = (self._lags or {}).items()
+        yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in lags])
+        yield family("broker_up", [((), float(self._lags is not None))])
         yield family("rebalances", [((), total.rebalances)])
         yield family("worker_restarts", [((str(slot),), count) for slot, count in sorted(self._restarts.items())])
         yield family("workers_ready", sorted(Counter(self._backends.values()).items()))

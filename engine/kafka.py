@@ -11,14 +11,13 @@ from typing import Any
 from confluent_kafka import (
     Consumer,
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.errors import ServingError
 
@@ -30,6 +29,10 @@ _log = logging.getLogger("saker")
 _QUIET = {"log_level": 2}
 _SECONDS = 10.0
 _ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
+
+
+class BrokerUnreachable(ServingError):
+    """No broker answers: it may be starting, and it may be another's address."""
 
 
 def is_ready(bootstrap_servers: str) -> bool:
@@ -64,7 +67,7 @@ def partition_counts(bootstrap_servers: str, names: Iterable[str]) -> dict[str, 
     try:
         found = client.list_topics(timeout=_SECONDS).topics
     except KafkaException as error:
-        raise ServingError(
+        raise BrokerUnreachable(
             f"no Kafka broker answered at {bootstrap_servers} within {_SECONDS:.0f} s: check --bootstrap-servers, "
             "or start one with `saker stack`",
         ) from error
@@ -97,27 +100,25 @@ def members(client: AdminClient, group: str) -> int | None:
     return len(found.members) if found.state == ConsumerGroupState.STABLE else None
 
 
-def lags(client: AdminClient, group: str, topic: str, partitions: int) -> dict[tuple[str, int], int]:
-    """Records of each partition that `group` has not committed; nothing where the broker does not answer.
+def observer(bootstrap_servers: str, group: str) -> Consumer:
+    """A consumer for `lags`, which never joins the group."""
+    return Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "reconnect.backoff.max.ms": 1000, **_QUIET})
+
+
+def lags(observer: Consumer, topic: str, partitions: int) -> dict[tuple[str, int], int] | None:
+    """Records of each partition that the observer's group has not committed; None where no broker answers.
 
     Asked of the broker and not of the members: it is told of a member that hangs, and of a partition that nobody reads.
+    Not by an admin client: with the broker gone its requests to a coordinator hang for good, or end the process by an
+    assertion (librdkafka 2.16, rd_kafka_enq_once_del_source_return).
     """
-    everything = [TopicPartition(topic, number) for number in range(partitions)]
+    found = {}
     try:
-        of_group = [ConsumerGroupTopicPartitions(group, everything)]
-        answer = client.list_consumer_group_offsets(of_group, request_timeout=_ASK_SECONDS)[group]
-        starts, ends = (
-            client.list_offsets(dict.fromkeys(everything, of), request_timeout=_ASK_SECONDS)
-            for of in (OffsetSpec.earliest(), OffsetSpec.latest())
-        )
-        committed = {p.partition: p.offset for p in answer.result().topic_partitions}
-        found = {}
-        for partition in everything:
-            low, high = starts[partition].result().offset, ends[partition].result().offset
-            # Without a commit a group starts at the earliest record.
-            found[topic, partition.partition] = high - max(committed[partition.partition], low)
+        for at in observer.committed([TopicPartition(topic, number) for number in range(partitions)], timeout=_ASK_SECONDS):
+            low, high = observer.get_watermark_offsets(at, timeout=_ASK_SECONDS)
+            found[topic, at.partition] = high - max(at.offset, low)  # without a commit a group starts at the earliest record
     except KafkaException:
-        return {}
+        return None
     return found
 
 
@@ -127,6 +128,25 @@ def _described(client: AdminClient, group: str) -> Any:
         return client.describe_consumer_groups([group], request_timeout=_ASK_SECONDS)[group].result()
     except KafkaException:
         return None
+
+
+def hand_over(bootstrap_servers: str, group: str, instances: Iterable[str]) -> None:
+    """Take static members out of a group, after they closed: otherwise their partitions wait for the session to time out.
+
+    librdkafka has no call for it (a static member's close leaves it in the group on purpose).
+    """
+    from kafka import KafkaAdminClient
+    from kafka.admin import MemberToRemove
+    from kafka.errors import KafkaError as PythonKafkaError
+
+    try:
+        client = KafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
+        try:
+            client.remove_group_members(group, [MemberToRemove(group_instance_id=name) for name in instances])
+        finally:
+            client.close()
+    except PythonKafkaError as error:
+        _log.warning("partitions are handed over when the session of their members times out: %s", error)
 
 
 def admin(bootstrap_servers: str) -> AdminClient:
@@ -181,10 +201,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
         },
     )
     if "transactional.id" in settings:
-        try:
-            client.init_transactions(_SECONDS)
-        except KafkaException as error:
-            raise ServingError(f"no transactions at {bootstrap_servers}: {error.args[0].str()}") from error
+        _init_transactions(client, bootstrap_servers)
         return client
     deadline = time.monotonic() + _SECONDS
     while not has_id and time.monotonic() < deadline:
@@ -192,3 +209,16 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
     if not has_id:
         _log.warning("no broker at %s gave a producer id in %.0f s; trying on", bootstrap_servers, _SECONDS)
     return client
+
+
+def _init_transactions(client: Producer, bootstrap_servers: str) -> None:
+    """As long as it takes: a broker that is away comes back."""
+    while True:
+        try:
+            client.init_transactions(_SECONDS)
+        except KafkaException as error:
+            if not error.args[0].retriable():
+                raise ServingError(f"no transactions at {bootstrap_servers}: {error.args[0].str()}") from error
+            _log.warning("no broker at %s is ready for transactions (%s); trying on", bootstrap_servers, error.args[0].str())
+        else:
+            return

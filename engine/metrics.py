@@ -39,6 +39,7 @@ METRICS: Mapping[str, Declared] = {
     "batch_records": Declared("histogram", "Records in a batch."),
     "in_flight_records": Declared("gauge", "Records whose results are produced and not acknowledged yet."),
     "consumer_lag_records": Declared("gauge", "Records that the group has not committed.", ("topic", "partition")),
+    "broker_up": Declared("gauge", "Whether a Kafka broker answers (1) or none does (0)."),
     "rebalances": Declared("counter", "Assignments that the group's coordinator gave to workers."),
     "worker_restarts": Declared("counter", "Workers started again after they died.", ("worker",)),
     "workers_ready": Declared("gauge", "Workers that score, by what they run on.", ("trees", "rows", "kafka")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -28,8 +29,9 @@ from engine.registry import Located
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _SHORT_LIFE = 5.0
-_LONGEST_PAUSE = 5.0
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
 _LAG_SECONDS = 2.0
+_FENCED_SECONDS = 30.0
 
 
 @dataclass
@@ -44,6 +46,7 @@ class _Slot:
     #: What it scores with; and whether it was asked to change to the pool's target.
     runs: Located | None = None
     asked: bool = False
+    fenced: float = -math.inf
     short_lives: int = 0
     start_at: float = field(default_factory=time.monotonic)
 
@@ -51,23 +54,27 @@ class _Slot:
 class Pool:
     """`run` returns when the pool was stopped by SIGTERM or SIGINT and its workers have drained."""
 
-    def __init__(self, settings: ServeSettings, locate: Callable[[], Located]) -> None:
-        """locate: finds the model; it is asked again every `model_poll_seconds`."""
+    def __init__(self, settings: ServeSettings, located: Located, locate: Callable[[], Located]) -> None:
+        """located: the model to begin with. locate: finds the one of now, asked every `model_poll_seconds`."""
         self._settings, self._locate = settings, locate
         #: What a worker starts with, and what all of them should score with: they differ while a model changes.
-        self._located = self._target = locate()
+        self._located = self._target = located
         self._metrics = PoolMetrics(self._processes)
         self._slots = [_Slot(number) for number in range(settings.workers)]
         self._admin = kafka.admin(settings.bootstrap_servers)
+        self._observer = kafka.observer(settings.bootstrap_servers, settings.group)
         self._partitions = 0
-        self._settled = self._stopping = self._told_reasons = False
+        self._lags: dict[tuple[str, int], int] | None = {}
+        self._settled = self._stopping = self._told_reasons = self._told_unreachable = False
         self._failure: str | None = None
         self._refused: Located | None = None
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
     def run(self) -> None:
-        """Serve until stopped; raises `ServingError` when topics do not fit or a worker cannot go on."""
-        self._check_topics()
+        """Serve until stopped; raises `ServingError` when topics do not fit or a worker cannot go on.
+
+        A broker that does not answer is waited for.
+        """
         read_contract(self._located.path)
         if not is_proven(self._located.path):
             _log.warning("%s is %s", self._located.name, UNPROVEN)
@@ -80,10 +87,22 @@ class Pool:
                 f"{address}:{port} cannot be listened on ({error.strerror}): choose another --metrics-port"
             ) from error
         _log.info("metrics at http://%s:%d/metrics", address, server.server_port)
-        follower, stop = Follower(self._locate, self._located, self._metrics, self._be_woken), threading.Event()
-        every(self._settings.model_poll_seconds, follower.look, stop)
-        every(_LAG_SECONDS, self._look_at_lag, stop)
+        stop = threading.Event()
+        try:
+            self._serve(stop)
+        finally:
+            stop.set()
+            server.shutdown()
+            server.server_close()
+        if self._failure:
+            raise ServingError(self._failure)
+
+    def _serve(self, stop: threading.Event) -> None:
+        follower = Follower(self._locate, self._located, self._metrics, self._be_woken)
         with _on_signals(self._stop):
+            self._wait_for_topics()
+            every(self._settings.model_poll_seconds, follower.look, stop)
+            every(_LAG_SECONDS, self._look_at_lag, stop)
             while not (self._stopping or self._failure):
                 self._start_due()
                 self._listen(timeout=0.5 if self._settled else 0.1)
@@ -91,9 +110,20 @@ class Pool:
                 self._change_model(follower)
             stop.set()
             self._drain()
-        server.shutdown()
-        if self._failure:
-            raise ServingError(self._failure)
+
+    def _wait_for_topics(self) -> None:
+        pause = _SHORTEST_PAUSE
+        while not self._stopping:
+            try:
+                self._check_topics()
+            except kafka.BrokerUnreachable as error:
+                self._metrics.lags(None)
+                _log.warning("%s; trying again in %.0f s", error, pause)
+            else:
+                return
+            if self._wake.poll(pause):
+                self._wake.recv()
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _check_topics(self) -> None:
         settings = self._settings
@@ -119,7 +149,7 @@ class Pool:
             _log.info("ready: every partition of %s is read", settings.input)
 
     def _is_ready(self) -> bool:
-        return self._settled and all(slot.ready for slot in self._slots)
+        return self._settled and self._lags is not None and all(slot.ready for slot in self._slots)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -134,7 +164,11 @@ class Pool:
 
     def _look_at_lag(self) -> None:
         settings = self._settings
-        self._metrics.lags(kafka.lags(self._admin, settings.group, settings.input, self._partitions))
+        self._lags = kafka.lags(self._observer, settings.input, self._partitions)
+        if self._lags is None and not self._told_unreachable:
+            _log.warning("no Kafka broker answers at %s; waiting for it", settings.bootstrap_servers)
+        self._told_unreachable = self._lags is None
+        self._metrics.lags(self._lags)
 
     def _note_model(self) -> None:
         name, _, version = self._located.name.rpartition("/")
@@ -208,6 +242,8 @@ class Pool:
                     self._metrics.add(slot.number, value)
                 elif word == worker.FAILED:
                     self._failure = value
+                elif word == worker.FENCED:
+                    self._fenced(slot, value)
                 elif word == worker.REFUSED:
                     self._refuse(slot, value)
                 elif word == worker.CHANGED:
@@ -218,6 +254,13 @@ class Pool:
                     self._note_backends(slot.number, value)
         except EOFError:
             slot.pipe = None
+
+    def _fenced(self, slot: _Slot, reason: str) -> None:
+        """Once is no proof of another pool: when a broker was away for longer than a session lasts, the worker joins again as
+        a new member, and a commit of the old one that still waited is refused as that of a stranger."""
+        if time.monotonic() - slot.fenced < _FENCED_SECONDS:
+            self._failure = reason
+        slot.fenced = time.monotonic()
 
     def _note_backends(self, number: int, of: Backends) -> None:
         self._metrics.runs_on(number, of.trees, of.rows, of.kafka)
@@ -249,6 +292,9 @@ class Pool:
         deadline = time.monotonic() + self._settings.drain_seconds + 5
         while any(slot.process is not None for slot in self._slots) and time.monotonic() < deadline:
             self._listen(timeout=0.1)
+        if self._stopping and self._partitions:
+            names = [worker.instance_of(self._settings, slot.number) for slot in self._slots if slot.process is None]
+            kafka.hand_over(self._settings.bootstrap_servers, self._settings.group, names)
         for slot in self._slots:
             if slot.process is not None:
                 _log.error("worker %d did not drain in time; its unacknowledged records are read again", slot.number)

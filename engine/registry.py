@@ -6,6 +6,8 @@ Only the parent process resolves a model; workers are handed a path.
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
 import shutil
 import tempfile
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelRefused
+
+_log = logging.getLogger("saker")
 
 SHA256_TAG = "sha256"
 
@@ -51,7 +55,35 @@ def locate(reference: str, tracking_uri: str) -> Located:
             with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
                 Path(shutil.copy(path, scratch)).replace(kept)
         return Located(kept, f"{path.stem}/{digest[:8]}", digest)
-    return fetch(find_version(reference, tracking_uri), tracking_uri)
+    located = fetch(find_version(reference, tracking_uri), tracking_uri)
+    _note(reference, tracking_uri).write_text(json.dumps({"name": located.name, "sha256": located.sha256}))
+    return located
+
+
+def locate_or_last(reference: str, tracking_uri: str) -> Located:
+    """As `locate`; where the registry does not answer, what was found there the last time, if it is still in the cache."""
+    try:
+        return locate(reference, tracking_uri)
+    except RegistryUnreachable as error:
+        if (known := _remembered(reference, tracking_uri)) is None:
+            raise
+        _log.warning("%s; serving %s, which was found there the last time", error, known.name)
+        return known
+
+
+def _note(reference: str, tracking_uri: str) -> Path:
+    """Where it is noted what a reference meant: a pool can start when the registry does not answer."""
+    digest = hashlib.sha256(f"{tracking_uri}\n{reference}".encode()).hexdigest()[:16]
+    return _cache() / f"{digest}.json"
+
+
+def _remembered(reference: str, tracking_uri: str) -> Located | None:
+    note = _note(reference, tracking_uri)
+    if not note.exists():
+        return None
+    told = json.loads(note.read_text())
+    path = _cache() / f"{told['sha256']}.onnx"
+    return Located(path, told["name"], told["sha256"]) if path.exists() and _digest(path) == told["sha256"] else None
 
 
 def find_version(reference: str, tracking_uri: str) -> Any:
@@ -67,6 +99,8 @@ def find_version(reference: str, tracking_uri: str) -> Any:
     except ImportError as error:
         raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [registry]") from error
 
+    # Its own seven retries take four minutes, in which nothing would be served; who asks, asks again.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     try:
         client = MlflowClient(tracking_uri)
         if separator == "@":

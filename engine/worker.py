@@ -15,7 +15,7 @@ from types import FrameType
 from engine import kafka
 from engine.config import EXACTLY_ONCE, ServeSettings
 from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from engine.errors import ModelRefused, SakerError, ServingError
+from engine.errors import Fenced, ModelRefused, SakerError, ServingError
 from engine.kafka import KafkaError, TopicPartition
 from engine.pipeline import ActiveModel, Backends, score_batch
 from engine.registry import Located
@@ -24,9 +24,9 @@ from engine.transport import Partition, Taken, open_transport, producer_settings
 _log = logging.getLogger("saker")
 
 #: What a worker tells its parent, as (word, value): READY its `Backends`, COUNTED its `Counts` since the last time,
-#: FAILED why the pool cannot go on. The parent sends a `Located` when the model changes, and gets CHANGED with the new
-#: `Backends`, or REFUSED with the reason.
-READY, COUNTED, FAILED, CHANGED, REFUSED = "ready", "counted", "failed", "changed", "refused"
+#: FAILED why the pool cannot go on, FENCED why this worker cannot. The parent sends a `Located` when the model changes, and
+#: gets CHANGED with the new `Backends`, or REFUSED with the reason.
+READY, COUNTED, FAILED, FENCED, CHANGED, REFUSED = "ready", "counted", "failed", "fenced", "changed", "refused"
 
 _TELL_SECONDS = 0.25
 _IDLE_SECONDS = 0.1
@@ -44,6 +44,9 @@ def main(slot: int, settings: ServeSettings, located: Located, parent: Connectio
         gc.freeze()  # what is here now stays: a collection that walks it takes 20 ms, and none of it is ever free
         signal.signal(signal.SIGTERM, worker.stop)
         worker.run()
+    except Fenced as error:
+        parent.send((FENCED, str(error)))
+        raise SystemExit(1) from error
     except SakerError as error:
         parent.send((FAILED, str(error)))
         raise SystemExit(1) from error
@@ -55,6 +58,11 @@ def load(located: Located, settings: ServeSettings) -> ActiveModel:
     if model.sha256 != located.sha256:
         raise ModelRefused(f"model {located.name}: SHA-256 of its file is {model.sha256}, it was {located.sha256} when found")
     return model
+
+
+def instance_of(settings: ServeSettings, slot: int) -> str:
+    """A worker's name in its group: the same through every restart."""
+    return f"{settings.instance}-{slot}"
 
 
 class _Loading(threading.Thread):
@@ -83,7 +91,7 @@ class Worker:
         self._loading: _Loading | None = None
         self._told = time.monotonic()
         self._assigned: set[Partition] = set()
-        name = f"{settings.instance}-{slot}"
+        name = instance_of(settings, slot)
         self._consumer = kafka.consumer(
             settings.bootstrap_servers,
             **{
@@ -214,7 +222,7 @@ def _check(error: KafkaError, settings: ServeSettings) -> None:
     """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone."""
     fatal = error.fatal() or error.code() == KafkaError._FATAL
     if fatal and "fenced" in error.str():
-        raise ServingError(
+        raise Fenced(
             f"another pool serves group {settings.group} as instance {settings.instance}: give this one another --instance",
         )
     if fatal or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -79,7 +79,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], tmp_path: Path) -> Non
 
 
 def test_a_broker_that_does_not_answer_is_named(cards_model: Any, tmp_path: Path) -> None:
-    arguments = ["serve", "--model", str(cards_model.path), "--bootstrap-servers", "127.0.0.1:1"]
+    arguments = ["drift", "--model", str(cards_model.path), "--bootstrap-servers", "127.0.0.1:1"]
     done = saker(*arguments, folder=tmp_path)
     assert done.returncode == 1
     assert "saker: no Kafka broker answered at 127.0.0.1:1" in done.stderr

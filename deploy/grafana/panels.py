@@ -204,6 +204,12 @@ ENGINE = Dashboard(
             [Query("sum by (instance, worker) (increase(worker_restarts_total[$__rate_interval]))", "{{instance}} {{worker}}")],
         ),
         Panel(
+            "Kafka answers",
+            "1 where a broker answers, 0 where none does: saker waits for it.",
+            "short",
+            [Query("min by (instance) (broker_up)", "{{instance}}")],
+        ),
+        Panel(
             "Rebalances",
             "Assignments that the group's coordinator gave to workers.",
             "short",

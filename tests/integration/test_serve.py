@@ -26,7 +26,7 @@ from engine import kafka
 from engine.config import ServeSettings
 from engine.errors import ServingError
 from engine.pool import Pool
-from engine.registry import Located, locate
+from engine.registry import locate
 from training import synthetic
 from training.fit import build_matrix
 from training.tables import to_records
@@ -238,14 +238,11 @@ def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) ->
 def test_topics_that_do_not_fit_are_named(cards_model: Any, bootstrap_servers: str, topics: Any) -> None:
     kafka.create_topics(bootstrap_servers, [f"{topics.raw}-narrow"], 1)
     settings = ServeSettings(bootstrap_servers, topics.raw, f"{topics.raw}-narrow", topics.rejected)
-
-    def located() -> Located:
-        return locate(str(cards_model.path), "")
-
+    found = locate(str(cards_model.path), "")
     with pytest.raises(ServingError, match=r"has 1 partitions, .* has 4"):
-        Pool(settings, located).run()
+        Pool(settings, found, lambda: found).run()
     with pytest.raises(ServingError, match=r"topics not found .*: nowhere"):
-        Pool(replace(settings, output="nowhere"), located).run()
+        Pool(replace(settings, output="nowhere"), found, lambda: found).run()
 
 
 def test_a_second_pool_under_the_same_name_is_told_apart(cards_model: Any, serve: Any) -> None:
@@ -253,6 +250,22 @@ def test_a_second_pool_under_the_same_name_is_told_apart(cards_model: Any, serve
     second = serve(str(cards_model.path), workers=1)
     assert "give this one another --instance" in first.await_line("another pool serves group")
     assert first.process.wait(60) == 1
+    assert second.stop() == 0
+
+
+def test_a_pool_that_stops_leaves_its_group_at_once(
+    cards_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any
+) -> None:
+    first = serve(str(cards_model.path), workers=2, options=["--instance", "first"])
+    second = serve(str(cards_model.path), workers=1, options=["--instance", "second"])
+    assert first.stop() == 0
+    client, found = kafka.admin(bootstrap_servers), None
+    while found is None:  # the group rebalances
+        found = kafka.members(client, topics.group)
+    assert found == 1
+    records = cards_model.trained.records[:40]
+    send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
+    read(topics.scored, len(records))
     assert second.stop() == 0
 
 

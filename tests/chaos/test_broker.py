@@ -1,0 +1,93 @@
+"""The broker comes late, goes away and comes back: saker waits, says so, and goes on without a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import psutil
+import pytest
+
+from bench.load import replay
+from deploy.local.kafka import Broker
+from deploy.local.server import free_port
+from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from tests.chaos.ledger import balance
+from tests.chaos.test_delivery import scores_of
+from tests.conftest import Serving, Topics
+from training import synthetic
+from training.tables import to_records
+
+TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    """One that was there, has the topics, and is gone."""
+    broker = Broker()
+    try:
+        broker.launch()
+        broker.wait()
+        create_topics(broker.bootstrap_servers, 4)
+        os.kill(listener(broker.bootstrap_servers), signal.SIGKILL)
+        yield broker
+    finally:
+        broker.stop()
+
+
+def listener(bootstrap_servers: str) -> int:
+    port = int(bootstrap_servers.rpartition(":")[2])
+    return next(int(c.pid) for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
+
+
+def is_ready(serving: Serving) -> bool:
+    try:
+        return serving.get("/readyz") == "ready\n"
+    except urllib.error.HTTPError as error:
+        return error.code != HTTPStatus.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_it_comes_late_and_is_killed(delivery: str, broker: Broker, generated_model: Any) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "saker", "serve", "--model", str(generated_model.path), "--metrics-port", str(port)]
+    command += ["--bootstrap-servers", broker.bootstrap_servers, "--delivery", delivery]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        serving = Serving(process, f"http://127.0.0.1:{port}")
+        serving.await_line("trying again")
+        assert not is_ready(serving)
+        assert serving.metric("broker_up") == 0
+        broker.start_again()
+        serving.await_line("ready: every partition")
+
+        records = to_records(synthetic.frame(9_000, seed=23).drop(columns=["isFraud"]))
+        pairs = [(str(number % 50).encode(), record) for number, record in enumerate(records)]
+        load = {"bootstrap_servers": broker.bootstrap_servers, "topic": RAW, "rate": 1000.0}
+        sender = threading.Thread(target=replay, args=(pairs,), kwargs=load)
+        sender.start()
+        while serving.metric("scored_transactions_total") < 2_000:
+            assert sender.is_alive()
+        os.kill(listener(broker.bootstrap_servers), signal.SIGKILL)
+        serving.await_line("no Kafka broker answers")
+        assert not is_ready(serving)
+        broker.start_again()
+        broker.wait()
+        sender.join()
+        ledger = balance(broker.bootstrap_servers, TOPICS, len(records), (), scores_of(generated_model))
+        assert (ledger.lost, ledger.wrong, ledger.disorder) == (0, 0, 0)
+        if delivery == "exactly_once":
+            assert ledger.repeated == 0
+        while not is_ready(serving):
+            assert process.poll() is None
+        assert serving.stop() == 0
+    finally:
+        process.kill()
+        process.wait()
