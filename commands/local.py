@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import app
+from commands.options import app, told_to_stop
 
 
 @app.command(epilog="Example: `saker stack`")
@@ -18,15 +18,11 @@ def stack(
     ] = False,
 ) -> None:
     """Run a local Kafka and MLflow in the foreground until Ctrl-C."""
-    import signal
-    import threading
     from contextlib import ExitStack
 
     from deploy.local.stack import local_stack
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = told_to_stop()
     typer.echo("starting Kafka and MLflow ...")
     with local_stack(lasting=True) as running, ExitStack() as more:
         prometheus = ""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Annotated
 
 import typer
 
-from commands.options import Bootstrap, Label, Tracking, app
+from commands.options import Bootstrap, Label, Tracking, app, told_to_stop
 from engine.errors import SakerError
 
 _log = logging.getLogger("saker")
@@ -37,15 +36,12 @@ def monitor(
 
     Runs until Ctrl-C or SIGTERM, beside `saker serve`, and touches nothing.
     """
-    import signal
-
     from commands.watch import Watch
     from engine.exporter import serve_http
 
-    looked = Watch(bootstrap_servers, (model, challenger), (source, scores, labels), label, last, tracking_uri)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    models = {"champion": model, "challenger": challenger}
+    looked = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
+    stop = told_to_stop()
     server = serve_http(looked, metrics_port, lambda: looked.at > 0, metrics_address)
     _log.info("metrics at http://%s:%d/metrics", metrics_address, server.server_port)
     while not stop.is_set():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,3 +48,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON inste
 def tell(text: str, told: Any, as_json: bool) -> None:
     """The outcome of a command, for people or as JSON."""
     typer.echo(json.dumps(told) if as_json else text)
+
+
+def told_to_stop() -> threading.Event:
+    """Set by SIGTERM or Ctrl-C, from now on."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

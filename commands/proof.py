@@ -142,29 +142,21 @@ def drift(
 
     Numbers are population stability indices (PSI) of the features and of the score.
     """
-    import numpy as np
-    import orjson
-
-    from bench.collect import read_newest
+    from commands import watch
     from engine import registry
     from engine.contract import read_contract
-    from engine.decode import Decoder
     from training import drift as of_training
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
     contract = read_contract(located.path)
-    records, results = read_newest(bootstrap_servers, source, output_topic, last)
-    decoded = Decoder(contract).decode([record.value for record in records])
-    scores = np.array([orjson.loads(result.value or b"")["fraud_score"] for result in results], np.float64)
-    if not len(scores) or not len(decoded.matrix):
-        raise SakerError(f"{output_topic} at {bootstrap_servers} has no scores to look at")
-    found = of_training.drift(contract, decoded.matrix, scores)
+    newest = watch.read(bootstrap_servers, contract, source, output_topic, last)
+    found = of_training.drift(contract, newest.matrix, newest.scores)
     moved = of_training.drifted(found, limit)
     features = [asdict(one) for one in found]
     told = {
         "model": located.name,
-        "records": len(decoded.matrix),
-        "scores": len(scores),
+        "records": len(newest.matrix),
+        "scores": len(newest.scores),
         "limit": limit,
         "drifted": [one.name for one in moved],
         "features": features,
@@ -176,8 +168,8 @@ def drift(
     if evidently is not None:
         from commands.evidently import write_report
 
-        write_report(located.name, contract, decoded.matrix, evidently, tracking_uri or config.tracking_uri())
-    lines = [f"{len(decoded.matrix):,} records, {len(scores):,} scores against {located.name}:"]
+        write_report(located.name, contract, newest.matrix, evidently, tracking_uri or config.tracking_uri())
+    lines = [f"{len(newest.matrix):,} records, {len(newest.scores):,} scores against {located.name}:"]
     for one in found[:11]:
         mark = "DRIFTED" if one in moved else "" if one.judged else "not judged"
         missing = f"missing {one.missing:.1%}, then {one.missing_then:.1%}"

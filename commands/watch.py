@@ -1,12 +1,13 @@
-"""What `saker monitor` looks at: drift of the newest live records, and the models on those whose label has come."""
+"""What `saker drift` and `saker monitor` look at: the newest live records, and the models on those whose label has come."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -16,11 +17,32 @@ from prometheus_client.registry import Collector
 
 from bench.collect import read_last, read_newest
 from engine import config, registry
+from engine.contract import Contract
+from engine.decode import Decoder
 from engine.errors import SakerError
 from engine.metrics import family
-from engine.pipeline import ActiveModel, score_batch
+from engine.pipeline import ActiveModel
 from training.drift import drift
 from training.live import Live, judge
+
+
+class Newest(NamedTuple):
+    """The newest scores (m,) in a topic, their transactions as they came, and as rows (n, f) of the model."""
+
+    values: list[bytes | None]
+    matrix: NDArray[np.float32]
+    scores: NDArray[np.float64]
+
+
+def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int) -> Newest:
+    """Raises `SakerError` where there are none."""
+    records, results = read_newest(bootstrap_servers, source, scored, last)
+    values = [record.value for record in records]
+    matrix = Decoder(contract).decode(values).matrix
+    scores = np.array([orjson.loads(result.value or b"")["fraud_score"] for result in results], np.float64)
+    if not len(scores) or not len(matrix):
+        raise SakerError(f"{scored} at {bootstrap_servers} has no scores to look at")
+    return Newest(values, matrix, scores)
 
 
 @dataclass(eq=False)  # a collector is known by its identity
@@ -28,7 +50,8 @@ class Watch(Collector):
     """A collector of prometheus_client: what the last look found. Its thread is the only one that changes it."""
 
     bootstrap_servers: str
-    models: tuple[str, str | None]
+    #: champion and challenger.
+    models: Mapping[str, str | None]
     topics: tuple[str, str, str | None]
     label: str
     last: int
@@ -41,28 +64,20 @@ class Watch(Collector):
 
     def look(self) -> None:
         """Raises `SakerError` where there is nothing to look at."""
-        champion = self._model(self.models[0])
-        contract = champion.session.contract
-        source, scored, labels = self.topics
-        records, results = read_newest(self.bootstrap_servers, source, scored, self.last)
-        if not results:
-            raise SakerError(f"{scored} at {self.bootstrap_servers} has no scores to look at")
-        values = [record.value for record in records]
-        matrix = champion.decoder.decode(values).matrix
-        scores = np.array([orjson.loads(result.value or b"")["fraud_score"] for result in results], np.float64)
-        self.psi = {one.name: one.psi for one in drift(contract, matrix, scores) if one.judged}
-        self.records = len(matrix)
-
-        known = self._labels(labels, contract.id_field) if labels else {}
-        live = {}
-        for alias, name in zip(("champion", "challenger"), self.models, strict=True):
-            if name is not None and known:
-                model = champion if alias == "champion" else self._model(name)
-                truth, found = _labelled(model, values, known)
-                self.labelled = len(truth)
-                if len(truth):
-                    live[alias] = judge(truth, found, model.session.contract.threshold)
-        self.live = live
+        source, scored, topic = self.topics
+        models = {alias: self._model(name) for alias, name in self.models.items() if name is not None}
+        contract = models["champion"].session.contract
+        newest = read(self.bootstrap_servers, contract, source, scored, self.last)
+        self.psi = {one.name: one.psi for one in drift(contract, newest.matrix, newest.scores) if one.judged}
+        self.records = len(newest.matrix)
+        known = self._labels(topic, contract.id_field) if topic else {}
+        pairs = {alias: _labelled(model, newest.values, known) for alias, model in models.items()}
+        self.labelled = len(pairs["champion"][0])
+        self.live = {
+            alias: judge(truth, found, models[alias].session.contract.threshold)
+            for alias, (truth, found) in pairs.items()
+            if len(truth)
+        }
         self.at = time.time()
 
     def _model(self, name: str) -> ActiveModel:
@@ -89,10 +104,11 @@ class Watch(Collector):
 
 
 def _labelled(
-    model: ActiveModel, values: list[bytes | None], known: dict[str, int]
+    model: ActiveModel, values: list[bytes | None], known: Mapping[str, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Labels and scores (n,) of the records whose label is known."""
-    answers = [orjson.loads(answer) for answer in score_batch(model, values).results]
-    of = model.session.contract.id_field
-    pairs = [(label, answer["fraud_score"]) for answer in answers if (label := known.get(str(answer[of]))) is not None]
-    return np.array([label for label, _ in pairs], np.int64), np.array([score for _, score in pairs], np.float64)
+    if not known:
+        return np.empty(0, np.int64), np.empty(0)
+    decoded = model.decoder.decode(values)
+    labels = np.array([known.get(str(orjson.loads(identifier)), -1) for identifier in decoded.ids], np.int64)
+    return labels[labels >= 0], model.session.score(decoded.matrix)[labels >= 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass, field
+from pathlib import Path
 
 #: The MLflow experiment and registered model that commands use when they are told no other.
 EXPERIMENT = MODEL = "fraud"
@@ -19,6 +20,13 @@ AT_LEAST_ONCE, EXACTLY_ONCE = "at_least_once", "exactly_once"
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or a SQLite file in the working directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+
+
+def cache(part: str) -> Path:
+    """The folder of the user's cache for `part` (models, kafka, ...); it is there when this returns."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / part
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @dataclass(frozen=True, slots=True)

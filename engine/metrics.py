@@ -20,12 +20,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 
 
 class Declared(NamedTuple):
-    """labels: their names. exporter: serve (`saker serve`) or monitor (`saker monitor`)."""
-
     kind: Literal["counter", "gauge", "histogram"]
     documentation: str
     labels: tuple[str, ...] = ()
-    exporter: Literal["serve", "monitor"] = "serve"
 
 
 #: By name, without the ending that Prometheus gives a counter (`_total`) or a histogram (`_bucket`, `_sum`, `_count`).
@@ -48,13 +45,13 @@ METRICS: Mapping[str, Declared] = {
     "model_info": Declared("gauge", "The model that scores; always 1.", ("name", "version", "sha256")),
     "model_found": Declared("gauge", "Whether the registry has the model that is followed (1), or nothing there (0)."),
     "model_loads": Declared("counter", "Models that were to be loaded while serving.", ("result",)),
-    "drift_psi": Declared("gauge", "Population stability index against the training rows.", ("feature",), "monitor"),
-    "drift_records": Declared("gauge", "Records that the drift was computed of.", (), "monitor"),
-    "live_labelled_records": Declared("gauge", "Scored records whose label is known.", (), "monitor"),
-    "live_precision": Declared("gauge", "Share of the flagged records that were fraud.", ("alias",), "monitor"),
-    "live_recall": Declared("gauge", "Share of the fraud that was flagged.", ("alias",), "monitor"),
-    "live_roc_auc": Declared("gauge", "Area under the ROC curve on the labelled records.", ("alias",), "monitor"),
-    "monitor_last_success_timestamp_seconds": Declared("gauge", "When the monitor last looked.", (), "monitor"),
+    "drift_psi": Declared("gauge", "Population stability index against the training rows.", ("feature",)),
+    "drift_records": Declared("gauge", "Records that the drift was computed of."),
+    "live_labelled_records": Declared("gauge", "Scored records whose label is known."),
+    "live_precision": Declared("gauge", "Share of the flagged records that were fraud.", ("alias",)),
+    "live_recall": Declared("gauge", "Share of the fraud that was flagged.", ("alias",)),
+    "live_roc_auc": Declared("gauge", "Area under the ROC curve on the labelled records.", ("alias",)),
+    "monitor_last_success_timestamp_seconds": Declared("gauge", "When the monitor last looked."),
 }
 
 STAGES = ("decode", "score", "encode", "produce", "acknowledge")

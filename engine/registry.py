@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.config import cache
 from engine.errors import ModelRefused
 
 _log = logging.getLogger("saker")
@@ -50,9 +51,9 @@ def locate(reference: str, tracking_uri: str) -> Located:
         if not path.is_file():
             raise NoSuchModel(f"no such file: {path}")
         digest = _digest(path)
-        kept = _cache() / f"{digest}.onnx"
+        kept = cache("models") / f"{digest}.onnx"
         if not kept.exists() or _digest(kept) != digest:
-            with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+            with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
                 Path(shutil.copy(path, scratch)).replace(kept)
         return Located(kept, f"{path.stem}/{digest[:8]}", digest)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
@@ -74,7 +75,7 @@ def locate_or_last(reference: str, tracking_uri: str) -> Located:
 def _note(reference: str, tracking_uri: str) -> Path:
     """Where it is noted what a reference meant: a pool can start when the registry does not answer."""
     digest = hashlib.sha256(f"{tracking_uri}\n{reference}".encode()).hexdigest()[:16]
-    return _cache() / f"{digest}.json"
+    return cache("models") / f"{digest}.json"
 
 
 def _remembered(reference: str, tracking_uri: str) -> Located | None:
@@ -82,7 +83,7 @@ def _remembered(reference: str, tracking_uri: str) -> Located | None:
     if not note.exists():
         return None
     told = json.loads(note.read_text())
-    path = _cache() / f"{told['sha256']}.onnx"
+    path = cache("models") / f"{told['sha256']}.onnx"
     return Located(path, told["name"], told["sha256"]) if path.exists() and _digest(path) == told["sha256"] else None
 
 
@@ -122,9 +123,9 @@ def fetch(version: Any, tracking_uri: str) -> Located:
     name, expected = f"{version.name}/{version.version}", version.tags.get(SHA256_TAG)
     if expected is None:
         raise ModelRefused(f"model {name}: no tag {SHA256_TAG} in the registry; register it with `saker export`")
-    path = _cache() / f"{expected}.onnx"
+    path = cache("models") / f"{expected}.onnx"
     if not path.exists() or _digest(path) != expected:
-        with tempfile.TemporaryDirectory(dir=_cache()) as scratch:
+        with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
             try:
                 # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
                 uri = f"{version.source}/model.onnx"
@@ -135,12 +136,6 @@ def fetch(version: Any, tracking_uri: str) -> Located:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
             fetched.replace(path)
     return Located(path, name, expected)
-
-
-def _cache() -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "models"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _digest(path: Path) -> str:

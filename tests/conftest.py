@@ -87,13 +87,17 @@ class Serving:
         raise AssertionError(f"saker serve ended with {self.process.wait()} before it said {text!r}")
 
     def worker_ids(self) -> list[int]:
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return worker_ids(self.process.pid)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
+
+
+def worker_ids(pool: int) -> list[int]:
+    children = Path(f"/proc/{pool}/task/{pool}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 Serve = Callable[..., Serving]

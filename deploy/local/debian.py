@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 from deploy.local.server import StackError
+from engine.config import cache
 
 # Debian's Prometheus and Alertmanager look for their own files there, whatever they are told; these look under the folder
 # that they are started in. As long as the other, for Go keeps the lengths of its strings elsewhere.
@@ -22,13 +22,11 @@ def program(package: str, name: str) -> Path:
     """
     if (installed := Path("/usr/bin") / name).exists():
         return installed
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "debian"
-    unpacked = cache / package
+    unpacked = cache("debian") / package
     if not unpacked.exists():
         if shutil.which("apt-get") is None:
             raise StackError(f"{name} is not installed, and this is no Debian to fetch its package {package} from")
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        with tempfile.TemporaryDirectory(dir=unpacked.parent) as scratch:
             _fetch(package, Path(scratch))
             for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
                 binary.write_bytes(binary.read_bytes().replace(_THEIRS, _OURS))

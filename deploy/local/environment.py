@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from engine.config import cache
 from engine.errors import SakerError
 
 
@@ -20,12 +20,10 @@ class EnvironmentFailed(SakerError):
 def python_of(requirements: Path) -> Path:
     """The Python of an environment with these locked requirements (with hashes)."""
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "environments"
-    folder = cache / f"{requirements.stem}-{digest}"
+    folder = cache("environments") / f"{requirements.stem}-{digest}"
     python = folder / "bin" / "python"
     if (folder / "ready").exists():
         return python
-    cache.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(folder)], requirements)
     uv = Path(sys.executable).with_name("uv")

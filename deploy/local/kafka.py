@@ -15,6 +15,7 @@ from pathlib import Path
 
 from deploy.local.server import Server, StackError, free_port
 from engine import kafka
+from engine.config import cache
 
 _LOCK = Path(__file__).with_name("kafka-jars.sha256")
 # For a minute or less: ready in 2.4 s, and done with compiling after a second or two of traffic.
@@ -36,16 +37,15 @@ rootLogger.appenderRef.stdout.ref = stdout
 
 def jars() -> list[Path]:
     """The locked jars, fetched when they are not in the cache; raises `StackError` when one is not as locked."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saker" / "kafka"
-    cache.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(8) as pool, tempfile.TemporaryDirectory(dir=cache) as scratch:
-        return list(pool.map(lambda line: _jar(line, cache, Path(scratch)), _LOCK.read_text().splitlines()))
+    folder = cache("kafka")
+    with ThreadPoolExecutor(8) as pool, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        return list(pool.map(lambda line: _jar(line, folder, Path(scratch)), _LOCK.read_text().splitlines()))
 
 
-def _jar(line: str, cache: Path, scratch: Path) -> Path:
+def _jar(line: str, folder: Path, scratch: Path) -> Path:
     digest, coordinates = line.split()
     group, artifact, version = coordinates.split(":")
-    path = cache / f"{artifact}-{version}.jar"
+    path = folder / f"{artifact}-{version}.jar"
     if not path.exists():
         # jgo's resolver brings single files; resolving the tree here would mix the versions of two roots.
         from jgo.maven import MavenContext

@@ -43,6 +43,7 @@ from engine import kafka, registry
 from engine.metrics import METRICS
 from engine.pipeline import ActiveModel, score_batch
 from export import publish
+from tests.conftest import worker_ids
 from training import synthetic
 from training.fit import Settings, train
 from training.tables import to_records
@@ -166,8 +167,7 @@ class Watched:
         return [value for _, value in self.query(expr) if not math.isnan(value)]
 
     def workers(self) -> list[int]:
-        children = Path(f"/proc/{self.pool.pid}/task/{self.pool.pid}/children").read_text().split()
-        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+        return worker_ids(self.pool.pid)
 
 
 @pytest.fixture(scope="module")
