@@ -81,6 +81,7 @@ class PoolMetrics(Collector):
         yield family("scored_transactions", [((), total.scored)])
         yield family("flagged_transactions", [((), total.flagged)])
         yield family("failed_transactions", [((reason,), count) for reason, count in sorted(total.failed.items())])
+        yield family("deleted_records", [((), total.deleted)])
         yield family("fraud_score", [((), total.scores)])
         yield family("scoring_latency_seconds", [((), total.latency)])
         yield family("stage_latency_seconds", [((stage,), histogram) for stage, histogram in total.stages.items()])

@@ -8,7 +8,16 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    ConsumerGroupState,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from engine.errors import ServingError
@@ -111,6 +120,17 @@ def lags(observer: Consumer, topic: str, partitions: int) -> dict[tuple[str, int
             found[topic, at.partition] = high - max(at.offset, low)  # without a commit a group starts at the earliest record
     except KafkaException:
         return None
+    return found
+
+
+def starts(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """Where the consumer's group goes on: behind what it committed; at the oldest record where it never has."""
+    found: list[TopicPartition] = consumer.committed(partitions, timeout=_SECONDS)
+    for at in found:
+        if at.error is not None:
+            raise KafkaException(at.error)
+        if at.offset < 0:
+            at.offset = OFFSET_BEGINNING
     return found
 
 

@@ -30,6 +30,7 @@ METRICS: Mapping[str, Declared] = {
     "scored_transactions": Declared("counter", "Scores that Kafka acknowledged."),
     "flagged_transactions": Declared("counter", "Acknowledged scores at or above the model's threshold (is_fraud)."),
     "failed_transactions": Declared("counter", "Rejections that Kafka acknowledged.", ("reason",)),
+    "deleted_records": Declared("counter", "Records that retention deleted before they were scored."),
     "fraud_score": Declared("histogram", "Acknowledged scores, 0 to 1."),
     "scoring_latency_seconds": Declared("histogram", "From a record's timestamp to its acknowledged score."),
     "stage_latency_seconds": Declared("histogram", "Time that a batch spends in a stage.", ("stage",)),
@@ -111,6 +112,7 @@ class Counts:
     latency: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram(_STAGE_SECONDS) for stage in STAGES})
     batch_records: Histogram = field(default_factory=lambda: Histogram(_RECORDS))
+    deleted: int = 0
     rebalances: int = 0
     in_flight: int = 0
 
@@ -118,6 +120,7 @@ class Counts:
         self.scored += other.scored
         self.flagged += other.flagged
         self.failed.update(other.failed)
+        self.deleted += other.deleted
         self.rebalances += other.rebalances
         self.scores.add(other.scores)
         self.latency.add(other.latency)

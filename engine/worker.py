@@ -16,7 +16,7 @@ from engine import kafka
 from engine.config import EXACTLY_ONCE, ServeSettings
 from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import Fenced, ModelRefused, SakerError, ServingError
-from engine.kafka import KafkaError, TopicPartition
+from engine.kafka import Consumer, KafkaError, TopicPartition
 from engine.pipeline import ActiveModel, Backends, score_batch
 from engine.registry import Located
 from engine.transport import Partition, Taken, open_transport, producer_settings
@@ -102,6 +102,8 @@ class Worker:
                 "session.timeout.ms": _SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": _HEARTBEAT_MS,
                 "on_commit": self._on_commit,
+                # An offset that is not there any more is told, not jumped over.
+                "auto.offset.reset": "error",
             },
         )
         transactional = {"transactional.id": f"{settings.group}-{name}"} if settings.delivery == EXACTLY_ONCE else {}
@@ -140,21 +142,19 @@ class Worker:
 
     def _step(self) -> None:
         """Take a batch and score it. It is gone when this returns: a client does not end while its records are held."""
-        taken = self._take()
-        if taken:
-            self._score(taken)
-
-    def _take(self) -> Taken | None:
-        """What is there now. Nothing while too much is in flight."""
         in_flight = self._delivery.in_flight
         if in_flight >= self._settings.max_in_flight:
             self._delivery.poll(_IDLE_SECONDS)
-            return None
+            return
         # Acknowledgements are taken between two polls, so the wait is short while some are due.
-        taken, errors = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
-        for error in errors:
-            _check(error, self._settings)
-        return taken
+        taken, troubles = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
+        if taken:
+            self._score(taken)
+        for error, partition in troubles:
+            if partition is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._go_on_behind_deleted(partition)
+            else:
+                _check(error, self._settings)
 
     def _score(self, taken: Taken) -> None:
         scored = score_batch(self._model, taken)
@@ -194,11 +194,30 @@ class Worker:
         with contextlib.suppress(OSError):
             self._parent.send(answer)
 
-    def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
+    def _go_on_behind_deleted(self, partition: Partition) -> None:
+        """The offset to go on at is not there: retention was quicker, or the topic was made anew. What is left is scored."""
+        self._delivery.drain(self._settings.drain_seconds)
+        if partition not in self._assigned:
+            return
+        (at,) = self._consumer.committed([TopicPartition(*partition)], timeout=self._settings.drain_seconds)
+        low, high = self._consumer.get_watermark_offsets(at, timeout=self._settings.drain_seconds)
+        self._delivery.counts.deleted += (deleted := max(low - max(at.offset, 0), 0))
+        _log.error(
+            "partition %d of %s: to be read from offset %d, there are %d to %d; %d records were deleted "
+            "before they were scored, going on at %d: see retention.ms of the topic, and the lag",
+            partition[1], partition[0], at.offset, low, high, deleted, low,
+        )  # fmt: skip
+        at.offset = low
+        self._consumer.incremental_unassign([at])
+        self._transport.follow([partition])
+        self._consumer.incremental_assign([at])
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
         self._delivery.counts.rebalances += 1
         self._transport.follow(_names(partitions))
         self._assigned |= _names(partitions)
+        consumer.incremental_assign(kafka.starts(consumer, partitions))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._delivery.on_commit(error, partitions)

@@ -204,6 +204,12 @@ ENGINE = Dashboard(
             [Query("sum by (instance, worker) (increase(worker_restarts_total[$__rate_interval]))", "{{instance}} {{worker}}")],
         ),
         Panel(
+            "Deleted before they were scored",
+            "Records that retention deleted while they waited, or that went with their topic.",
+            "short",
+            [Query("sum by (instance) (increase(deleted_records_total[$__rate_interval]))", "{{instance}}")],
+        ),
+        Panel(
             "Kafka answers",
             "1 where a broker answers, 0 where none does: saker waits for it.",
             "short",

@@ -331,9 +331,19 @@ def test_workers_that_hang(watched: Watched) -> None:
         os.kill(worker, signal.SIGSTOP)
     check(watched, "ConsumerLagGrows")
     check(watched, "NoTraffic")
+    delete_waiting(watched.load.bootstrap_servers)
     for worker in hanging:
         os.kill(worker, signal.SIGCONT)
-    resolved(watched, "ConsumerLagGrows", "NoTraffic")
+    check(watched, "RecordsDeleted")
+    resolved(watched, "ConsumerLagGrows", "NoTraffic", "RecordsDeleted")
+
+
+def delete_waiting(bootstrap_servers: str) -> None:
+    """What retention does to records that wait too long."""
+    admin = kafka.admin(bootstrap_servers)
+    everything = [kafka.TopicPartition(RAW, number, -1) for number in range(4)]
+    for answer in admin.delete_records(everything).values():
+        answer.result()
 
 
 def test_a_broker_that_does_not_answer(watched: Watched) -> None:
