@@ -158,6 +158,7 @@ OWN: dict[str, Contender] = {
         _straight("straight loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches"),
         _straight("straight loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
         saker("saker (kernels off)", "--kernels", "off"),
+        saker("saker (linger 1 ms)", "--linger-ms", "1"),
     )
 }
 

@@ -40,6 +40,10 @@ def serve(
         float,
         typer.Option("--transaction-ms", min=1, help="Length of a transaction: a result is seen up to so much later."),
     ] = 50.0,
+    linger_ms: Annotated[
+        float,
+        typer.Option("--linger-ms", min=0, help="How long a result waits for others; 1 for throughput, 0 for latency."),
+    ] = 0.0,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -60,6 +64,7 @@ def serve(
         model_poll_seconds=model_poll,
         delivery=delivery,
         transaction_seconds=transaction_ms / 1000,
+        linger_ms=linger_ms,
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
     )

@@ -50,6 +50,8 @@ class ServeSettings:
     #: Records that were produced and are not acknowledged yet; more are not taken until some are.
     max_in_flight: int = 5_000
     drain_seconds: float = 10.0
+    #: How long a result waits for others to be sent with. 0 is best for latency; 1 for throughput (`bench.backlog`).
+    linger_ms: float = 0.0
     #: Or EXACTLY_ONCE: results and offsets in transactions.
     delivery: str = AT_LEAST_ONCE
     #: Length of a transaction. A result is seen by those who read committed records up to so much later.

@@ -201,9 +201,10 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 0,
-            # With five requests of one partition on their way librdkafka's idempotent producer spins until one is
-            # answered, and takes the core from who should answer; four is as bad (measured: 0.85 of a core, p99 of
-            # the first seconds 1.1 s). Three are too few for that.
+            # With five records of one partition on their way, and more that wait, librdkafka's idempotent producer
+            # spins until they are answered, and takes the core from who should answer (measured: 0.85 of a core, p99 of
+            # the first seconds 1.1 s). Three requests of a record each are too few for that; against larger ones only
+            # linger.ms helps, which costs latency: see docs/tuning.md.
             "max.in.flight.requests.per.connection": 3,
             "compression.type": "lz4",
             "message.max.bytes": 16 << 20,

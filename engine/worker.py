@@ -107,7 +107,12 @@ class Worker:
             },
         )
         transactional = {"transactional.id": f"{settings.group}-{name}"} if settings.delivery == EXACTLY_ONCE else {}
-        producer = kafka.producer(settings.bootstrap_servers, **producer_settings(settings.kernels), **transactional)
+        producer = kafka.producer(
+            settings.bootstrap_servers,
+            **{"linger.ms": settings.linger_ms},
+            **producer_settings(settings.kernels),
+            **transactional,
+        )
         self._transport, why_public = open_transport(
             self._consumer, producer, settings.output, self._assigned, settings.kernels
         )
