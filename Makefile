@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 # Airflow pins hundreds of packages: it has an environment of its own.
 AIRFLOW := .venv-airflow/.installed
 
-.PHONY: demo test test-airflow stack-test lint docs generated clean lock sanitize fuzz test-aarch64 gate
+.PHONY: demo test test-airflow stack-test lint docs generated clean lock sanitize fuzz test-aarch64 gate chaos
 
 demo: $(STAMP)
 	$(BIN)/saker demo
@@ -19,6 +19,10 @@ test-airflow: $(STAMP) $(AIRFLOW)
 # Prometheus and Alertmanager at a pool under load, each alert by its cause: six minutes.
 stack-test: $(STAMP)
 	$(BIN)/pytest tests/deploy/live_monitoring.py
+
+# The long breakages, with a ledger of each: twenty minutes.
+chaos: $(STAMP)
+	$(BIN)/pytest -s tests/chaos/live_chaos.py
 
 $(AIRFLOW): $(STAMP) requirements/airflow.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-airflow

@@ -7,7 +7,15 @@ import sys
 
 import typer
 
-from commands import bench, lifecycle, local, monitoring, proof, serving  # noqa: F401 - each adds its commands to the application
+from commands import (  # noqa: F401 - each adds its commands to the application
+    bench,
+    lifecycle,
+    local,
+    monitoring,
+    proof,
+    rejected,
+    serving,
+)
 from commands.options import app
 from engine.errors import SakerError
 

@@ -97,6 +97,25 @@ def read_last(bootstrap_servers: str, topic: str, last: int) -> list[Record]:
     return records
 
 
+def read_one(bootstrap_servers: str, topic: str, partition: int, offset: int) -> Record:
+    """The record at an offset; raises `ServingError` when the topic is missing, `NothingCame` when it has no such record."""
+    partitions = kafka.partition_counts(bootstrap_servers, [topic])[topic]
+    if partition >= partitions:
+        raise NothingCame(f"{topic} has {partitions} partitions, and none of number {partition}")
+    consumer = _consumer(bootstrap_servers, f"read-{topic}")
+    low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition))
+    records: list[Record] = []
+    if low <= offset < high:
+        consumer.assign([TopicPartition(topic, partition, offset)])
+        at_end: set[int] = set()
+        while not (records or at_end):
+            records = _take(consumer, at_end)
+    consumer.close()
+    if not (records and records[0].offset == offset):
+        raise NothingCame(f"{topic}, partition {partition}: no record at offset {offset}; there are {low} to {high - 1}")
+    return records[0]
+
+
 def _read_last(consumer: kafka.Consumer, topic: str, partitions: int, last: int) -> list[Record]:
     share = -(-last // partitions)
     ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number)) for number in range(partitions)}

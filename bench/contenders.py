@@ -47,6 +47,8 @@ class Contender:
     about: str
     commands: Callable[[Topics, int], list[list[str]]]
     scores: bool = True
+    #: Its output topic has offsets that are the broker's own, at the end of each transaction.
+    transactional: bool = False
     #: Where its code is taken from, for comparing two versions of saker.
     folder: Path | None = None
 
@@ -129,16 +131,23 @@ def model_file() -> Path:
     return path
 
 
-def saker(name: str = "saker", *options: str, folder: Path | None = None, python: Path = Path(sys.executable)) -> Contender:
-    """`saker serve` of this code, or of the code in `folder`, whose packages `python` has."""
+def saker(
+    name: str = "saker",
+    *options: str,
+    folder: Path | None = None,
+    python: Path = Path(sys.executable),
+    module: str = "saker",
+) -> Contender:
+    """`saker serve` of this code, or of the code in `folder`, whose packages `python` has. module: in its place."""
 
     def commands(topics: Topics, workers: int) -> list[list[str]]:
-        command = [str(python), "-m", "saker", "serve", "--model", str(model_file())]
+        command = [str(python), "-m", module, "serve", "--model", str(model_file())]
         command += ["--bootstrap-servers", topics.bootstrap_servers, "--group", topics.group, "--input", topics.input]
         command += ["--output", topics.output, "--rejected", topics.rejected]
         return [[*command, "--metrics-port", str(free_port()), "--workers", str(workers), *options]]
 
-    return Contender(name, f"saker serve {' '.join(options)}".strip(), commands, folder=folder)
+    about = f"{module} serve {' '.join(options)}".strip()
+    return Contender(name, about, commands, folder=folder, transactional="exactly_once" in options)
 
 
 def _straight(name: str, library: str, about: str) -> Contender:
@@ -159,6 +168,16 @@ OWN: dict[str, Contender] = {
         _straight("straight loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
         saker("saker (kernels off)", "--kernels", "off"),
         saker("saker (linger 1 ms)", "--linger-ms", "1"),
+    )
+}
+
+
+#: What the guarantees cost: for `bench.backlog`.
+GUARANTEES: dict[str, Contender] = {
+    c.name: c
+    for c in (
+        saker("saker (exactly once)", "--delivery", "exactly_once"),
+        saker("saker (no guarantee)", module="bench.no_guarantee"),
     )
 }
 

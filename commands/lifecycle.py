@@ -164,6 +164,57 @@ def rollback(
     tell(f"{config.MODEL}/{new} is champion again, instead of {config.MODEL}/{old}", {"from": old, "to": new}, as_json)
 
 
+@models.command(epilog="Example: `saker models sign fraud/7 --key signing.pem`, then `saker serve --public-key signing.pub`")
+def sign(
+    model: Annotated[str, typer.Argument(help="FILE.onnx, or fraud/7 in the registry.")],
+    key: Annotated[Path, typer.Option("--key", help="Ed25519 private key: `openssl genpkey -algorithm ed25519`.")],
+    tracking_uri: Tracking = None,
+) -> None:
+    """Sign a model, so that pools with --public-key serve it: FILE.onnx.sig, or a tag of the registered version."""
+    from engine import registry, signature
+
+    uri = tracking_uri or config.tracking_uri()
+    located = registry.locate(model, uri)
+    signed = signature.sign(located.path.read_bytes(), key)
+    if model.endswith(".onnx"):
+        Path(f"{model}.sig").write_bytes(signed)
+    else:
+        from export import publish
+
+        publish.tag(located.name, signature.TAG, signed.hex(), uri)
+    typer.echo(f"signed {located.name} (SHA-256 {located.sha256[:8]})")
+
+
+@models.command(epilog="Example: `saker models switch new.onnx --over fraud.onnx`")
+def switch(
+    new: Annotated[Path, typer.Argument(help="The ONNX file to serve from now on.")],
+    over: Annotated[Path, typer.Option("--over", help="The file that pools follow: `saker serve --model FILE.onnx`.")],
+) -> None:
+    """Put a model in the place of the one that pools follow by its file: proven here first, and never half written there.
+
+    Where they follow the registry, `saker promote` and `saker models rollback` do that.
+    """
+    import os
+    import shutil
+    import tempfile
+
+    from engine.contract import read_contract
+    from engine.errors import ModelRefused
+    from engine.pipeline import ActiveModel
+
+    wanted = ActiveModel.load(new, new.stem)
+    if over.exists() and (now := read_contract(over).id_field) != (then := wanted.session.contract.id_field):
+        raise ModelRefused(f"{new} identifies a transaction by {then}, {over} by {now}: its readers would not find the results")
+    with tempfile.TemporaryDirectory(dir=over.parent) as scratch:
+        for ending in (".sig", ""):  # the model last: with it they change over
+            if (source := Path(f"{new}{ending}")).exists():
+                copy = Path(shutil.copyfile(source, Path(scratch) / over.name))
+                with copy.open("rb") as written:
+                    os.fsync(written.fileno())
+                copy.replace(f"{over}{ending}")
+    typer.echo(f"{over} is {new} now (SHA-256 {wanted.sha256[:8]}); pools change over at their next look")
+
+
 @models.command(epilog="Example: `saker models describe net.onnx > features.toml`, then with `--features features.toml`")
 def describe(
     file: Annotated[Path, typer.Argument(help="An ONNX file, or a LightGBM model file.")],

@@ -92,6 +92,12 @@ def _finder(model: Path | None, booster: Path | None, tracking_uri: str) -> Call
 def doctor(
     export_: Annotated[bool, typer.Option("--export", help="Export and prove one small model of every kind.")] = False,
     kind: Annotated[list[str] | None, typer.Option("--kind", help="With --export: only this kind.")] = None,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker: whether its topics fit each other.")
+    ] = None,
+    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
+    output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
+    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
 ) -> None:
     """Say what this installation is, and show that its parts agree; exit code 1 when they do not."""
     import importlib.metadata
@@ -106,6 +112,8 @@ def doctor(
         typer.echo(f"{name} {version}")
     extension, reason = kernels.native(kernels.mode_of())
     typer.echo(f"native kernels {', '.join(extension.variants())}" if extension else f"native kernels not in use: {reason}")
+    if bootstrap_servers is not None:
+        _check_topics(bootstrap_servers, source, output, rejected)
     if not export_:
         return
     from bench.kinds import KINDS
@@ -120,6 +128,21 @@ def doctor(
         wrong += [] if row.passed else [name]
     if wrong:
         raise SakerError(f"the export differs from LightGBM for {', '.join(wrong)}")
+
+
+def _check_topics(bootstrap_servers: str, *names: str) -> None:
+    from engine import topics
+
+    found, findings = topics.look(bootstrap_servers, *names)
+    for topic in found:
+        typer.echo(
+            f"topic {topic.name}: partitions {topic.partitions}, replicas {topic.replicas}, "
+            f"max.message.bytes {topic.max_message_bytes}, min.insync.replicas {topic.min_insync_replicas}"
+        )
+    for finding in findings:
+        typer.echo(f"{finding.severity}: {finding.text}")
+    if any(finding.severity == "error" for finding in findings):
+        raise SakerError("the topics do not allow serving")
 
 
 @app.command(epilog="Example: `saker drift --bootstrap-servers localhost:9092 --last 10000 --output drift`")

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer.main
 
-from commands import bench, lifecycle, local, monitoring, proof, serving  # noqa: F401 - each adds its commands
+from commands import bench, lifecycle, local, monitoring, proof, rejected, serving  # noqa: F401 - each adds its commands
 from commands.options import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -16,6 +16,7 @@ _ENVIRONMENT = {
     "MLFLOW_TRACKING_URI": "Where MLflow is: `http://...` or `sqlite:///FILE`; without it `sqlite:///mlflow.db` here.",
     "SAKER_KERNELS": "`auto` or `off`, for commands without `--kernels`.",
     "XDG_CACHE_HOME": "Where fetched models and the local stack's files are kept, in `saker/`; without it `~/.cache`.",
+    "SAKER_KAFKA_CONFIG": "A file with TLS and SASL settings for every Kafka client: see Operations.",
     "SAKER_BIN": "For the DAGs: the `saker` command.",
     "SAKER_BOOTSTRAP_SERVERS": "For the DAG's drift report: the Kafka to read live records from.",
     "SAKER_RETRAIN_SCHEDULE": "For the DAG: a schedule instead of `@daily`.",

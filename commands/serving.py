@@ -32,6 +32,10 @@ def serve(
         float, typer.Option("--model-poll", min=0.1, help="Seconds between two looks whether the model has changed.")
     ] = 10.0,
     instance: Annotated[str | None, typer.Option("--instance", help="Name of this pool in its group.")] = None,
+    group_protocol: Annotated[
+        Literal["classic", "consumer"],
+        typer.Option("--group-protocol", help="consumer: that of KIP-848 (Kafka 4), where the broker assigns partitions."),
+    ] = "classic",
     delivery: Annotated[
         Literal["at_least_once", "exactly_once"],
         typer.Option("--delivery", help="exactly_once: results and offsets in transactions, for who reads committed records."),
@@ -44,6 +48,25 @@ def serve(
         float,
         typer.Option("--linger-ms", min=0, help="How long a result waits for others; 1 for throughput, 0 for latency."),
     ] = 0.0,
+    late_ms: Annotated[
+        float | None,
+        typer.Option("--late-ms", min=0, help="Mark and count records that are older when they arrive; they are scored too."),
+    ] = None,
+    shadow: Annotated[
+        str | None, typer.Option("--shadow", help="A second model, fraud@challenger: what it would say, beside the pool.")
+    ] = None,
+    shadow_output: Annotated[
+        str, typer.Option("--shadow-output", help="With --shadow: topic of what both say.")
+    ] = "shadow-scores",
+    shadow_cpu: Annotated[
+        float, typer.Option("--shadow-cpu", min=0.01, help="With --shadow: cores it may use; what is too much is left out.")
+    ] = 0.25,
+    public_key: Annotated[
+        Path | None, typer.Option("--public-key", help="Serve only models that are signed by this Ed25519 key (PEM).")
+    ] = None,
+    hung_seconds: Annotated[
+        float, typer.Option("--hung-seconds", min=1, help="A worker that is silent for so long is killed and started again.")
+    ] = 60.0,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -63,13 +86,20 @@ def serve(
         metrics_port=metrics_port,
         model_poll_seconds=model_poll,
         delivery=delivery,
+        group_protocol=group_protocol,
         transaction_seconds=transaction_ms / 1000,
         linger_ms=linger_ms,
+        late_ms=late_ms,
+        shadow_output=shadow_output,
+        shadow_cpu=shadow_cpu,
+        hung_seconds=hung_seconds,
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
     )
     uri = tracking_uri or config.tracking_uri()
-    Pool(settings, registry.locate_or_last(model, uri), lambda: registry.locate(model, uri)).run()
+    first = registry.locate_or_last(model, uri, public_key)
+    second = None if shadow is None else lambda: registry.locate(shadow, uri, public_key)
+    Pool(settings, first, lambda: registry.locate(model, uri, public_key), second).run()
 
 
 @app.command(epilog="Example: `saker replay --generate 20000 --bootstrap-servers localhost:9092 --rate 2000`")

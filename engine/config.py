@@ -46,12 +46,24 @@ class ServeSettings:
     model_poll_seconds: float = 10.0
     #: Names this pool in the group. A worker that is started again under its name has its partitions back at once.
     instance: str = field(default_factory=platform.node)
+    #: classic; or consumer, the protocol of KIP-848, where the broker assigns (Kafka 4).
+    group_protocol: str = "classic"
     max_batch: int = 500
     #: Records that were produced and are not acknowledged yet; more are not taken until some are.
     max_in_flight: int = 5_000
     drain_seconds: float = 10.0
+    #: Larger rejections are cut. The default is Kafka's; a pool asks the topic.
+    rejected_max_bytes: int = 1_048_588
     #: How long a result waits for others to be sent with. 0 is best for latency; 1 for throughput (`bench.backlog`).
     linger_ms: float = 0.0
+    #: Topic of what a second model says (`engine.shadow`), and the share of a core that this may take.
+    shadow_output: str = "shadow-scores"
+    shadow_cpu: float = 0.25
+    #: A record that is older when it arrives is scored all the same, marked as late and counted. None: no record is late.
+    late_ms: float | None = None
+    #: A worker that tells its parent nothing for so long (it does so every 0.25 s) is killed and started again. What it may
+    #: rightly be busy with is a transaction that ends badly: 40 s.
+    hung_seconds: float = 60.0
     #: Or EXACTLY_ONCE: results and offsets in transactions.
     delivery: str = AT_LEAST_ONCE
     #: Length of a transaction. A result is seen by those who read committed records up to so much later.

@@ -19,11 +19,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config import ServeSettings
 from engine.errors import Fenced, ServingError
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import Scored
-from engine.rejection import Rejection
+from engine.rejected import rejected_record
 from engine.transport import Origin, Partition, Taken, Transport
 
 COMMIT_SECONDS = 0.05
@@ -58,9 +59,8 @@ class _Window:
 class Delivery(ABC):
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
-    def __init__(self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str) -> None:
-        self._consumer, self._producer, self._transport = consumer, producer, transport
-        self._output, self._rejected = output, rejected
+    def __init__(self, consumer: Consumer, producer: Producer, transport: Transport, settings: ServeSettings) -> None:
+        self._consumer, self._producer, self._transport, self._settings = consumer, producer, transport, settings
         self._windows: deque[_Window] = deque()
         #: Behind acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
@@ -72,20 +72,23 @@ class Delivery(ABC):
         """Records whose results are produced and not known to be acknowledged."""
         return sum(window.records for window in self._windows)
 
-    def send(self, taken: Taken, scored: Scored) -> None:
-        """Produce the results of a batch with the key, partition and headers of their records."""
+    def send(self, taken: Taken, positions: dict[Partition, int], scored: Scored) -> None:
+        """Produce the results of a batch with the key, partition and headers of their records.
+
+        positions: those of `taken`; they are this one's now.
+        """
         started = time.perf_counter()
         timestamps = np.empty(len(taken), np.int64)
         taken.timestamps(timestamps)
-        window = _Window(len(taken), 0, taken.positions(), timestamps, scored, started)
+        window = _Window(len(taken), 0, positions, timestamps, scored, started)
         transport, delivered = self._transport, window.acknowledge
         try:
             self._begin()
             expected = transport.send(taken, scored.indices, scored.results, delivered)
             for rejection in scored.rejections:
                 origin = Origin(*taken.origin(rejection.index))
-                headers = [*(origin.headers or ()), *_error_headers(rejection, origin)]
-                transport.send_one(self._rejected, taken[rejection.index], origin, delivered, headers)
+                value, headers = rejected_record(rejection, taken[rejection.index], origin, self._settings.rejected_max_bytes)
+                transport.send_one(self._settings.rejected, value, origin, delivered, headers)
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
         window.waits_for += expected + len(scored.rejections)  # with a full queue some have come already
@@ -144,14 +147,15 @@ class Delivery(ABC):
         return counts
 
     def _failure(self, error: KafkaError) -> Exception:
+        output = self._settings.output
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return ServingError(
-                f"a record fitted the input topic and its answer does not fit {self._output} or {self._rejected}: "
+                f"a record fitted the input topic and its answer does not fit {output} or {self._settings.rejected}: "
                 "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",
             )
         if error.code() in _FENCED:
             return Fenced(
-                f"another pool produces to {self._output} under the same name ({error.str()}): give this one another --instance"
+                f"another pool produces to {output} under the same name ({error.str()}): give this one another --instance"
             )
         return DeliveryFailed(f"a result was not delivered: {error.str()}")
 
@@ -207,13 +211,7 @@ class ExactlyOnce(Delivery):
     fenced. A transaction that cannot be committed is aborted, and the worker starts again from the committed offsets.
     """
 
-    def __init__(
-        self, consumer: Consumer, producer: Producer, transport: Transport, output: str, rejected: str, seconds: float
-    ) -> None:
-        """seconds: the length of a transaction; a result is seen by others up to so much later."""
-        super().__init__(consumer, producer, transport, output, rejected)
-        self._seconds = seconds
-        self._began: float | None = None
+    _began: float | None = None
 
     def _begin(self) -> None:
         if self._began is None:
@@ -221,7 +219,7 @@ class ExactlyOnce(Delivery):
             self._began = time.monotonic()
 
     def _commit_if_due(self) -> None:
-        if self._began is not None and time.monotonic() - self._began >= self._seconds:
+        if self._began is not None and time.monotonic() - self._began >= self._settings.transaction_seconds:
             self._commit()
 
     def _commit(self) -> None:
@@ -277,15 +275,3 @@ class ExactlyOnce(Delivery):
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The consumer commits nothing: the transaction does."""
-
-
-def _error_headers(rejection: Rejection, origin: Origin) -> list[tuple[str, bytes]]:
-    told = {
-        "code": rejection.reason,
-        "field": rejection.field or "",
-        "message": rejection.message,
-        "topic": origin.topic,
-        "partition": origin.partition,
-        "offset": origin.offset,
-    }
-    return [(f"saker.error.{name}", str(value).encode()) for name, value in told.items()]

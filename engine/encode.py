@@ -18,6 +18,8 @@ class Encoder:
     """Writes results like
 
     {"TransactionID":2987000,"fraud_score":0.0123,"is_fraud":false,"model":"fraud/7","scored_at_ms":1795525200000}
+
+    and `,"late":true` at the end of one that came too late.
     """
 
     def __init__(self, id_field: str, threshold: float, model: str, kernels: str | None = None) -> None:
@@ -28,11 +30,19 @@ class Encoder:
         self._head = b"{%b:" % orjson.dumps(id_field)
         self._model = orjson.dumps(model)
 
-    def encode(self, ids: Identifiers, scores: NDArray[np.float64], scored_at_ms: int) -> Sequence[bytes]:
-        """One JSON object a record; each of `scores` (n,), which are finite, reads back as the same float64."""
+    def encode(
+        self, ids: Identifiers, scores: NDArray[np.float64], scored_at_ms: int, late: NDArray[np.bool_] | None = None
+    ) -> Sequence[bytes]:
+        """One JSON object a record; each of `scores` (n,), which are finite, reads back as the same float64.
+
+        late (n,): which of them came too late; without it none.
+        """
         if scores.shape != (len(ids),):
             raise ValueError(f"expected one score for each of {len(ids)} identifiers, got shape {scores.shape}")
-        ending = b',"model":%b,"scored_at_ms":%d}' % (self._model, scored_at_ms)
+        ending = b',"model":%b,"scored_at_ms":%d' % (self._model, scored_at_ms)
+        flags = (scores >= self._threshold).view(np.uint8)
+        if late is not None:
+            flags = flags + 2 * late.view(np.uint8)
         return self._encode(
             ids.values,
             ids.replaced,
@@ -41,11 +51,13 @@ class Encoder:
             ids.lengths,
             # The whole batch at once: exactly, and faster than any code that would be worth owning.
             orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY),
-            scores >= self._threshold,
+            flags,
             self._head,
             b',"fraud_score":',
-            b',"is_fraud":true' + ending,
-            b',"is_fraud":false' + ending,
+            b',"is_fraud":false%b}' % ending,
+            b',"is_fraud":true%b}' % ending,
+            b',"is_fraud":false%b,"late":true}' % ending,
+            b',"is_fraud":true%b,"late":true}' % ending,
         )
 
 
@@ -56,16 +68,15 @@ def _encode(
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     scores: bytes,
-    flags: NDArray[np.bool_],
+    flags: NDArray[np.uint8],
     head: bytes,
     middle: bytes,
-    fraud: bytes,
-    genuine: bytes,
+    *endings: bytes,
 ) -> list[bytes]:
     """What native/rows/encode.c does."""
     ids = Identifiers(values, indices, starts, lengths, replaced)
     printed = scores[1:-1].split(b",") if len(ids) else []
     return [
-        b"".join((head, identifier, middle, score, fraud if flag else genuine))
+        b"".join((head, identifier, middle, score, endings[flag]))
         for identifier, score, flag in zip(ids, printed, flags.tolist(), strict=True)
     ]

@@ -33,6 +33,7 @@ class PoolMetrics(Collector):
         self._loads = Counter({"loaded": 0, "refused": 0})
         # Every series is there from the start: a counter that appears as 1 has never increased.
         self._total = Counts(failed=Counter(dict.fromkeys(get_args(Reason), 0)))
+        self._shadowed: Counter[str] = Counter()
         self._newest: dict[int, Counts] = {}
         self._lags: dict[tuple[str, int], int] | None = {}
         self._backends: dict[int, tuple[str, str, str]] = {}
@@ -73,6 +74,12 @@ class PoolMetrics(Collector):
         with self._lock:
             self._loads[result] += 1
 
+    def shadowed(self, counts: Counter[str]) -> None:
+        """counts: of records by what came of the comparison (agreed, disagreed, rejected, skipped)."""
+        with self._lock:
+            self._shadowed.update(dict.fromkeys(("agreed", "disagreed", "rejected", "skipped"), 0))
+            self._shadowed.update(counts)
+
     def collect(self) -> Iterator[Metric]:
         with self._lock:
             yield from self._families(self._total)
@@ -81,6 +88,8 @@ class PoolMetrics(Collector):
         yield family("scored_transactions", [((), total.scored)])
         yield family("flagged_transactions", [((), total.flagged)])
         yield family("failed_transactions", [((reason,), count) for reason, count in sorted(total.failed.items())])
+        yield family("shadow_transactions", [((result,), count) for result, count in sorted(self._shadowed.items())])
+        yield family("late_transactions", [((), total.late)])
         yield family("deleted_records", [((), total.deleted)])
         yield family("fraud_score", [((), total.scores)])
         yield family("scoring_latency_seconds", [((), total.latency)])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -18,9 +19,10 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from engine.errors import ServingError
+from engine.security import for_kafka_python, security
 
 __all__ = ["Consumer", "KafkaError", "KafkaException", "Message", "Producer", "TopicPartition"]
 
@@ -29,7 +31,12 @@ _log = logging.getLogger("saker")
 # librdkafka logs a broker that is not up yet, and its own clean-up; what matters here arrives as an exception.
 _QUIET = {"log_level": 2}
 _SECONDS = 10.0
+_LIMITS = ("max.message.bytes", "min.insync.replicas")
 _ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
+
+
+def _client(bootstrap_servers: str) -> dict[str, str]:
+    return {"bootstrap.servers": bootstrap_servers, **security()}
 
 
 class BrokerUnreachable(ServingError):
@@ -39,7 +46,7 @@ class BrokerUnreachable(ServingError):
 def is_ready(bootstrap_servers: str) -> bool:
     """Whether a broker answers metadata; waits up to a second for it."""
     try:
-        client = AdminClient({"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 100, **_QUIET})
+        client = AdminClient({**_client(bootstrap_servers), "reconnect.backoff.max.ms": 100, **_QUIET})
         return bool(client.list_topics(timeout=1).brokers)
     except KafkaException:
         return False
@@ -62,9 +69,43 @@ def create_topics(
                 raise ServingError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
 
 
+class Topic(NamedTuple):
+    """replicas: of the partition that has fewest. The limits are None where the broker does not tell them."""
+
+    name: str
+    partitions: int
+    replicas: int
+    max_message_bytes: int | None
+    min_insync_replicas: int | None
+
+
+def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:
+    """As they are now, in this order; raises `ServingError` when the broker does not answer or a topic is missing."""
+    client, names = admin(bootstrap_servers), list(names)
+    found = _metadata(client, bootstrap_servers, names)
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    limits = {}
+    for resource, future in client.describe_configs(resources, request_timeout=_SECONDS).items():
+        with contextlib.suppress(KafkaException):  # it may not be allowed to everybody
+            limits[resource.name] = {name: int(entry.value) for name, entry in future.result().items() if name in _LIMITS}
+    return [
+        Topic(
+            name,
+            len(found[name].partitions),
+            min(len(partition.replicas) for partition in found[name].partitions.values()),
+            *(limits.get(name, {}).get(limit) for limit in _LIMITS),
+        )
+        for name in names
+    ]
+
+
 def partition_counts(bootstrap_servers: str, names: Iterable[str]) -> dict[str, int]:
-    """Partitions of each topic; raises `ServingError` when the broker does not answer or a topic is missing."""
-    client = admin(bootstrap_servers)
+    """Partitions of each topic; raises as `topics`."""
+    found = _metadata(admin(bootstrap_servers), bootstrap_servers, names := list(names))
+    return {name: len(found[name].partitions) for name in names}
+
+
+def _metadata(client: AdminClient, bootstrap_servers: str, names: list[str]) -> Any:
     try:
         found = client.list_topics(timeout=_SECONDS).topics
     except KafkaException as error:
@@ -72,10 +113,9 @@ def partition_counts(bootstrap_servers: str, names: Iterable[str]) -> dict[str, 
             f"no Kafka broker answered at {bootstrap_servers} within {_SECONDS:.0f} s: check --bootstrap-servers, "
             "or start one with `saker stack`",
         ) from error
-    names = list(names)
     if missing := [name for name in names if name not in found]:
         raise ServingError(f"topics not found at {bootstrap_servers}: {', '.join(missing)}; create them first")
-    return {name: len(found[name].partitions) for name in names}
+    return found
 
 
 def is_settled(client: AdminClient, group: str, topic: str, partitions: int) -> bool:
@@ -103,7 +143,7 @@ def members(client: AdminClient, group: str) -> int | None:
 
 def observer(bootstrap_servers: str, group: str) -> Consumer:
     """A consumer for `lags`, which never joins the group."""
-    return Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "reconnect.backoff.max.ms": 1000, **_QUIET})
+    return Consumer({**_client(bootstrap_servers), "group.id": group, "reconnect.backoff.max.ms": 1000, **_QUIET})
 
 
 def lags(observer: Consumer, topic: str, partitions: int) -> dict[tuple[str, int], int] | None:
@@ -151,8 +191,13 @@ def hand_over(bootstrap_servers: str, group: str, instances: Iterable[str]) -> N
     from kafka.admin import MemberToRemove
     from kafka.errors import KafkaError as PythonKafkaError
 
+    if (settings := for_kafka_python(security())) is None:
+        _log.warning(
+            "partitions are handed over when the session of their members times out: kafka-python has no such settings"
+        )
+        return
     try:
-        client = KafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000)
+        client = KafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000, **settings)
         try:
             client.remove_group_members(group, [MemberToRemove(group_instance_id=name) for name in instances])
         finally:
@@ -162,14 +207,14 @@ def hand_over(bootstrap_servers: str, group: str, instances: Iterable[str]) -> N
 
 
 def admin(bootstrap_servers: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap_servers, **_QUIET})
+    return AdminClient({**_client(bootstrap_servers), **_QUIET})
 
 
 def consumer(bootstrap_servers: str, **settings: Any) -> Consumer:
     """A consumer tuned for tail latency: librdkafka's defaults wait up to 500 ms for more to come or after an error."""
     return Consumer(
         {
-            "bootstrap.servers": bootstrap_servers,
+            **_client(bootstrap_servers),
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "fetch.wait.max.ms": 10,
@@ -197,7 +242,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
 
     client = Producer(
         {
-            "bootstrap.servers": bootstrap_servers,
+            **_client(bootstrap_servers),
             "enable.idempotence": True,
             "acks": "all",
             "linger.ms": 0,
@@ -208,6 +253,8 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             "max.in.flight.requests.per.connection": 3,
             "compression.type": "lz4",
             "message.max.bytes": 16 << 20,
+            # What waits to be acknowledged is bounded by its size too: rejections may be large. Then there is no taking more.
+            "queue.buffering.max.kbytes": 64 << 10,
             "statistics.interval.ms": 100,  # nothing else tells of the id
             "stats_cb": look,
             **settings,

@@ -30,6 +30,8 @@ METRICS: Mapping[str, Declared] = {
     "scored_transactions": Declared("counter", "Scores that Kafka acknowledged."),
     "flagged_transactions": Declared("counter", "Acknowledged scores at or above the model's threshold (is_fraud)."),
     "failed_transactions": Declared("counter", "Rejections that Kafka acknowledged.", ("reason",)),
+    "shadow_transactions": Declared("counter", "Records that the second model scored too, or could not.", ("result",)),
+    "late_transactions": Declared("counter", "Records that were older than --late-ms when they arrived; scored all the same."),
     "deleted_records": Declared("counter", "Records that retention deleted before they were scored."),
     "fraud_score": Declared("histogram", "Acknowledged scores, 0 to 1."),
     "scoring_latency_seconds": Declared("histogram", "From a record's timestamp to its acknowledged score."),
@@ -113,6 +115,7 @@ class Counts:
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram(_STAGE_SECONDS) for stage in STAGES})
     batch_records: Histogram = field(default_factory=lambda: Histogram(_RECORDS))
     deleted: int = 0
+    late: int = 0
     rebalances: int = 0
     in_flight: int = 0
 
@@ -121,6 +124,7 @@ class Counts:
         self.flagged += other.flagged
         self.failed.update(other.failed)
         self.deleted += other.deleted
+        self.late += other.late
         self.rebalances += other.rebalances
         self.scores.add(other.scores)
         self.latency.add(other.latency)

@@ -80,8 +80,8 @@ class Scored:
     stage_seconds: dict[str, float]
 
 
-def score_batch(model: ActiveModel, values: Values) -> Scored:
-    """Score raw records; every one of them is in the answer exactly once."""
+def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | None = None) -> Scored:
+    """Score raw records; every one of them is in the answer exactly once. late (n,): which are to be marked as late."""
     started = time.perf_counter()
     decoded = model.decoder.decode(values)
     after_decode = time.perf_counter()
@@ -94,7 +94,8 @@ def score_batch(model: ActiveModel, values: Values) -> Scored:
         rejections.sort(key=lambda rejection: rejection.index)
         ids, scores = ids.chosen(finite), scores[finite]
     after_score = time.perf_counter()
-    results = model.encoder.encode(ids, scores, time.time_ns() // 1_000_000)
+    marks = None if late is None else late[ids.indices]
+    results = model.encoder.encode(ids, scores, time.time_ns() // 1_000_000, marks)
     after_encode = time.perf_counter()
     seconds = {
         "decode": after_decode - started,
@@ -102,6 +103,13 @@ def score_batch(model: ActiveModel, values: Values) -> Scored:
         "encode": after_encode - after_score,
     }
     return Scored(results, ids.indices, rejections, scores, model.session.contract.threshold, seconds)
+
+
+def given_up(model: ActiveModel) -> Scored:
+    """The answer to one record that is not even looked at, as workers died of it."""
+    message = "workers died of it, twice when it was scored alone"
+    rejection = Rejection(0, "worker_crash", message)
+    return Scored([], np.empty(0, np.int32), [rejection], np.empty(0), model.session.contract.threshold, {})
 
 
 def _not_finite(index: int, score: float) -> Rejection:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import signature
 from engine.config import cache
 from engine.errors import ModelRefused
 
@@ -38,14 +39,20 @@ class Located:
     path: Path
     name: str
     sha256: str
+    #: Ed25519, of its bytes, as far as there is one; see `engine.signature`.
+    signature: bytes | None = None
 
 
-def locate(reference: str, tracking_uri: str) -> Located:
+def locate(reference: str, tracking_uri: str, public_key: Path | None = None) -> Located:
     """Find `reference`: FILE.onnx, NAME@ALIAS or NAME/VERSION.
 
-    The path is that of a copy that nobody writes to again. Raises `ModelRefused`, of these `NoSuchModel` when it is not
-    there and `RegistryUnreachable` when nobody can tell.
+    The path is that of a copy that nobody writes to again. public_key: it must be signed by that one. Raises `ModelRefused`,
+    of these `NoSuchModel` when it is not there and `RegistryUnreachable` when nobody can tell.
     """
+    return _checked(_locate(reference, tracking_uri), public_key)
+
+
+def _locate(reference: str, tracking_uri: str) -> Located:
     if reference.endswith(".onnx"):
         path = Path(reference)
         if not path.is_file():
@@ -55,21 +62,29 @@ def locate(reference: str, tracking_uri: str) -> Located:
         if not kept.exists() or _digest(kept) != digest:
             with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
                 Path(shutil.copy(path, scratch)).replace(kept)
-        return Located(kept, f"{path.stem}/{digest[:8]}", digest)
+        beside = path.with_name(f"{path.name}.sig")
+        return Located(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
-    _note(reference, tracking_uri).write_text(json.dumps({"name": located.name, "sha256": located.sha256}))
+    told = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
+    _note(reference, tracking_uri).write_text(json.dumps(told))
     return located
 
 
-def locate_or_last(reference: str, tracking_uri: str) -> Located:
+def _checked(located: Located, public_key: Path | None) -> Located:
+    if public_key is not None:
+        signature.check(located.name, located.path.read_bytes(), located.signature, public_key)
+    return located
+
+
+def locate_or_last(reference: str, tracking_uri: str, public_key: Path | None = None) -> Located:
     """As `locate`; where the registry does not answer, what was found there the last time, if it is still in the cache."""
     try:
-        return locate(reference, tracking_uri)
+        return locate(reference, tracking_uri, public_key)
     except RegistryUnreachable as error:
         if (known := _remembered(reference, tracking_uri)) is None:
             raise
         _log.warning("%s; serving %s, which was found there the last time", error, known.name)
-        return known
+        return _checked(known, public_key)
 
 
 def _note(reference: str, tracking_uri: str) -> Path:
@@ -84,7 +99,9 @@ def _remembered(reference: str, tracking_uri: str) -> Located | None:
         return None
     told = json.loads(note.read_text())
     path = cache("models") / f"{told['sha256']}.onnx"
-    return Located(path, told["name"], told["sha256"]) if path.exists() and _digest(path) == told["sha256"] else None
+    if not path.exists() or _digest(path) != told["sha256"]:
+        return None
+    return Located(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
 
 
 def find_version(reference: str, tracking_uri: str) -> Any:
@@ -135,7 +152,7 @@ def fetch(version: Any, tracking_uri: str) -> Located:
             if (found := _digest(fetched)) != expected:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
             fetched.replace(path)
-    return Located(path, name, expected)
+    return Located(path, name, expected, bytes.fromhex(version.tags.get(signature.TAG, "")) or None)
 
 
 def _digest(path: Path) -> str:

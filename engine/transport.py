@@ -94,6 +94,34 @@ class PublicTaken:
         return sorted(places.values())
 
 
+class Single:
+    """One record of a batch as a batch of its own."""
+
+    def __init__(self, of: Taken, index: int) -> None:
+        self._of, self._index = of, index
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, at: int, /) -> bytes | None:
+        if at:
+            raise IndexError(at)
+        return self._of[self._index]
+
+    def origin(self, index: int) -> tuple[Any, ...]:  # noqa: ARG002 - it is 0
+        return self._of.origin(self._index)
+
+    def positions(self) -> dict[Partition, int]:
+        topic, partition, offset, *_ = self._of.origin(self._index)
+        return {(topic, partition): offset + 1}
+
+    def timestamps(self, into: NDArray[np.int64]) -> None:
+        into[0] = self._of.origin(self._index)[3]
+
+    def lasts(self, indices: Indices) -> list[int]:
+        return list(range(len(indices)))
+
+
 class Transport:
     """By the public calls of the clients."""
 

@@ -12,12 +12,16 @@ import time
 from multiprocessing.connection import Connection
 from types import FrameType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine import kafka
 from engine.config import EXACTLY_ONCE, ServeSettings
 from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import Fenced, ModelRefused, SakerError, ServingError
+from engine.journal import Journal, Suspects, singles
 from engine.kafka import Consumer, KafkaError, TopicPartition
-from engine.pipeline import ActiveModel, Backends, score_batch
+from engine.pipeline import ActiveModel, Backends, given_up, score_batch
 from engine.registry import Located
 from engine.transport import Partition, Taken, open_transport, producer_settings
 
@@ -35,11 +39,13 @@ _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its parti
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
 
-def main(slot: int, settings: ServeSettings, located: Located, parent: Connection) -> None:
+def main(
+    slot: int, settings: ServeSettings, located: Located, parent: Connection, journal: Journal, suspects: Suspects
+) -> None:
     """Entry point of the process. What a user must mend is told to the parent; anything else is a crash."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
-        worker = Worker(slot, settings, load(located, settings), parent)
+        worker = Worker(slot, settings, load(located, settings), parent, journal, suspects)
         gc.collect()
         gc.freeze()  # what is here now stays: a collection that walks it takes 20 ms, and none of it is ever free
         signal.signal(signal.SIGTERM, worker.stop)
@@ -65,6 +71,23 @@ def instance_of(settings: ServeSettings, slot: int) -> str:
     return f"{settings.instance}-{slot}"
 
 
+def _member(settings: ServeSettings, name: str) -> dict[str, str | int]:
+    """What a worker is in its group.
+
+    Under KIP-848 a static member that comes back is refused until the broker's session timeout (45 s) has passed, with a fatal
+    error; a dynamic one leaves its partitions standing as long, but can work (measured). So there it has no name.
+    """
+    if settings.group_protocol == "consumer":
+        return {"group.protocol": "consumer"}
+    return {
+        # A static member that is started again has its partitions back without a rebalance.
+        "group.instance.id": name,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": _SESSION_TIMEOUT_MS,
+        "heartbeat.interval.ms": _HEARTBEAT_MS,
+    }
+
+
 class _Loading(threading.Thread):
     """A model that is loaded and proven beside the one that scores."""
 
@@ -84,8 +107,17 @@ class _Loading(threading.Thread):
 class Worker:
     """Polls, scores, sends and commits until it is told to stop."""
 
-    def __init__(self, slot: int, settings: ServeSettings, model: ActiveModel, parent: Connection) -> None:
+    def __init__(
+        self,
+        slot: int,
+        settings: ServeSettings,
+        model: ActiveModel,
+        parent: Connection,
+        journal: Journal,
+        suspects: Suspects,
+    ) -> None:
         self._settings, self._model, self._parent = settings, model, parent
+        self._journal, self._suspects = journal, suspects
         self._parent_id = os.getppid()
         self._stopping = self._joined = False
         self._loading: _Loading | None = None
@@ -96,11 +128,7 @@ class Worker:
             settings.bootstrap_servers,
             **{
                 "group.id": settings.group,
-                # A static member that is started again has its partitions back without a rebalance.
-                "group.instance.id": name,
-                "partition.assignment.strategy": "cooperative-sticky",
-                "session.timeout.ms": _SESSION_TIMEOUT_MS,
-                "heartbeat.interval.ms": _HEARTBEAT_MS,
+                **_member(settings, name),
                 "on_commit": self._on_commit,
                 # An offset that is not there any more is told, not jumped over.
                 "auto.offset.reset": "error",
@@ -117,10 +145,8 @@ class Worker:
             self._consumer, producer, settings.output, self._assigned, settings.kernels
         )
         self._why_public = why_public
-        clients = self._consumer, producer, self._transport, settings.output, settings.rejected
-        self._delivery: Delivery = (
-            ExactlyOnce(*clients, settings.transaction_seconds) if transactional else AtLeastOnce(*clients)
-        )
+        deliver: type[Delivery] = ExactlyOnce if transactional else AtLeastOnce
+        self._delivery = deliver(self._consumer, producer, self._transport, settings)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -162,12 +188,37 @@ class Worker:
                 _check(error, self._settings)
 
     def _score(self, taken: Taken) -> None:
-        scored = score_batch(self._model, taken)
+        positions = taken.positions()
+        if self._suspects.among(positions):
+            for single in singles(taken):
+                _, partition, offset, *_ = single.origin(0)
+                unseen = (partition, offset) in self._suspects.given_up
+                self._score_batch(single, single.positions(), alone=True, unseen=unseen)
+        else:
+            self._score_batch(taken, positions)
+
+    def _score_batch(self, taken: Taken, positions: dict[Partition, int], *, alone: bool = False, unseen: bool = False) -> None:
+        if unseen:
+            scored = given_up(self._model)
+        else:
+            self._journal.scoring(positions, alone=alone)
+            scored = score_batch(self._model, taken, self._late(taken))
+            self._journal.done()
         counts = self._delivery.counts
         counts.batch_records.observe(len(taken))
         for stage, seconds in scored.stage_seconds.items():
             counts.stages[stage].observe(seconds)
-        self._delivery.send(taken, scored)
+        self._delivery.send(taken, positions, scored)
+
+    def _late(self, taken: Taken) -> NDArray[np.bool_] | None:
+        """Which records are older than they may be when they arrive, if there is such a limit."""
+        if self._settings.late_ms is None:
+            return None
+        timestamps = np.empty(len(taken), np.int64)
+        taken.timestamps(timestamps)
+        late = timestamps < time.time() * 1000 - self._settings.late_ms
+        self._delivery.counts.late += int(np.count_nonzero(late))
+        return late
 
     def _tell(self) -> None:
         self._told = time.monotonic()

@@ -199,6 +199,12 @@ def settle(version: Any, *, promoted: bool, why: str, files: Mapping[str, bytes]
         _make_champion(client, str(version.version))
 
 
+def tag(version: str, name: str, value: str, tracking_uri: str) -> None:
+    """Write a tag of a version, such as fraud/7."""
+    model, _, number = version.rpartition("/")
+    MlflowClient(tracking_uri).set_model_version_tag(model, number, name, value)
+
+
 def _make_champion(client: MlflowClient, version: str) -> None:
     current = client.get_registered_model(MODEL).aliases.get(CHAMPION)
     if current is not None:

@@ -204,6 +204,18 @@ ENGINE = Dashboard(
             [Query("sum by (instance, worker) (increase(worker_restarts_total[$__rate_interval]))", "{{instance}} {{worker}}")],
         ),
         Panel(
+            "Shadow",
+            "What the second model says beside the one that serves: another decision, none, or left out for want of CPU.",
+            "short",
+            [Query("sum by (result) (increase(shadow_transactions_total[$__rate_interval]))", "{{result}}")],
+        ),
+        Panel(
+            "Late when they arrived",
+            "Records that were older than --late-ms when they arrived; they are scored and marked.",
+            "short",
+            [Query("sum by (instance) (increase(late_transactions_total[$__rate_interval]))", "{{instance}}")],
+        ),
+        Panel(
             "Deleted before they were scored",
             "Records that retention deleted while they waited, or that went with their topic.",
             "short",

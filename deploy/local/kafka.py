@@ -10,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -69,11 +70,13 @@ def _check(path: Path, digest: str, coordinates: str) -> None:
 class Broker(Server):
     """Broker and controller in one process (KRaft), on two free ports."""
 
-    def __init__(self, *, lasting: bool = False) -> None:
-        """lasting: for more than a minute; slow at first, then faster."""
+    def __init__(self, *, lasting: bool = False, settings: Mapping[str, str] | None = None, scram: str = "") -> None:
+        """lasting: for more than a minute; slow at first, then faster. settings: more of them, or others. scram: a user."""
         super().__init__("kafka")
+        self._settings, self._scram = settings or {}, ["--add-scram", scram] if scram else []
         self._java_options = _LASTING if lasting else _BRIEF
         self.bootstrap_servers = f"127.0.0.1:{free_port()}"
+        self.listeners = [f"PLAINTEXT://{self.bootstrap_servers}"]
 
     def launch(self) -> None:
         """Format the storage and start; `wait` returns when it serves."""
@@ -85,7 +88,7 @@ class Broker(Server):
             "node.id": 1,
             "controller.quorum.voters": f"1@{controller}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{controller}",
+            "listeners": ",".join([*self.listeners, f"CONTROLLER://{controller}"]),
             "log.dirs": self.folder / "data",
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": 0,
@@ -97,6 +100,7 @@ class Broker(Server):
             "share.coordinator.state.topic.num.partitions": 8,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
+            **self._settings,
         }
         properties = self.folder / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
@@ -110,7 +114,7 @@ class Broker(Server):
             os.pathsep.join(map(str, jars())),
         ]
         formatted = subprocess.run(
-            [*self._java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties)],
+            [*self._java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(properties), *self._scram],
             capture_output=True,
             text=True,
             check=False,

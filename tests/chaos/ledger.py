@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -38,10 +39,12 @@ def balance(
     sent: int,
     bad: Collection[bytes],
     scores_of: Callable[[list[bytes]], Mapping[int, float]],
+    tolerance: float = 0.0,
 ) -> Ledger:
     """Wait until each of the `sent` records has come out, and compare. Prints the ledger.
 
-    bad: values that are to be rejected. scores_of: the score of each identifier of the other ones.
+    bad: values that are to be rejected. scores_of: the score of each identifier of the other ones. tolerance: how far one may
+    be from that, relatively.
     """
     given = read_topic(bootstrap_servers, topics.raw, sent)
     good = [record for record in given if (record.value or b"") not in bad]
@@ -57,7 +60,8 @@ def balance(
         origin = place[answer["TransactionID"]]
         by_partition[record.partition].append(origin.offset)
         ledger.versions.add(answer["model"])
-        ledger.wrong += answer["fraud_score"] != scores[answer["TransactionID"]] or origin.partition != record.partition
+        right = math.isclose(answer["fraud_score"], scores[answer["TransactionID"]], rel_tol=tolerance)
+        ledger.wrong += not right or origin.partition != record.partition
     distinct = {_identifier(record) for record in results}
     ledger.scored = len(distinct)
     ledger.lost = len(given) - ledger.scored - ledger.rejected

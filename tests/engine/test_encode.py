@@ -36,11 +36,13 @@ SCORES = st.one_of(
 @given(st.lists(st.tuples(IDENTIFIERS, SCORES), max_size=20), st.floats(0, 1), st.text(), st.integers(0, 2**53))
 def test_what_is_written_reads_back(rows: list[tuple[str, float]], threshold: float, model: str, now_ms: int) -> None:
     ids, scores = ids_of([text for text, _ in rows]), np.array([score for _, score in rows], np.float64)
-    lines = Encoder("TransactionID", threshold, model, NATIVE).encode(ids, scores, now_ms)
-    assert list(lines) == list(Encoder("TransactionID", threshold, model, PYTHON).encode(ids, scores, now_ms))
+    late = np.arange(len(rows)) % 3 == 0 if now_ms % 2 else None
+    lines = Encoder("TransactionID", threshold, model, NATIVE).encode(ids, scores, now_ms, late)
+    assert list(lines) == list(Encoder("TransactionID", threshold, model, PYTHON).encode(ids, scores, now_ms, late))
     assert len(lines) == len(rows)
-    for line, (text, score) in zip(lines, rows, strict=True):
+    for place, (line, (text, score)) in enumerate(zip(lines, rows, strict=True)):
         read = orjson.loads(line)
+        assert read.pop("late", False) is (late is not None and bool(late[place]))
         assert list(read) == ["TransactionID", "fraud_score", "is_fraud", "model", "scored_at_ms"]
         assert read["TransactionID"] == orjson.loads(text)
         assert np.float64(read["fraud_score"]).tobytes() == np.float64(score).tobytes()

@@ -199,11 +199,11 @@ def test_a_result_that_the_broker_refuses_is_not_committed_over(
 ) -> None:
     """Only the last result of each partition is asked after; the refused one stands in the middle of a batch."""
     records = cards_model.trained.records[:300]
-    limit = {"max.message.bytes": "20000"}
+    limit = {"max.message.bytes": "1000000"}
     narrow = f"{topics.scored}-narrow"
     kafka.create_topics(bootstrap_servers, [narrow], 4, limit)
     messages = [{"value": record, "partition": number % 4} for number, record in enumerate(records)]
-    messages[150]["headers"] = [("trace", os.urandom(50_000))]  # taken over by the result, so that it does not fit
+    messages[150]["headers"] = [("trace", os.urandom(1_020_000))]  # taken over by the result, so that it does not fit
     send(bootstrap_servers, topics.raw, messages)
 
     serving = serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow, ready=False)
@@ -217,13 +217,30 @@ def test_a_result_that_the_broker_refuses_is_not_committed_over(
     raised = ConfigResource(
         "topic",
         narrow,
-        incremental_configs=[ConfigEntry("max.message.bytes", "200000", incremental_operation=AlterConfigOpType.SET)],
+        incremental_configs=[ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET)],
     )
     client.incremental_alter_configs([raised])[raised].result()
     serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow)
     wanted = {orjson.loads(record)["ID"] for record in records}
     found = read(narrow, len(wanted), lambda message: orjson.loads(message.value)["ID"])
     assert {orjson.loads(message.value)["ID"] for message in found} == wanted
+
+
+def test_records_that_come_late_are_scored_and_marked(
+    cards_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any
+) -> None:
+    records = cards_model.trained.records[:6]
+    serving = serve(str(cards_model.path), workers=1, options=["--late-ms", "60000"])
+    now_ms = int(time.time() * 1000)
+    sent = [{"value": record, "partition": 0, "timestamp": now_ms - 90_000 * (n % 2)} for n, record in enumerate(records)]
+    send(bootstrap_servers, topics.raw, sent)
+    results = [orjson.loads(message.value) for message in read(topics.scored, len(records))]
+    assert [result.get("late") for result in results] == [None, True] * 3
+    assert {result["ID"]: result["fraud_score"] for result in results} == expected_scores(cards_model, records)
+    while serving.metric("late_transactions_total") < 3:
+        assert serving.process.poll() is None
+    assert serving.metric("late_transactions_total") == 3
+    assert serving.stop() == 0
 
 
 def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) -> None:
@@ -266,6 +283,20 @@ def test_a_pool_that_stops_leaves_its_group_at_once(
     records = cards_model.trained.records[:40]
     send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
     read(topics.scored, len(records))
+    assert second.stop() == 0
+
+
+def test_the_newer_group_protocol(cards_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any) -> None:
+    options = ["--group-protocol", "consumer"]
+    first = serve(str(cards_model.path), workers=1, options=[*options, "--instance", "first"])
+    second = serve(str(cards_model.path), workers=1, options=[*options, "--instance", "second"])
+    records = cards_model.trained.records[:400]
+    send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records[:200])])
+    assert len(read(topics.scored, 200)) == 200
+    assert first.stop() == 0
+    send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records[200:])])
+    identifiers = [orjson.loads(message.value)["ID"] for message in read(topics.scored, 400)]
+    assert sorted(identifiers) == sorted(expected_scores(cards_model, records))
     assert second.stop() == 0
 
 

@@ -35,20 +35,22 @@ static int identifier_source(PyObject *values, PyObject *replaced, Py_ssize_t in
     return value_at(values, index, value);
 }
 
-/* encode(values, replaced, indices, starts, lengths, score texts, flags, before the identifier, before the score, after a score
-   that is fraud, after one that is not) -> Lines. replaced: {index: identifier} of those that do not stand in their value. */
+/* encode(values, replaced, indices, starts, lengths, score texts, flags, before the identifier, before the score, four endings)
+   -> Lines. replaced: {index: identifier} of those that do not stand in their value. flags: of each record the number of the
+   ending that stands after its score. */
 PyObject *rows_encode(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *values, *replaced;
     LinesObject *lines = NULL;
     Py_buffer indices, starts, lengths, flags;
-    piece scores, head, middle, fraud, genuine;
-    if (!PyArg_ParseTuple(arguments, "OO!y*y*y*y#y*y#y#y#y#", &values, &PyDict_Type, &replaced, &indices, &starts, &lengths,
+    piece scores, head, middle, endings[4];
+    if (!PyArg_ParseTuple(arguments, "OO!y*y*y*y#y*y#y#y#y#y#y#", &values, &PyDict_Type, &replaced, &indices, &starts, &lengths,
                           &scores.text, &scores.length, &flags, &head.text, &head.length, &middle.text, &middle.length,
-                          &fraud.text, &fraud.length, &genuine.text, &genuine.length))
+                          &endings[0].text, &endings[0].length, &endings[1].text, &endings[1].length, &endings[2].text,
+                          &endings[2].length, &endings[3].text, &endings[3].length))
         return NULL;
     Py_ssize_t n = indices.len / (Py_ssize_t)sizeof(int32_t);
-    Py_ssize_t fixed = head.length + middle.length + (fraud.length > genuine.length ? fraud.length : genuine.length);
+    Py_ssize_t fixed = head.length + middle.length;
     const char *score = scores.text + 1, *scores_end = scores.text + scores.length - 1; /* between the brackets */
     if (starts.len < n * 8 || lengths.len < n * 8 || flags.len < n || scores.length < 2) {
         PyErr_SetString(PyExc_ValueError, "a buffer is too small for the batch");
@@ -66,15 +68,16 @@ PyObject *rows_encode(PyObject *module, PyObject *arguments) {
             break;
         }
         char *out = NULL;
-        if (start < 0 || length < 0 || start > value.length || length > value.length - start || printed.length <= 0)
-            PyErr_SetString(PyExc_ValueError, "identifiers or scores do not belong to these values");
+        uint8_t flag = ((const uint8_t *)flags.buf)[i];
+        if (start < 0 || length < 0 || start > value.length || length > value.length - start || printed.length <= 0 || flag > 3)
+            PyErr_SetString(PyExc_ValueError, "identifiers, scores or flags do not belong to these values");
         else
-            out = lines_room(lines, i, fixed + (Py_ssize_t)length + printed.length);
+            out = lines_room(lines, i, fixed + (Py_ssize_t)length + printed.length + endings[flag].length);
         if (out != NULL) {
             out = put(out, head);
             out = put(out, (piece){value.bytes + start, (Py_ssize_t)length});
             out = put(put(out, middle), printed);
-            out = put(out, ((const char *)flags.buf)[i] ? fraud : genuine);
+            out = put(out, endings[flag]);
             lines->ends[i] = out - lines->text;
         } else
             Py_CLEAR(lines);

@@ -1,0 +1,147 @@
+"""What was rejected: looked at, and sent again after a fix. Nothing but `show` prints what stands in a record."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.options import Bootstrap, Json, app, tell
+from engine.errors import SakerError
+
+if TYPE_CHECKING:
+    from bench.collect import Record
+
+rejected = typer.Typer(help="Rejections: look at them, send them again.", no_args_is_help=True)
+app.add_typer(rejected, name="rejected")
+
+Topic = Annotated[str, typer.Option("--rejected", help="Topic of rejections.")]
+Last = Annotated[int, typer.Option("--last", min=1, help="Of so many of the newest rejections.")]
+Code = Annotated[str | None, typer.Option("--code", help="Only with this code, such as missing_field.")]
+Field = Annotated[str | None, typer.Option("--field", help="Only where this field is to blame.")]
+
+REPLAYED = "saker.replayed"
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """What the headers of a rejection say."""
+
+    at: str  # PARTITION:OFFSET in its topic
+    sent: str
+    code: str
+    field: str
+    message: str
+    origin: str  # TOPIC:PARTITION:OFFSET
+    cut: bool
+
+
+@rejected.command("list", epilog="Example: `saker rejected list --bootstrap-servers localhost:9092 --code missing_field`")
+def list_(
+    bootstrap_servers: Bootstrap,
+    topic: Topic = "rejected-transactions",
+    last: Last = 1000,
+    code: Code = None,
+    field: Field = None,
+    as_json: Json = False,
+) -> None:
+    """The newest rejections and their reasons; no value of a record."""
+    found = [_told(record) for record in _chosen(bootstrap_servers, topic, last, code, field)]
+    counts = Counter((one.code, one.field) for one in found)
+    lines = [f"{number:>8,}  {reason} {named}".rstrip() for (reason, named), number in counts.most_common()]
+    lines += ["", *(f"{one.at:>12}  {one.sent}  {one.message}{' (cut)' if one.cut else ''}" for one in found[-_SHOWN:])]
+    tell("\n".join([f"{len(found):,} rejections", *lines]), [asdict(one) for one in found], as_json)
+
+
+@rejected.command(epilog="Example: `saker rejected show 2:1041 --bootstrap-servers localhost:9092`")
+def show(
+    at: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `saker rejected list` prints it.")],
+    bootstrap_servers: Bootstrap,
+    topic: Topic = "rejected-transactions",
+) -> None:
+    """One rejection: its headers, and the record byte for byte. This prints what stands in the record."""
+    from bench.collect import read_one
+
+    partition, _, offset = at.partition(":")
+    if not (partition.isdigit() and offset.isdigit()):
+        raise typer.BadParameter(f"expected PARTITION:OFFSET, such as 2:1041, got {at!r}")
+    record = read_one(bootstrap_servers, topic, int(partition), int(offset))
+    for name, value in [("key", record.key), *record.headers]:
+        typer.echo(f"{name}: {'' if value is None else value.decode(errors='backslashreplace')}")
+    typer.echo()
+    sys.stdout.flush()
+    sys.stdout.buffer.write((record.value or b"") + b"\n")
+
+
+@rejected.command(epilog="Example: `saker rejected replay --code missing_field --bootstrap-servers localhost:9092`")
+def replay(
+    bootstrap_servers: Bootstrap,
+    topic: Topic = "rejected-transactions",
+    last: Last = 1000,
+    code: Code = None,
+    field: Field = None,
+    to: Annotated[str | None, typer.Option("--to", help="Another topic than the one they came from.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+) -> None:
+    """Send rejected records again, byte for byte, to the partitions that they came from, after a fix.
+
+    They keep key and headers and have a header saker.replayed; their timestamp is the time of sending, as retention would
+    delete older ones. Who replays twice has them scored twice.
+    """
+    from engine import kafka
+    from engine.rejected import PREFIX
+
+    records = _chosen(bootstrap_servers, topic, last, code, field)
+    whole = [record for record in records if not _told(record).cut]
+    left = f"; {len(records) - len(whole)} are cut and stay" if len(whole) < len(records) else ""
+    if dry_run:
+        typer.echo(f"would send {len(whole)} of {len(records)} rejections{left}")
+        return
+    producer = kafka.producer(bootstrap_servers)
+    errors: list[str] = []
+    for record in whole:
+        headers = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
+        headers.append((REPLAYED, f"{record.partition}:{record.offset}".encode()))
+        producer.produce(
+            to or record.header(f"{PREFIX}topic"),
+            record.value,
+            record.key,
+            record.partition,
+            headers=headers,
+            on_delivery=lambda error, _: errors.append(error.str()) if error else None,
+        )
+        producer.poll(0)
+    waiting = producer.flush(60)
+    if errors or waiting:
+        raise SakerError(f"{len(errors) + waiting} of {len(whole)} records were not acknowledged: {errors[:1]}")
+    typer.echo(f"sent {len(whole)} of {len(records)} rejections again{left}")
+
+
+def _chosen(bootstrap_servers: str, topic: str, last: int, code: str | None, field: str | None) -> list[Record]:
+    from bench.collect import read_last
+    from engine.rejected import PREFIX
+
+    def is_chosen(record: Record) -> bool:
+        wanted = (("code", code), ("field", field))
+        return all(text is None or record.header(f"{PREFIX}{name}") == text for name, text in wanted)
+
+    records = [record for record in read_last(bootstrap_servers, topic, last) if is_chosen(record)]
+    return sorted(records, key=lambda record: record.timestamp_ms)
+
+
+def _told(record: Record) -> Rejected:
+    from engine.rejected import PREFIX
+
+    told = {name: (value or b"").decode() for name, value in record.headers if name.startswith(PREFIX)}
+    code, field, message, *origin = (
+        told[f"{PREFIX}{name}"] for name in ("code", "field", "message", "topic", "partition", "offset")
+    )
+    sent = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
+    return Rejected(
+        f"{record.partition}:{record.offset}", sent, code, field, message, ":".join(origin), f"{PREFIX}size" in told
+    )

@@ -1,0 +1,198 @@
+"""The long breakages, each alone and all together, with both deliveries: `make chaos` (about 20 minutes).
+
+    steady load --> input topic --> saker serve, broken again and again --> both output topics --> ledger
+
+1 % of the records is malformed, in twenty ways. Not collected by itself; the short forms are in test_delivery.py and its
+neighbours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from bench.load import replay
+from bench.malformed import malformed
+from deploy.local.kafka import Broker
+from deploy.local.server import free_port
+from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from tests.chaos.ledger import balance
+from tests.chaos.test_broker import listener
+from tests.chaos.test_delivery import again_and_again, scores_of
+from tests.conftest import Serving, Topics, worker_ids
+from training import synthetic
+from training.tables import to_records
+
+TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
+RATE, SECONDS, SECONDS_OF_ALL = 1_000, 30, 120
+BROKER_AWAY_SECONDS = 10
+
+
+@dataclass
+class Scene:
+    """What can be broken. A pool that ends is replaced by one of the same name."""
+
+    broker: Broker
+    model: Path
+    first_model: bytes
+    delivery: str
+    seconds: float
+    chosen: random.Random = field(default_factory=lambda: random.Random(7))
+    done: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pool: Serving | None = None
+
+    def serve(self, instance: str = "first") -> Serving:
+        port = free_port()
+        command = [sys.executable, "-m", "saker", "serve", "--model", str(self.model), "--model-poll", "0.5"]
+        command += ["--workers", "2", "--instance", instance, "--metrics-port", str(port), "--delivery", self.delivery]
+        command += ["--bootstrap-servers", self.broker.bootstrap_servers]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        return Serving(process, f"http://127.0.0.1:{port}")
+
+    def kill_a_worker(self) -> None:
+        with self.lock:
+            if self.pool is not None and (workers := worker_ids(self.pool.process.pid)):
+                os.kill(self.chosen.choice(workers), signal.SIGKILL)
+
+    def kill_the_parent(self) -> None:
+        self._replace(signal.SIGKILL)
+
+    def stop_and_start(self) -> None:
+        assert self._replace(signal.SIGTERM) == 0
+
+    def _replace(self, number: signal.Signals) -> int:
+        with self.lock:
+            assert self.pool is not None
+            code = self.pool.stop(number)
+            self.pool = self.serve()
+            return code
+
+    def broker_away(self) -> None:
+        os.kill(listener(self.broker.bootstrap_servers), signal.SIGKILL)
+        self.done.wait(BROKER_AWAY_SECONDS)
+        self.broker.start_again()
+        self.broker.wait()
+
+    def second_pool(self) -> None:
+        other = self.serve("second")
+        self.done.wait(5)
+        assert other.stop() == 0
+
+    def change_the_model(self, number: int) -> None:
+        """The same trees in another file; the second of three is broken."""
+        model = onnx.load_from_string(self.first_model)
+        model.doc_string = f"change {number}"
+        new = self.model.with_suffix(".new")
+        new.write_bytes(b"no model" if number == 1 else model.SerializeToString())
+        new.replace(self.model)
+
+
+def at_shares(scene: Scene, stack: ExitStack, shares: list[float], act: Callable[[int], None]) -> None:
+    """At these shares of the time, in a thread."""
+
+    def run() -> None:
+        passed = 0.0
+        for number, share in enumerate(shares):
+            if scene.done.wait((share - passed) * scene.seconds):
+                return
+            passed = share
+            act(number)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    stack.callback(thread.join)
+
+
+def begin_workers_killed(scene: Scene, stack: ExitStack) -> None:
+    stack.enter_context(again_and_again(1.0, scene.kill_a_worker))
+
+
+def begin_parent_killed(scene: Scene, stack: ExitStack) -> None:
+    stack.enter_context(again_and_again(12.0, scene.kill_the_parent))
+
+
+def begin_stopped(scene: Scene, stack: ExitStack) -> None:
+    stack.enter_context(again_and_again(10.0, scene.stop_and_start))
+
+
+def begin_broker_away(scene: Scene, stack: ExitStack) -> None:
+    at_shares(scene, stack, [0.3], lambda _: scene.broker_away())
+
+
+def begin_second_pool(scene: Scene, stack: ExitStack) -> None:
+    stack.enter_context(again_and_again(5.0, scene.second_pool))
+
+
+def begin_models(scene: Scene, stack: ExitStack) -> None:
+    at_shares(scene, stack, [0.2, 0.4, 0.6], scene.change_the_model)
+
+
+TROUBLES = {
+    "workers killed": [begin_workers_killed],
+    "parent killed": [begin_parent_killed],
+    "stopped and started": [begin_stopped],
+    "broker away": [begin_broker_away],
+    "second pool": [begin_second_pool],
+    "models": [begin_models],
+    "all": [begin_workers_killed, begin_parent_killed, begin_broker_away, begin_second_pool, begin_models],
+}
+
+
+@pytest.fixture
+def broker() -> Iterator[Broker]:
+    broker = Broker(lasting=True)
+    try:
+        broker.launch()
+        broker.wait()
+        create_topics(broker.bootstrap_servers, 4)
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@pytest.mark.parametrize("trouble", list(TROUBLES))
+def test_nothing_is_lost(trouble: str, delivery: str, broker: Broker, generated_model: Any, tmp_path: Path) -> None:
+    first_model = generated_model.path.read_bytes()
+    (tmp_path / "fraud.onnx").write_bytes(first_model)
+    seconds = SECONDS_OF_ALL if trouble == "all" else SECONDS
+    scene = Scene(broker, tmp_path / "fraud.onnx", first_model, delivery, seconds)
+    count = int(RATE * seconds)
+    records: list[bytes | None] = list(to_records(synthetic.frame(count, seed=51).drop(columns=["isFraud"])))
+    kinds = [kind.value for kind in malformed(records[0] or b"")]
+    for number in range(0, count, 100):
+        records[number] = kinds[number // 100 % len(kinds)]
+    pairs = [(str(number % 50).encode(), record) for number, record in enumerate(records)]
+    scene.pool = scene.serve()
+    try:
+        scene.pool.await_line("ready: every partition")
+        with ExitStack() as stack:
+            for begin in TROUBLES[trouble]:
+                begin(scene, stack)
+            stack.callback(scene.done.set)
+            replay(pairs, bootstrap_servers=broker.bootstrap_servers, topic=RAW, rate=RATE)
+        bad = {kind or b"" for kind in kinds}
+        ledger = balance(broker.bootstrap_servers, TOPICS, count, bad, scores_of(generated_model))
+        assert (ledger.sent, ledger.lost, ledger.wrong, ledger.disorder) == (count, 0, 0, 0)
+        assert ledger.rejected == len(range(0, count, 100))
+        if delivery == "exactly_once":
+            assert ledger.repeated == 0
+        if trouble == "models":
+            assert len(ledger.versions) == 3
+        assert scene.pool.stop() == 0
+    finally:
+        scene.pool.process.kill()
+        scene.pool.process.wait()

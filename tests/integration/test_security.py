@@ -1,0 +1,152 @@
+"""A pool on a broker that takes nobody without TLS and SASL; and models that must be signed."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from deploy.local.kafka import Broker
+from deploy.local.server import free_port
+from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from engine.security import VARIABLE
+from tests.conftest import Serving, Topics
+from tests.integration.test_serve import send
+
+TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
+MODULE = "org.apache.kafka.common.security"
+MECHANISMS = {
+    "PLAIN": f'{MODULE}.plain.PlainLoginModule required user_alice="secret-4711";',
+    "SCRAM-SHA-256": f"{MODULE}.scram.ScramLoginModule required;",
+    "OAUTHBEARER": f'{MODULE}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";',
+}
+CLIENT = {
+    "PLAIN": "sasl.username = alice\nsasl.password = env:KAFKA_PASSWORD",
+    "SCRAM-SHA-256": "sasl.username = alice\nsasl.password = env:KAFKA_PASSWORD",
+    "OAUTHBEARER": "enable.sasl.oauthbearer.unsecure.jwt = true\nsasl.oauthbearer.config = principal=alice",
+}
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A key with its own certificate for 127.0.0.1, as Kafka reads it, and the certificate alone."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "saker-test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    public = made.public_bytes(serialization.Encoding.PEM)
+    (folder / "broker.pem").write_bytes(private + public)
+    (folder / "ca.pem").write_bytes(public)
+    return folder / "broker.pem", folder / "ca.pem"
+
+
+@pytest.fixture(params=list(MECHANISMS))
+def secure(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a broker's SASL_SSL listener; this process and its children have what it asks for."""
+    mechanism: str = request.param
+    keys, ca = certificate(tmp_path)
+    open_port = f"127.0.0.1:{free_port()}"
+    settings: dict[str, str] = {
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "sasl.enabled.mechanisms": mechanism,
+        f"listener.name.sasl_ssl.{mechanism.lower()}.sasl.jaas.config": MECHANISMS[mechanism],
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keys),
+    }
+    if mechanism == "OAUTHBEARER":
+        handler = (
+            "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
+        )
+        settings[f"listener.name.sasl_ssl.{mechanism.lower()}.sasl.server.callback.handler.class"] = handler
+    scram = "SCRAM-SHA-256=[name=alice,password=secret-4711]" if "SCRAM" in mechanism else ""
+    broker = Broker(settings=settings, scram=scram)
+    broker.listeners = [f"SASL_SSL://{broker.bootstrap_servers}", f"PLAINTEXT://{open_port}"]
+    config = tmp_path / "kafka.properties"
+    config.write_text(
+        f"security.protocol = SASL_SSL\nsasl.mechanism = {mechanism}\nssl.ca.location = {ca}\n{CLIENT[mechanism]}\n"
+    )
+    monkeypatch.setenv("KAFKA_PASSWORD", "secret-4711")
+    monkeypatch.setenv(VARIABLE, str(config))
+    try:
+        broker.launch()
+        broker.wait()
+        create_topics(broker.bootstrap_servers, 4)
+        yield broker.bootstrap_servers
+    finally:
+        broker.stop()
+
+
+def test_a_pool_serves_through_tls_and_sasl(secure: str, cards_model: Any, tmp_path: Path) -> None:
+    from bench.collect import read_topic
+
+    port = free_port()
+    command = [sys.executable, "-m", "saker", "serve", "--model", str(cards_model.path), "--metrics-port", str(port)]
+    with (tmp_path / "log").open("w+") as log:
+        process = subprocess.Popen([*command, "--bootstrap-servers", secure], stderr=log)
+        try:
+            records = cards_model.trained.records[:200]
+            send(secure, RAW, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
+            results = read_topic(secure, SCORED, len(records))
+            assert {orjson.loads(r.value or b"")["ID"] for r in results} == {orjson.loads(r)["ID"] for r in records}
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        assert "4711" not in log.read()
+
+
+def saker(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "saker", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_only_signed_models_are_served(cards_model: Any, serve: Any, tmp_path: Path) -> None:
+    for name in ("ours", "other"):
+        key = Ed25519PrivateKey.generate()
+        (tmp_path / f"{name}.pem").write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        (tmp_path / f"{name}.pub").write_bytes(
+            key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        )
+    file = Path(shutil.copy(cards_model.path, tmp_path / "fraud.onnx"))
+    options = ["--public-key", str(tmp_path / "ours.pub")]
+
+    def refused() -> str:
+        serving: Serving = serve(str(file), ready=False, options=options)
+        line = serving.await_line("saker: model fraud/")
+        assert serving.process.wait(60) == 1
+        return line
+
+    assert "it has none: `saker models sign`" in refused()
+    assert "signed fraud/" in saker("models", "sign", file, "--key", tmp_path / "other.pem").stdout
+    assert "its signature is not one of this file" in refused()
+    assert "signed fraud/" in saker("models", "sign", file, "--key", tmp_path / "ours.pem").stdout
+    assert serve(str(file), options=options).stop() == 0
+    assert "expected an Ed25519 private key" in saker("models", "sign", file, "--key", tmp_path / "ours.pub").stderr
