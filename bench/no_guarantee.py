@@ -15,7 +15,7 @@ _with_acknowledgement = engine.kafka.Producer
 
 
 def _without(settings: dict[str, Any]) -> Any:
-    return _with_acknowledgement({**settings, "enable.idempotence": False, "acks": 0})
+    return _with_acknowledgement({**settings, "enable.idempotence": False, "acks": 0, "statistics.interval.ms": 0})
 
 
 def _commit_nothing(delivery: AtLeastOnce, *, wait: bool) -> None:  # noqa: ARG001

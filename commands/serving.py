@@ -45,9 +45,13 @@ def serve(
         typer.Option("--transaction-ms", min=1, help="Length of a transaction: a result is seen up to so much later."),
     ] = 50.0,
     linger_ms: Annotated[
-        float,
-        typer.Option("--linger-ms", min=0, help="How long a result waits for others; 1 for throughput, 0 for latency."),
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            "--linger-ms",
+            min=0,
+            help="How long a result waits for others: 1 for throughput, 0 for latency, which is the default.",
+        ),
+    ] = None,
     late_ms: Annotated[
         float | None,
         typer.Option("--late-ms", min=0, help="Mark and count records that are older when they arrive; they are scored too."),

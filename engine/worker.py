@@ -35,6 +35,7 @@ READY, COUNTED, FAILED, FENCED, CHANGED, REFUSED = "ready", "counted", "failed",
 _TELL_SECONDS = 0.25
 _IDLE_SECONDS = 0.1
 _WAITING_SECONDS = 0.001
+_TRANSACTION_LINGER_MS = 1.0
 _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its partitions for so long
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
@@ -135,9 +136,12 @@ class Worker:
             },
         )
         transactional = {"transactional.id": f"{settings.group}-{name}"} if settings.delivery == EXACTLY_ONCE else {}
+        linger_ms = settings.linger_ms
+        if linger_ms is None:
+            linger_ms = _TRANSACTION_LINGER_MS if transactional else 0
         producer = kafka.producer(
             settings.bootstrap_servers,
-            **{"linger.ms": settings.linger_ms},
+            **{"linger.ms": linger_ms},
             **producer_settings(settings.kernels),
             **transactional,
         )

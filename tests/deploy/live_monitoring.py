@@ -178,7 +178,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         stack.callback(tracking.stop)
         tracking.launch()
         bootstrap_servers = stack.enter_context(local_kafka(lasting=True))
-        kafka.create_topics(bootstrap_servers, [LABELS], 4)
+        kafka.create_topics(bootstrap_servers, [LABELS, "shadow-scores"], 4)
         tracking.wait()
         settings = Settings(rounds=40)
         log_run(train(synthetic.frame(10_000), settings), settings, {}, tracking.uri)
@@ -212,7 +212,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
         def serve(*options: str) -> subprocess.Popen[bytes]:
             command = ["serve", "--model", "fraud@champion", "--model-poll", "0.5", "--metrics-port", str(port)]
-            return start(*command, "--workers", "2", *options)
+            return start(*command, "--workers", "2", "--shadow", "fraud/2", *options)
 
         pool = serve()
         monitor = ["monitor", "--labels", LABELS, "--challenger", "fraud/2", "--every", "1", "--last", "1000"]
