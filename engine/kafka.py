@@ -163,15 +163,32 @@ def lags(observer: Consumer, topic: str, partitions: int) -> dict[tuple[str, int
     return found
 
 
-def starts(consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-    """Where the consumer's group goes on: behind what it committed; at the oldest record where it never has."""
-    found: list[TopicPartition] = consumer.committed(partitions, timeout=_SECONDS)
-    for at in found:
-        if at.error is not None:
-            raise KafkaException(at.error)
-        if at.offset < 0:
-            at.offset = OFFSET_BEGINNING
-    return found
+class Start(NamedTuple):
+    """Where a partition is read on: behind what the group committed, or at the oldest record.
+
+    deleted: how many records are gone between the two; None where there was nothing to go on behind, or it is still there.
+    """
+
+    at: TopicPartition
+    committed: int
+    deleted: int | None
+
+
+def starts(consumer: Consumer, partitions: list[TopicPartition]) -> list[Start]:
+    """Of partitions that the consumer is given; raises `KafkaException` when the broker does not tell."""
+    return [_start(consumer, at) for at in consumer.committed(partitions, timeout=_SECONDS)]
+
+
+def _start(consumer: Consumer, known: TopicPartition) -> Start:
+    if known.error is not None:
+        raise KafkaException(known.error)
+    if known.offset < 0:
+        return Start(TopicPartition(known.topic, known.partition, OFFSET_BEGINNING), known.offset, None)
+    low, high = consumer.get_watermark_offsets(known, timeout=_SECONDS)
+    if low <= known.offset <= high:
+        return Start(known, known.offset, None)
+    # Retention was quicker, or the topic was made anew.
+    return Start(TopicPartition(known.topic, known.partition, low), known.offset, max(low - known.offset, 0))
 
 
 def _described(client: AdminClient, group: str) -> Any:

@@ -43,13 +43,6 @@ class Origin(NamedTuple):
     headers: list[tuple[str, bytes | None]] | None
 
 
-class Trouble(NamedTuple):
-    """What a consumer told instead of a record; of one partition, or of none."""
-
-    error: KafkaError
-    partition: Partition | None
-
-
 class Taken(Values, Protocol):
     """A batch of records: their values, and where they came from."""
 
@@ -134,18 +127,18 @@ class Transport:
     def follow(self, partitions: Iterable[Partition]) -> None:
         """Take the records of partitions that are being assigned."""
 
-    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[Trouble]]:
+    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
         """What is there now: one record waited for, and those behind it; and the errors that stood among them."""
         first = self._consumer.poll(wait_seconds)
         if first is None:
             return PublicTaken([]), []
         messages = [first, *self._consumer.consume(most - 1, 0)]
-        troubles = [_trouble(error, message) for message in messages if (error := message.error()) is not None]
-        if troubles:
+        errors = [error for message in messages if (error := message.error()) is not None]
+        if errors:
             messages = [message for message in messages if message.error() is None]
         if messages and (messages[0].topic(), messages[0].partition()) not in self._assigned:
             del messages[0]  # a rebalance between the two calls took its partition away: the new owner reads it again
-        return PublicTaken(messages), troubles
+        return PublicTaken(messages), errors
 
     def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
         """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called.
@@ -203,18 +196,16 @@ class NativeTransport(Transport):
         for topic, partition in partitions:
             self._taker.forward(topic, partition)
 
-    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[Trouble]]:
+    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
         if (now := time.monotonic()) >= self._events_due:
             self._events_due = now + _EVENTS_SECONDS
             event = self._consumer.poll(0)  # serves rebalances and commits
             if event is not None:
                 error = event.error()
                 # A record may have got here before its partition was forwarded.
-                return PublicTaken([] if error else [event]), [_trouble(error, event)] if error else []
+                return PublicTaken([] if error else [event]), [error] if error else []
         taken, errors = self._taker.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
-        return taken, [
-            Trouble(KafkaError(code, text), None if topic is None else (topic, number)) for code, text, topic, number in errors
-        ]
+        return taken, [KafkaError(code, text) for code, text in errors]
 
     def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
         """`delivered` is called for the last result of each partition.
@@ -242,11 +233,6 @@ class NativeTransport(Transport):
 
     def close(self) -> None:
         self._taker.close()
-
-
-def _trouble(error: KafkaError, message: Message) -> Trouble:
-    topic = message.topic()
-    return Trouble(error, None if topic is None else (topic, message.partition()))
 
 
 def producer_settings(kernels: str) -> dict[str, str]:

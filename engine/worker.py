@@ -40,6 +40,10 @@ _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its parti
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
 
+class OffsetGone(Exception):
+    """The worker must start again: it is then told where there is something to read."""
+
+
 def main(
     slot: int, settings: ServeSettings, located: Located, parent: Connection, journal: Journal, suspects: Suspects
 ) -> None:
@@ -182,14 +186,13 @@ class Worker:
             self._delivery.poll(_IDLE_SECONDS)
             return
         # Acknowledgements are taken between two polls, so the wait is short while some are due.
-        taken, troubles = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
+        taken, errors = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
         if taken:
             self._score(taken)
-        for error, partition in troubles:
-            if partition is not None and error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self._go_on_behind_deleted(partition)
-            else:
-                _check(error, self._settings)
+        for error in errors:
+            if error.code() == KafkaError._AUTO_OFFSET_RESET:
+                self._delivery.drain(self._settings.drain_seconds)
+            _check(error, self._settings)
 
     def _score(self, taken: Taken) -> None:
         positions = taken.positions()
@@ -254,30 +257,21 @@ class Worker:
         with contextlib.suppress(OSError):
             self._parent.send(answer)
 
-    def _go_on_behind_deleted(self, partition: Partition) -> None:
-        """The offset to go on at is not there: retention was quicker, or the topic was made anew. What is left is scored."""
-        self._delivery.drain(self._settings.drain_seconds)
-        if partition not in self._assigned:
-            return
-        (at,) = self._consumer.committed([TopicPartition(*partition)], timeout=self._settings.drain_seconds)
-        low, high = self._consumer.get_watermark_offsets(at, timeout=self._settings.drain_seconds)
-        self._delivery.counts.deleted += (deleted := max(low - max(at.offset, 0), 0))
-        _log.error(
-            "partition %d of %s: to be read from offset %d, there are %d to %d; %d records were deleted "
-            "before they were scored, going on at %d: see retention.ms of the topic, and the lag",
-            partition[1], partition[0], at.offset, low, high, deleted, low,
-        )  # fmt: skip
-        at.offset = low
-        self._consumer.incremental_unassign([at])
-        self._transport.follow([partition])
-        self._consumer.incremental_assign([at])
-
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
         self._delivery.counts.rebalances += 1
         self._transport.follow(_names(partitions))
         self._assigned |= _names(partitions)
-        consumer.incremental_assign(kafka.starts(consumer, partitions))
+        starts = kafka.starts(consumer, partitions)
+        for at, committed, deleted in starts:
+            if deleted is not None:
+                self._delivery.counts.deleted += deleted
+                _log.error(
+                    "partition %d of %s: nothing is at offset %d any more, going on at %d; %d records were deleted "
+                    "before they were scored: see retention.ms of the topic, and the lag",
+                    at.partition, at.topic, committed, at.offset, deleted,
+                )  # fmt: skip
+        consumer.incremental_assign([start.at for start in starts])
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._delivery.on_commit(error, partitions)
@@ -299,6 +293,8 @@ def _names(partitions: list[TopicPartition]) -> set[Partition]:
 
 def _check(error: KafkaError, settings: ServeSettings) -> None:
     """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone."""
+    if error.code() == KafkaError._AUTO_OFFSET_RESET:
+        raise OffsetGone(f"an offset of {settings.input} to read on at is not there any more: {error.str()}")
     fatal = error.fatal() or error.code() == KafkaError._FATAL
     if fatal and "fenced" in error.str():
         raise Fenced(

@@ -60,8 +60,7 @@ static PyObject *taker_forward(PyObject *object, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* take(most, wait in ms) -> (Messages, [(error code, text, topic or None, partition)]): what is there now, one record waited
-   for. */
+/* take(most, wait in ms) -> (Messages, [(error code, text)]): what is there now, one record waited for. */
 static PyObject *taker_take(PyObject *object, PyObject *arguments) {
     TakerObject *self = (TakerObject *)object;
     Py_ssize_t most;
@@ -90,12 +89,9 @@ static PyObject *taker_take(PyObject *object, PyObject *arguments) {
             taken->messages[taken->n++] = message;
             continue;
         }
-        const char *text = message->payload != NULL ? message->payload : "";
-        const char *topic = message->rkt != NULL ? rdkafka.topic_name(message->rkt) : NULL;
-        Py_ssize_t length = message->payload != NULL ? (Py_ssize_t)message->len : 0;
-        PyObject *error = errors == NULL ? NULL : Py_BuildValue("is#zi", message->err, text, length, topic, (int)message->partition);
-        if (error == NULL || PyList_Append(errors, error) != 0) Py_CLEAR(errors);
-        Py_XDECREF(error);
+        PyObject *pair = errors == NULL ? NULL : Py_BuildValue("is#", message->err, message->payload != NULL ? (const char *)message->payload : "", (Py_ssize_t)(message->payload != NULL ? message->len : 0));
+        if (pair == NULL || PyList_Append(errors, pair) != 0) Py_CLEAR(errors);
+        Py_XDECREF(pair);
         rdkafka.message_destroy(message);
     }
     if (errors == NULL) {
