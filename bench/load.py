@@ -47,7 +47,8 @@ def keyed(records: Iterable[bytes], key: str) -> Iterator[Pair]:
     for number, record in enumerate(records):
         value = orjson.loads(record).get(key)
         if value is None and number == 0:
-            raise LoadError(f"the first record has no field {key!r} (from --key): {record[:80].decode()}...")
+            names = ", ".join(list(orjson.loads(record))[:5])
+            raise LoadError(f"the first record has no field {key!r} (from --key); it has {names}, ...")
         # card1 is 1234 in one table and 1234.0 in another: the same card, so the same key.
         text = f"{value:g}" if isinstance(value, float) else str(value)
         yield (None if value is None else text.encode()), record
