@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from engine.config import ServeSettings
 from engine.errors import Fenced, ServingError
-from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from engine.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from engine.metrics import Counts
 from engine.pipeline import Scored
 from engine.rejected import rejected_record
@@ -59,8 +59,8 @@ class _Window:
 class Delivery(ABC):
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
-    def __init__(self, consumer: Consumer, producer: Producer, transport: Transport, settings: ServeSettings) -> None:
-        self._consumer, self._producer, self._transport, self._settings = consumer, producer, transport, settings
+    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
+        self._consumer, self._transport, self._settings = consumer, transport, settings
         self._windows: deque[_Window] = deque()
         #: Behind acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
@@ -97,7 +97,7 @@ class Delivery(ABC):
 
     def poll(self, seconds: float = 0.0) -> None:
         """Take acknowledgements; commit what they allow when it is time."""
-        self._producer.poll(seconds)
+        self._transport.producer.poll(seconds)
         self._check()
         while self._windows and not self._windows[0].waits_for:
             self._complete(self._windows.popleft())
@@ -215,7 +215,7 @@ class ExactlyOnce(Delivery):
 
     def _begin(self) -> None:
         if self._began is None:
-            self._producer.begin_transaction()
+            self._transport.producer.begin_transaction()
             self._began = time.monotonic()
 
     def _commit_if_due(self) -> None:
@@ -225,7 +225,7 @@ class ExactlyOnce(Delivery):
     def _commit(self) -> None:
         """Wait for what is in flight, and commit it with its offsets."""
         try:
-            self._producer.flush(_TRANSACTION_SECONDS)
+            self._transport.producer.flush(_TRANSACTION_SECONDS)
             self._check()
             while self._windows:
                 window = self._windows.popleft()
@@ -233,7 +233,7 @@ class ExactlyOnce(Delivery):
                     raise DeliveryFailed("results were not acknowledged in time")
                 self._complete(window)
             self._again(self._send_offsets)
-            self._again(self._producer.commit_transaction)
+            self._again(self._transport.producer.commit_transaction)
         except KafkaException as error:
             self._abort()
             raise self._failure(error.args[0]) from error
@@ -244,7 +244,7 @@ class ExactlyOnce(Delivery):
         self._began = None
 
     def _send_offsets(self, seconds: float) -> None:
-        self._producer.send_offsets_to_transaction(self._offsets(), self._consumer.consumer_group_metadata(), seconds)
+        self._transport.producer.send_offsets_to_transaction(self._offsets(), self._consumer.consumer_group_metadata(), seconds)
 
     def _again(self, call: Callable[[float], None]) -> None:
         """Calls that Kafka says may be made again are, until the time is up."""
@@ -259,7 +259,7 @@ class ExactlyOnce(Delivery):
     def _abort(self) -> None:
         self._began = None
         with contextlib.suppress(KafkaException):  # fenced: whoever fenced this one has aborted it
-            self._producer.abort_transaction(_TRANSACTION_SECONDS)
+            self._transport.producer.abort_transaction(_TRANSACTION_SECONDS)
 
     def drain(self, seconds: float) -> bool:  # noqa: ARG002 - the transaction has a time of its own
         if self._began is not None:

@@ -159,7 +159,7 @@ class _Process:
         group = {"group.id": f"{settings.group}-shadow", "auto.offset.reset": "latest", "enable.auto.commit": True}
         self._consumer = kafka.consumer(settings.bootstrap_servers, **group)
         self._producer = kafka.producer(settings.bootstrap_servers)
-        self._transport = Transport(self._consumer, self._producer, settings.shadow_output, self._assigned)
+        self._transport = Transport(self._consumer, [self._producer], settings.shadow_output, self._assigned)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True

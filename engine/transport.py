@@ -120,9 +120,16 @@ class Transport:
 
     backend = "public"
 
-    def __init__(self, consumer: Consumer, producer: Producer, output: str, assigned: set[Partition]) -> None:
-        """output: topic of the results. assigned: the consumer's partitions, which their owner keeps up to date."""
-        self._consumer, self._producer, self._output, self._assigned = consumer, producer, output, assigned
+    def __init__(self, consumer: Consumer, producers: Sequence[Producer], output: str, assigned: set[Partition]) -> None:
+        """producers: of which one sends at a time, at first the first one. output: topic of the results. assigned: the
+        consumer's partitions, which their owner keeps up to date.
+        """
+        self._consumer, self._producers, self._output, self._assigned = consumer, producers, output, assigned
+        self.producer = producers[0]
+
+    def send_by(self, place: int) -> None:
+        """Change the producer. All that the one before was handed must have been answered, or records change their order."""
+        self.producer = self._producers[place]
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         """Take the records of partitions that are being assigned."""
@@ -157,7 +164,7 @@ class Transport:
         """headers: instead of the record's."""
         while True:
             try:
-                self._producer.produce(
+                self.producer.produce(
                     topic,
                     value,
                     origin.key,
@@ -167,7 +174,7 @@ class Transport:
                     headers=origin.headers if headers is None else headers,
                 )
             except BufferError:
-                self._producer.poll(0.01)
+                self.producer.poll(0.01)
             else:
                 return
 
@@ -181,16 +188,21 @@ class NativeTransport(Transport):
     backend = "native"
 
     def __init__(
-        self, native: ModuleType, consumer: Consumer, producer: Producer, output: str, assigned: set[Partition]
+        self, native: ModuleType, consumer: Consumer, producers: Sequence[Producer], output: str, assigned: set[Partition]
     ) -> None:
         """Raises OSError or ValueError where a client does not look as it should."""
-        super().__init__(consumer, producer, output, assigned)
+        super().__init__(consumer, producers, output, assigned)
         self._messages, self._lines = native.Messages, native.Lines
         self._events_due = 0.0
         maps = _maps()
         native.open_librdkafka(_library(maps))
         self._taker = native.Taker(consumer, _handle(consumer, maps))
-        self._sender = native.Sender(producer, _handle(producer, maps), output)
+        self._senders = [native.Sender(producer, _handle(producer, maps), output) for producer in producers]
+        self._sender = self._senders[0]
+
+    def send_by(self, place: int) -> None:
+        super().send_by(place)
+        self._sender = self._senders[place]
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         for topic, partition in partitions:
@@ -222,7 +234,7 @@ class NativeTransport(Transport):
                 if code:
                     raise KafkaException(KafkaError(code))
                 if place < len(indices):  # the queue is full
-                    self._producer.poll(0.01)
+                    self.producer.poll(0.01)
         for at in lasts:
             self.send_one(self._output, results[at], Origin(*taken.origin(indices[at])), delivered)
         return len(lasts)
@@ -248,16 +260,16 @@ def producer_settings(kernels: str) -> dict[str, str]:
 
 
 def open_transport(
-    consumer: Consumer, producer: Producer, output: str, assigned: set[Partition], kernels: str
+    consumer: Consumer, producers: Sequence[Producer], output: str, assigned: set[Partition], kernels: str
 ) -> tuple[Transport, str]:
     """The native one where it can be had; otherwise the public one, and why."""
     native, reason = load_native(kernels)
     if native is not None:
         try:
-            return NativeTransport(native, consumer, producer, output, assigned), ""
+            return NativeTransport(native, consumer, producers, output, assigned), ""
         except (OSError, ValueError) as error:
             reason = f"confluent_kafka's clients are not as expected: {error}"
-    return Transport(consumer, producer, output, assigned), reason
+    return Transport(consumer, producers, output, assigned), reason
 
 
 def _maps() -> list[str]:

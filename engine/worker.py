@@ -21,6 +21,7 @@ from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import Fenced, ModelRefused, SakerError, ServingError
 from engine.journal import Journal, Suspects, singles
 from engine.kafka import Consumer, KafkaError, TopicPartition
+from engine.pace import LINGER_MS, MANY, Pace
 from engine.pipeline import ActiveModel, Backends, given_up, score_batch
 from engine.registry import Located
 from engine.transport import Partition, Taken, open_transport, producer_settings
@@ -35,7 +36,6 @@ READY, COUNTED, FAILED, FENCED, CHANGED, REFUSED = "ready", "counted", "failed",
 _TELL_SECONDS = 0.25
 _IDLE_SECONDS = 0.1
 _WAITING_SECONDS = 0.001
-_TRANSACTION_LINGER_MS = 1.0
 _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its partitions for so long
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
@@ -140,21 +140,26 @@ class Worker:
             },
         )
         transactional = {"transactional.id": f"{settings.group}-{name}"} if settings.delivery == EXACTLY_ONCE else {}
-        linger_ms = settings.linger_ms
-        if linger_ms is None:
-            linger_ms = _TRANSACTION_LINGER_MS if transactional else 0
-        producer = kafka.producer(
-            settings.bootstrap_servers,
-            **{"linger.ms": linger_ms},
-            **producer_settings(settings.kernels),
-            **transactional,
-        )
+        if settings.linger_ms is not None:
+            lingers: tuple[float, ...] = (settings.linger_ms,)
+        else:  # a result in a transaction is seen later than a linger anyway
+            lingers = LINGER_MS[MANY:] if transactional else LINGER_MS
+        producers = [
+            kafka.producer(
+                settings.bootstrap_servers,
+                **{"linger.ms": linger_ms},
+                **producer_settings(settings.kernels),
+                **transactional,
+            )
+            for linger_ms in lingers
+        ]
+        self._pace, self._place = Pace() if len(producers) > 1 else None, 0
         self._transport, why_public = open_transport(
-            self._consumer, producer, settings.output, self._assigned, settings.kernels
+            self._consumer, producers, settings.output, self._assigned, settings.kernels
         )
         self._why_public = why_public
         deliver: type[Delivery] = ExactlyOnce if transactional else AtLeastOnce
-        self._delivery = deliver(self._consumer, producer, self._transport, settings)
+        self._delivery = deliver(self._consumer, self._transport, settings)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -182,13 +187,19 @@ class Worker:
     def _step(self) -> None:
         """Take a batch and score it. It is gone when this returns: a client does not end while its records are held."""
         in_flight = self._delivery.in_flight
-        if in_flight >= self._settings.max_in_flight:
+        changing = self._pace is not None and self._pace.place != self._place
+        if in_flight >= self._settings.max_in_flight or (changing and in_flight):
             self._delivery.poll(_IDLE_SECONDS)
             return
+        if self._pace is not None and changing:
+            self._place = self._pace.place
+            self._transport.send_by(self._place)
         # Acknowledgements are taken between two polls, so the wait is short while some are due.
         taken, errors = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
         if taken:
             self._score(taken)
+            if self._pace is not None:
+                self._pace.note(len(taken))
         for error in errors:
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._delivery.drain(self._settings.drain_seconds)

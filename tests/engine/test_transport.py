@@ -44,7 +44,7 @@ class Client:
         self.consumer = kafka.consumer(bootstrap_servers, **{"group.id": "transport"})
         self.producer = kafka.producer(bootstrap_servers, **producer_settings(kernels), **settings)
         assigned = {(source, 0), (source, 1)}
-        self.transport, self.reason = open_transport(self.consumer, self.producer, output, assigned, kernels)
+        self.transport, self.reason = open_transport(self.consumer, [self.producer], output, assigned, kernels)
         self.transport.follow(assigned)
         self.consumer.assign([TopicPartition(source, partition, 0) for partition in (0, 1)])
 
