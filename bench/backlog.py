@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from bench.contenders import GUARANTEES, OWN, Contender, Topics, running
+from bench.contenders import OWN, VARIANTS, Contender, Topics, running
 from bench.peers.straight import BATCH
 from bench.pipeline import records
 from bench.reference_models import reference_model
@@ -23,7 +23,7 @@ from engine import kafka
 from engine.kafka import TopicPartition
 
 _PARTITIONS = 4
-CONTENDERS = OWN | GUARANTEES
+CONTENDERS = OWN | VARIANTS
 
 
 @dataclass(frozen=True, slots=True)

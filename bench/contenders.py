@@ -167,16 +167,17 @@ OWN: dict[str, Contender] = {
         _straight("straight loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches"),
         _straight("straight loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
         saker("saker (kernels off)", "--kernels", "off"),
-        saker("saker (linger 1 ms)", "--linger-ms", "1"),
     )
 }
 
 
-#: What the guarantees cost: for `bench.backlog`.
-GUARANTEES: dict[str, Contender] = {
+#: What guarantees and settings cost: for `bench.backlog`.
+VARIANTS: dict[str, Contender] = {
     c.name: c
     for c in (
         saker("saker (exactly once)", "--delivery", "exactly_once"),
+        saker("saker (linger 0 ms)", "--linger-ms", "0"),
+        saker("saker (linger 1 ms)", "--linger-ms", "1"),
         saker("saker (no guarantee)", module="bench.no_guarantee"),
     )
 }
