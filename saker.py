@@ -30,7 +30,7 @@ def main() -> None:
         typer.echo(f"saker: {error}", err=True)
         raise SystemExit(1) from None
     except ModuleNotFoundError as error:
-        extras = "second-opinion" if error.name == "onnxmltools" else "train,local"
+        extras = {"onnxmltools": "second-opinion", "cryptography": "signing"}.get(error.name or "", "train,local")
         typer.echo(f"saker: this command needs {error.name}: install saker-onnx[{extras}]", err=True)
         raise SystemExit(1) from None
 
