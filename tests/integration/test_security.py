@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bench.collect import read_topic
 from deploy.local.kafka import Broker
 from deploy.local.server import free_port
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from engine.security import VARIABLE
-from tests.conftest import Serving, Topics
+from tests.conftest import Serving
 from tests.integration.test_serve import send
 
-TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 MODULE = "org.apache.kafka.common.security"
 MECHANISMS = {
     "PLAIN": f'{MODULE}.plain.PlainLoginModule required user_alice="secret-4711";',
@@ -63,54 +63,54 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return folder / "broker.pem", folder / "ca.pem"
 
 
-@pytest.fixture(params=list(MECHANISMS))
-def secure(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a broker's SASL_SSL listener; this process and its children have what it asks for."""
-    mechanism: str = request.param
-    keys, ca = certificate(tmp_path)
-    open_port = f"127.0.0.1:{free_port()}"
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a broker's SASL_SSL listener, and a folder with a file of settings for each mechanism."""
+    folder = tmp_path_factory.mktemp("secure")
+    keys, ca = certificate(folder)
+    handler = "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
     settings: dict[str, str] = {
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
-        "sasl.enabled.mechanisms": mechanism,
-        f"listener.name.sasl_ssl.{mechanism.lower()}.sasl.jaas.config": MECHANISMS[mechanism],
+        "sasl.enabled.mechanisms": ",".join(MECHANISMS),
+        "listener.name.sasl_ssl.oauthbearer.sasl.server.callback.handler.class": handler,
         "ssl.keystore.type": "PEM",
         "ssl.keystore.location": str(keys),
     }
-    if mechanism == "OAUTHBEARER":
-        handler = (
-            "org.apache.kafka.common.security.oauthbearer.internals.unsecured.OAuthBearerUnsecuredValidatorCallbackHandler"
-        )
-        settings[f"listener.name.sasl_ssl.{mechanism.lower()}.sasl.server.callback.handler.class"] = handler
-    scram = "SCRAM-SHA-256=[name=alice,password=secret-4711]" if "SCRAM" in mechanism else ""
-    broker = Broker(settings=settings, scram=scram)
-    broker.listeners = [f"SASL_SSL://{broker.bootstrap_servers}", f"PLAINTEXT://{open_port}"]
-    config = tmp_path / "kafka.properties"
-    config.write_text(
-        f"security.protocol = SASL_SSL\nsasl.mechanism = {mechanism}\nssl.ca.location = {ca}\n{CLIENT[mechanism]}\n"
-    )
-    monkeypatch.setenv("KAFKA_PASSWORD", "secret-4711")
-    monkeypatch.setenv(VARIABLE, str(config))
+    for mechanism, jaas in MECHANISMS.items():
+        settings[f"listener.name.sasl_ssl.{mechanism.lower()}.sasl.jaas.config"] = jaas
+        text = f"security.protocol = SASL_SSL\nsasl.mechanism = {mechanism}\nssl.ca.location = {ca}\n{CLIENT[mechanism]}\n"
+        (folder / mechanism).write_text(text)
+    broker = Broker(settings=settings, scram="SCRAM-SHA-256=[name=alice,password=secret-4711]")
+    broker.listeners = [f"SASL_SSL://{broker.bootstrap_servers}", f"PLAINTEXT://127.0.0.1:{free_port()}"]
     try:
-        broker.launch()
-        broker.wait()
-        create_topics(broker.bootstrap_servers, 4)
-        yield broker.bootstrap_servers
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KAFKA_PASSWORD", "secret-4711")
+            patch.setenv(VARIABLE, str(folder / "PLAIN"))
+            broker.launch()
+            broker.wait()
+        yield broker.bootstrap_servers, folder
     finally:
         broker.stop()
 
 
-def test_a_pool_serves_through_tls_and_sasl(secure: str, cards_model: Any, tmp_path: Path) -> None:
-    from bench.collect import read_topic
-
-    port = free_port()
-    command = [sys.executable, "-m", "saker", "serve", "--model", str(cards_model.path), "--metrics-port", str(port)]
+@pytest.mark.parametrize("mechanism", list(MECHANISMS))
+def test_a_pool_serves_through_tls_and_sasl(
+    mechanism: str, secure: tuple[str, Path], cards_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, folder = secure
+    monkeypatch.setenv("KAFKA_PASSWORD", "secret-4711")
+    monkeypatch.setenv(VARIABLE, str(folder / mechanism))
+    suffix = f"-{mechanism}"
+    create_topics(address, 4, suffix)
+    command = [sys.executable, "-m", "saker", "serve", "--model", str(cards_model.path), "--metrics-port", str(free_port())]
+    command += ["--input", RAW + suffix, "--output", SCORED + suffix, "--rejected", REJECTED + suffix]
     with (tmp_path / "log").open("w+") as log:
-        process = subprocess.Popen([*command, "--bootstrap-servers", secure], stderr=log)
+        process = subprocess.Popen([*command, "--bootstrap-servers", address], stderr=log)
         try:
             records = cards_model.trained.records[:200]
-            send(secure, RAW, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
-            results = read_topic(secure, SCORED, len(records))
+            send(address, RAW + suffix, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
+            results = read_topic(address, SCORED + suffix, len(records))
             assert {orjson.loads(r.value or b"")["ID"] for r in results} == {orjson.loads(r)["ID"] for r in records}
             process.terminate()
             assert process.wait(60) == 0
