@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -39,10 +40,12 @@ class Encoder:
         """
         if scores.shape != (len(ids),):
             raise ValueError(f"expected one score for each of {len(ids)} identifiers, got shape {scores.shape}")
-        ending = b',"model":%b,"scored_at_ms":%d' % (self._model, scored_at_ms)
-        flags = (scores >= self._threshold).view(np.uint8)
+        ending = b',"model":%b,"scored_at_ms":%d}' % (self._model, scored_at_ms)
+        flags: NDArray[Any] = scores >= self._threshold
+        last = b""  # a copy less, which counts in a batch of one
         if late is not None:
             flags = flags + 2 * late.view(np.uint8)
+            last = ending[:-1] + b',"late":true}'
         return self._encode(
             ids.values,
             ids.replaced,
@@ -54,10 +57,10 @@ class Encoder:
             flags,
             self._head,
             b',"fraud_score":',
-            b',"is_fraud":false%b}' % ending,
-            b',"is_fraud":true%b}' % ending,
-            b',"is_fraud":false%b,"late":true}' % ending,
-            b',"is_fraud":true%b,"late":true}' % ending,
+            b',"is_fraud":false' + ending,
+            b',"is_fraud":true' + ending,
+            last and b',"is_fraud":false' + last,
+            last and b',"is_fraud":true' + last,
         )
 
 
@@ -68,7 +71,7 @@ def _encode(
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     scores: bytes,
-    flags: NDArray[np.uint8],
+    flags: NDArray[Any],
     head: bytes,
     middle: bytes,
     *endings: bytes,
