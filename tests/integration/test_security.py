@@ -150,3 +150,18 @@ def test_only_signed_models_are_served(cards_model: Any, serve: Any, tmp_path: P
     assert "signed fraud/" in saker("models", "sign", file, "--key", tmp_path / "ours.pem").stdout
     assert serve(str(file), options=options).stop() == 0
     assert "expected an Ed25519 private key" in saker("models", "sign", file, "--key", tmp_path / "ours.pub").stderr
+
+
+def test_a_model_is_put_in_the_place_of_another_only_when_it_is_one(
+    cards_model: Any, generated_model: Any, tmp_path: Path
+) -> None:
+    over = tmp_path / "fraud.onnx"
+    assert "is" in saker("models", "switch", cards_model.path, "--over", over).stdout
+    assert over.read_bytes() == cards_model.path.read_bytes()
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    assert saker("models", "switch", tmp_path / "broken.onnx", "--over", over).returncode == 1
+    told = saker("models", "switch", generated_model.path, "--over", over)
+    assert told.returncode == 1
+    assert "identifies a transaction by TransactionID" in told.stderr
+    assert over.read_bytes() == cards_model.path.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken.onnx", "fraud.onnx"]
