@@ -22,11 +22,10 @@ import numpy as np
 import onnx
 
 from bench.collect import Record, read_topic
-from bench.contenders import Contender, Topics, running
+from bench.contenders import Topics, running, saker
 from bench.load import replay
 from bench.pipeline import records
 from bench.reference_models import reference_model
-from deploy.local.server import free_port
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka, warm_up
 from engine import kafka
 
@@ -49,7 +48,7 @@ def main() -> None:
     asked = parser.parse_args()
     model = onnx.load_from_string(reference_model("S").onnx)
     with tempfile.TemporaryDirectory() as folder, local_kafka(lasting=True) as bootstrap_servers:
-        file, port = Path(folder) / "fraud.onnx", free_port()
+        file = Path(folder) / "fraud.onnx"
 
         def put(number: int) -> None:
             model.doc_string = f"change {number}"
@@ -63,11 +62,6 @@ def main() -> None:
         warm_up(bootstrap_servers)
         topics = Topics(bootstrap_servers, f"{RAW}-raw", "stamped", REJECTED, SCORED)
 
-        def commands(where: Topics, workers: int) -> list[list[str]]:
-            command = [sys.executable, "-m", "saker", "serve", "--model", str(file), "--model-poll", "0.1"]
-            command += ["--bootstrap-servers", where.bootstrap_servers, "--group", where.group, "--input", where.input]
-            return [[*command, "--output", where.output, "--metrics-port", str(port), "--workers", str(workers)]]
-
         changed_at: list[float] = []
 
         def change() -> None:
@@ -76,8 +70,8 @@ def main() -> None:
                 changed_at.append(time.time() * 1000)
                 put(number)
 
-        with running(Contender("saker", "", commands), topics, 2):
-            while not _is_ready(port):
+        with running(saker("saker", "--model", str(file), "--model-poll", "0.1"), topics, 2) as processes:
+            while not _is_ready(processes.metrics_port or 0):
                 time.sleep(0.1)
             values = records(reference_model("S"), 1024)
             count = int(asked.rate * (_APART_SECONDS * asked.changes + 2 * _WINDOW_SECONDS))
