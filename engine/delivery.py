@@ -14,15 +14,18 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import ServeSettings
 from engine.errors import Fenced, ServingError
-from engine.kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Counts
+from engine.pace import LINGER_MS, MANY, Pace
 from engine.pipeline import Scored
 from engine.rejected import rejected_record
 from engine.transport import Origin, Partition, Taken, Transport
@@ -67,10 +70,20 @@ class Delivery(ABC):
         self.counts = Counts()
         self._acknowledged: list[tuple[float, NDArray[np.float64]]] = []
 
+    @staticmethod
+    @abstractmethod
+    def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:
+        """Settings of the producers that it needs in its transport; `name` of the worker."""
+
     @property
     def in_flight(self) -> int:
         """Records whose results are produced and not known to be acknowledged."""
         return sum(window.records for window in self._windows)
+
+    @property
+    def full(self) -> bool:
+        """Whether acknowledgements must come before more is taken."""
+        return self.in_flight >= self._settings.max_in_flight
 
     def send(self, taken: Taken, positions: dict[Partition, int], scored: Scored) -> None:
         """Produce the results of a batch with the key, partition and headers of their records.
@@ -83,7 +96,7 @@ class Delivery(ABC):
         window = _Window(len(taken), 0, positions, timestamps, scored, started)
         transport, delivered = self._transport, window.acknowledge
         try:
-            self._begin()
+            self._begin(len(taken))
             expected = transport.send(taken, scored.indices, scored.results, delivered)
             for rejection in scored.rejections:
                 origin = Origin(*taken.origin(rejection.index))
@@ -108,6 +121,10 @@ class Delivery(ABC):
         """Wait up to `seconds` until every result is acknowledged and its position committed; say whether it is."""
 
     @abstractmethod
+    def abort(self) -> None:
+        """The worker ends by an error."""
+
+    @abstractmethod
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Partitions are another consumer's now."""
 
@@ -116,8 +133,8 @@ class Delivery(ABC):
         """What Kafka says of a commit by the consumer."""
 
     @abstractmethod
-    def _begin(self) -> None:
-        """Before results are produced."""
+    def _begin(self, records: int) -> None:
+        """Before the results of so many records are produced."""
 
     @abstractmethod
     def _commit_if_due(self) -> None: ...
@@ -160,16 +177,31 @@ class Delivery(ABC):
         return DeliveryFailed(f"a result was not delivered: {error.str()}")
 
     def _offsets(self) -> list[TopicPartition]:
+        """To commit."""
         return [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
 
 
 class AtLeastOnce(Delivery):
     """Offsets are committed behind acknowledged results; what a crash finds in flight is scored again."""
 
-    _committed = 0.0
+    @staticmethod
+    def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:  # noqa: ARG004 - no need of it
+        lingers = LINGER_MS if settings.linger_ms is None else (settings.linger_ms,)
+        return [{"linger.ms": linger} for linger in lingers]
 
-    def _begin(self) -> None:
-        """There is nothing to begin."""
+    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
+        super().__init__(consumer, transport, settings)
+        self._committed = 0.0
+        self._pace = Pace(transport.places)
+
+    @property
+    def full(self) -> bool:
+        return super().full or (self._pace.place != self._transport.place and self.in_flight > 0)
+
+    def _begin(self, records: int) -> None:
+        if not self._windows:
+            self._transport.send_by(self._pace.place)
+        self._pace.note(records)
 
     def _commit_if_due(self) -> None:
         if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
@@ -197,6 +229,9 @@ class AtLeastOnce(Delivery):
                     self._commit(wait=True)
         return not (self._windows or self._positions)
 
+    def abort(self) -> None:
+        """What is not committed is scored again."""
+
     def forget(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._positions.pop(partition, None)
@@ -207,71 +242,103 @@ class AtLeastOnce(Delivery):
 class ExactlyOnce(Delivery):
     """Results and offsets of a stretch of time go into one transaction: who reads committed records sees each result once.
 
-    A worker that is started again under the same transactional id aborts what the one before left open, and that one is
-    fenced. A transaction that cannot be committed is aborted, and the worker starts again from the committed offsets.
+    Two producers take turns. While Kafka takes the offsets of one's transaction and ends it, results go into the other's, which
+    is ended after it and only if it was. A worker that is started again under the same transactional ids aborts what the one
+    before left open, and that one is fenced. A transaction that cannot be committed is aborted together with the one behind it,
+    and the worker starts again from the committed offsets.
     """
 
-    _began: float | None = None
+    @staticmethod
+    def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:
+        # A result in a transaction is seen later than a linger anyway.
+        linger = LINGER_MS[MANY] if settings.linger_ms is None else settings.linger_ms
+        return [{"linger.ms": linger, "transactional.id": f"{settings.group}-{name}-{place}"} for place in range(2)]
 
-    def _begin(self) -> None:
+    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
+        super().__init__(consumer, transport, settings)
+        self._began: float | None = None
+        self._threads = ThreadPoolExecutor(1, "commit")
+        self._committing: Future[None] | None = None
+
+    def _begin(self, records: int) -> None:  # noqa: ARG002 - any number
         if self._began is None:
             self._transport.producer.begin_transaction()
             self._began = time.monotonic()
 
     def _commit_if_due(self) -> None:
+        if self._committing is not None and self._committing.done():
+            self._await_commit()
         if self._began is not None and time.monotonic() - self._began >= self._settings.transaction_seconds:
             self._commit()
 
     def _commit(self) -> None:
-        """Wait for what is in flight, and commit it with its offsets."""
-        try:
-            self._transport.producer.flush(_TRANSACTION_SECONDS)
-            self._check()
-            while self._windows:
-                window = self._windows.popleft()
-                if window.waits_for:
-                    raise DeliveryFailed("results were not acknowledged in time")
-                self._complete(window)
-            self._again(self._send_offsets)
-            self._again(self._transport.producer.commit_transaction)
-        except KafkaException as error:
-            self._abort()
-            raise self._failure(error.args[0]) from error
-        except DeliveryFailed:
-            self._abort()
-            raise
+        """Wait for what is in flight; it is committed with its offsets while the other producer goes on."""
+        self._await_commit()
+        producer = self._transport.producer
+        producer.flush(_TRANSACTION_SECONDS)
+        self._check()
+        while self._windows:
+            window = self._windows.popleft()
+            if window.waits_for:
+                raise DeliveryFailed("results were not acknowledged in time")
+            self._complete(window)
+        group = self._consumer.consumer_group_metadata()
+        self._committing = self._threads.submit(_commit_transaction, producer, self._offsets(), group)
         self._positions.clear()
         self._began = None
+        self._transport.send_by((self._transport.place + 1) % self._transport.places)
 
-    def _send_offsets(self, seconds: float) -> None:
-        self._transport.producer.send_offsets_to_transaction(self._offsets(), self._consumer.consumer_group_metadata(), seconds)
+    def _await_commit(self) -> None:
+        """Of the transaction before this one."""
+        committing, self._committing = self._committing, None
+        try:
+            if committing is not None:
+                committing.result()
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
 
-    def _again(self, call: Callable[[float], None]) -> None:
-        """Calls that Kafka says may be made again are, until the time is up."""
-        deadline = time.monotonic() + _TRANSACTION_SECONDS
-        while True:
-            try:
-                return call(max(deadline - time.monotonic(), 0.1))
-            except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
-                    raise
+    def abort(self) -> None:
+        """What is open: otherwise those who read committed records wait until its time is up."""
+        if self._began is not None:
+            _abort_transaction(self._transport.producer)
 
-    def _abort(self) -> None:
-        self._began = None
-        with contextlib.suppress(KafkaException):  # fenced: whoever fenced this one has aborted it
-            self._transport.producer.abort_transaction(_TRANSACTION_SECONDS)
-
-    def drain(self, seconds: float) -> bool:  # noqa: ARG002 - the transaction has a time of its own
+    def drain(self, seconds: float) -> bool:  # noqa: ARG002 - a transaction has a time of its own
         if self._began is not None:
             self._commit()
+        self._await_commit()
         return True
 
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
         gone = set(partitions)
         if any(gone & window.positions.keys() for window in self._windows) or gone & self._positions.keys():
-            self._abort()
             raise DeliveryFailed("partitions of an open transaction went to another consumer")
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The consumer commits nothing: the transaction does."""
+
+
+def _commit_transaction(producer: Producer, offsets: list[TopicPartition], group: object) -> None:
+    """Results are acknowledged already. Raises KafkaException, and then it is aborted."""
+    try:
+        _again(lambda seconds: producer.send_offsets_to_transaction(offsets, group, seconds))
+        _again(producer.commit_transaction)
+    except KafkaException:
+        _abort_transaction(producer)
+        raise
+
+
+def _abort_transaction(producer: Producer) -> None:
+    with contextlib.suppress(KafkaException):  # fenced: whoever fenced this one has aborted it
+        producer.abort_transaction(_TRANSACTION_SECONDS)
+
+
+def _again(call: Callable[[float], None]) -> None:
+    """Calls that Kafka says may be made again are, until the time is up."""
+    deadline = time.monotonic() + _TRANSACTION_SECONDS
+    while True:
+        try:
+            return call(max(deadline - time.monotonic(), 0.1))
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise

@@ -6,7 +6,8 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -32,6 +33,7 @@ _log = logging.getLogger("saker")
 _QUIET = {"log_level": 2}
 _SECONDS = 10.0
 _LIMITS = ("max.message.bytes", "min.insync.replicas")
+_HAND_OVER_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
 _ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
 
 
@@ -208,13 +210,20 @@ def hand_over(bootstrap_servers: str, group: str, instances: Iterable[str]) -> N
     from kafka.admin import MemberToRemove
     from kafka.errors import KafkaError as PythonKafkaError
 
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters here is the exception
+
     if (settings := for_kafka_python(security())) is None:
         _log.warning(
             "partitions are handed over when the session of their members times out: kafka-python has no such settings"
         )
         return
     try:
-        client = KafkaAdminClient(bootstrap_servers=bootstrap_servers, request_timeout_ms=5000, **settings)
+        client = KafkaAdminClient(
+            bootstrap_servers=bootstrap_servers,
+            request_timeout_ms=_HAND_OVER_MS,
+            bootstrap_timeout_ms=_HAND_OVER_MS,
+            **settings,
+        )
         try:
             client.remove_group_members(group, [MemberToRemove(group_instance_id=name) for name in instances])
         finally:
@@ -286,6 +295,12 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
     if not has_id:
         _log.warning("no broker at %s gave a producer id in %.0f s; trying on", bootstrap_servers, _SECONDS)
     return client
+
+
+def producers(bootstrap_servers: str, settings: Sequence[Mapping[str, Any]]) -> list[Producer]:
+    """Each as `producer` makes it, all at the same time."""
+    with ThreadPoolExecutor(len(settings)) as threads:
+        return list(threads.map(lambda one: producer(bootstrap_servers, **one), settings))
 
 
 def _init_transactions(client: Producer, bootstrap_servers: str) -> None:

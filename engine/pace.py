@@ -19,14 +19,15 @@ _FROM, _BELOW = 24.0, 12.0
 class Pace:
     """`place` is QUICK or MANY: by the mean of some thirty batches, and not to and fro at the border."""
 
-    def __init__(self) -> None:
-        self._mean = 0.0
+    def __init__(self, places: int) -> None:
+        """places: with one producer there is nothing to change."""
+        self._mean, self._last = 0.0, places - 1
         self.place = QUICK
 
     def note(self, records: int) -> None:
         """A batch has come."""
         self._mean += (records - self._mean) / _BATCHES
         if self._mean > _FROM:
-            self.place = MANY
+            self.place = min(MANY, self._last)
         elif self._mean < _BELOW:
             self.place = QUICK

@@ -125,11 +125,16 @@ class Transport:
         consumer's partitions, which their owner keeps up to date.
         """
         self._consumer, self._producers, self._output, self._assigned = consumer, producers, output, assigned
-        self.producer = producers[0]
+        self.places, self.place = len(producers), 0
+
+    @property
+    def producer(self) -> Producer:
+        """The one that sends."""
+        return self._producers[self.place]
 
     def send_by(self, place: int) -> None:
         """Change the producer. All that the one before was handed must have been answered, or records change their order."""
-        self.producer = self._producers[place]
+        self.place = place
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         """Take the records of partitions that are being assigned."""
@@ -198,11 +203,6 @@ class NativeTransport(Transport):
         native.open_librdkafka(_library(maps))
         self._taker = native.Taker(consumer, _handle(consumer, maps))
         self._senders = [native.Sender(producer, _handle(producer, maps), output) for producer in producers]
-        self._sender = self._senders[0]
-
-    def send_by(self, place: int) -> None:
-        super().send_by(place)
-        self._sender = self._senders[place]
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         for topic, partition in partitions:
@@ -230,7 +230,7 @@ class NativeTransport(Transport):
         if len(lasts) < len(indices):
             place, left_out = 0, np.array(lasts, np.int32)
             while place < len(indices):
-                place, code = self._sender.send(taken, indices, results, left_out, place)
+                place, code = self._senders[self.place].send(taken, indices, results, left_out, place)
                 if code:
                     raise KafkaException(KafkaError(code))
                 if place < len(indices):  # the queue is full
@@ -240,7 +240,7 @@ class NativeTransport(Transport):
         return len(lasts)
 
     def failure(self) -> KafkaError | None:
-        code = self._sender.failure()
+        code = self._senders[self.place].failure()
         return KafkaError(code) if code else None
 
     def close(self) -> None:

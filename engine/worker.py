@@ -21,7 +21,6 @@ from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import Fenced, ModelRefused, SakerError, ServingError
 from engine.journal import Journal, Suspects, singles
 from engine.kafka import Consumer, KafkaError, TopicPartition
-from engine.pace import LINGER_MS, MANY, Pace
 from engine.pipeline import ActiveModel, Backends, given_up, score_batch
 from engine.registry import Located
 from engine.transport import Partition, Taken, open_transport, producer_settings
@@ -139,26 +138,15 @@ class Worker:
                 "auto.offset.reset": "error",
             },
         )
-        transactional = {"transactional.id": f"{settings.group}-{name}"} if settings.delivery == EXACTLY_ONCE else {}
-        if settings.linger_ms is not None:
-            lingers: tuple[float, ...] = (settings.linger_ms,)
-        else:  # a result in a transaction is seen later than a linger anyway
-            lingers = LINGER_MS[MANY:] if transactional else LINGER_MS
-        producers = [
-            kafka.producer(
-                settings.bootstrap_servers,
-                **{"linger.ms": linger_ms},
-                **producer_settings(settings.kernels),
-                **transactional,
-            )
-            for linger_ms in lingers
-        ]
-        self._pace, self._place = Pace() if len(producers) > 1 else None, 0
+        deliver: type[Delivery] = ExactlyOnce if settings.delivery == EXACTLY_ONCE else AtLeastOnce
+        of_transport = producer_settings(settings.kernels)
+        producers = kafka.producers(
+            settings.bootstrap_servers, [of_transport | one for one in deliver.producers(settings, name)]
+        )
         self._transport, why_public = open_transport(
             self._consumer, producers, settings.output, self._assigned, settings.kernels
         )
         self._why_public = why_public
-        deliver: type[Delivery] = ExactlyOnce if transactional else AtLeastOnce
         self._delivery = deliver(self._consumer, self._transport, settings)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
@@ -171,35 +159,33 @@ class Worker:
             on_revoke=self._on_revoke,
             on_lost=self._on_lost,
         )
-        # A parent that was killed sends no signal; its children go to another parent.
-        while not self._stopping and os.getppid() == self._parent_id:
-            self._step()
-            self._delivery.poll()
-            if time.monotonic() - self._told >= _TELL_SECONDS:
-                self._tell()
-                self._follow()
-        if not self._delivery.drain(self._settings.drain_seconds):
-            _log.warning("not everything was acknowledged in time; the rest is read again")
+        try:
+            # A parent that was killed sends no signal; its children go to another parent.
+            while not self._stopping and os.getppid() == self._parent_id:
+                self._step()
+                self._delivery.poll()
+                if time.monotonic() - self._told >= _TELL_SECONDS:
+                    self._tell()
+                    self._follow()
+            if not self._delivery.drain(self._settings.drain_seconds):
+                _log.warning("not everything was acknowledged in time; the rest is read again")
+        except Exception:
+            self._delivery.abort()
+            raise
         self._tell()
         self._transport.close()
         self._consumer.close()
 
     def _step(self) -> None:
         """Take a batch and score it. It is gone when this returns: a client does not end while its records are held."""
-        in_flight = self._delivery.in_flight
-        changing = self._pace is not None and self._pace.place != self._place
-        if in_flight >= self._settings.max_in_flight or (changing and in_flight):
+        if self._delivery.full:
             self._delivery.poll(_IDLE_SECONDS)
             return
-        if self._pace is not None and changing:
-            self._place = self._pace.place
-            self._transport.send_by(self._place)
         # Acknowledgements are taken between two polls, so the wait is short while some are due.
-        taken, errors = self._transport.take(self._settings.max_batch, _WAITING_SECONDS if in_flight else _IDLE_SECONDS)
+        wait_seconds = _WAITING_SECONDS if self._delivery.in_flight else _IDLE_SECONDS
+        taken, errors = self._transport.take(self._settings.max_batch, wait_seconds)
         if taken:
             self._score(taken)
-            if self._pace is not None:
-                self._pace.note(len(taken))
         for error in errors:
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._delivery.drain(self._settings.drain_seconds)

@@ -86,6 +86,10 @@ class Serving:
                 return line
         raise AssertionError(f"saker serve ended with {self.process.wait()} before it said {text!r}")
 
+    def rest_of_log(self) -> str:
+        """What it said that was not awaited, once it has ended."""
+        return "".join(line for line in iter(self._lines.get, None) if line is not None)
+
     def worker_ids(self) -> list[int]:
         return worker_ids(self.process.pid)
 

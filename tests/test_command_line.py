@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from engine import kafka
+
 
 def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "saker", *arguments]
@@ -16,7 +18,8 @@ def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 COMMANDS = [
     *("train", "export", "promote", "serve", "replay", "score", "stack", "demo", "doctor", "verify", "drift"),
-    *(f"models {name}" for name in ("describe", "list", "show", "rollback")),
+    *(f"models {name}" for name in ("describe", "list", "show", "switch", "sign", "rollback")),
+    *(f"rejected {name}" for name in ("list", "show", "replay")),
     *(f"bench {name}" for name in ("e2e", "peers", "trees", "rows", "pipeline", "report", "gate")),
 ]
 
@@ -107,6 +110,19 @@ def test_a_features_file_is_printed_read_and_exported_with(tmp_path: Path) -> No
     assert saker(*command, folder=tmp_path).returncode == 0
     again = saker("models", "describe", "m.onnx", folder=tmp_path).stdout
     assert 'id_field = "id"\nthreshold = 0.25' in again
+
+
+def test_doctor_looks_at_topics(bootstrap_servers: str, topics: Any, tmp_path: Path) -> None:
+    names = ["--input", topics.raw, "--output", topics.scored, "--rejected", topics.rejected]
+    asked = ["doctor", "--bootstrap-servers", bootstrap_servers, *names]
+    told = saker(*asked, folder=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert f"topic {topics.raw}: partitions 4, replicas 1, max.message.bytes 1048588, min.insync.replicas 1" in told.stdout
+    narrow = f"{topics.raw}-narrow"
+    kafka.create_topics(bootstrap_servers, [narrow], 1)
+    told = saker(*asked, "--output", narrow, folder=tmp_path)
+    assert told.returncode == 1
+    assert f"topic {narrow} has 1 partitions, {topics.raw} has 4" in told.stdout + told.stderr
 
 
 def test_doctor_shows_what_the_two_converters_make_of_a_kind(tmp_path: Path) -> None:

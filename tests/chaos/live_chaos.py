@@ -68,17 +68,16 @@ class Scene:
                 os.kill(self.chosen.choice(workers), signal.SIGKILL)
 
     def kill_the_parent(self) -> None:
-        self._replace(signal.SIGKILL)
-
-    def stop_and_start(self) -> None:
-        assert self._replace(signal.SIGTERM) == 0
-
-    def _replace(self, number: signal.Signals) -> int:
         with self.lock:
             assert self.pool is not None
-            code = self.pool.stop(number)
+            self.pool.stop(signal.SIGKILL)
             self.pool = self.serve()
-            return code
+
+    def stop_and_start(self) -> None:
+        with self.lock:
+            assert self.pool is not None
+            stop_well(self.pool)
+            self.pool = self.serve()
 
     def broker_away(self) -> None:
         os.kill(listener(self.broker.bootstrap_servers), signal.SIGKILL)
@@ -89,7 +88,7 @@ class Scene:
     def second_pool(self) -> None:
         other = self.serve("second")
         self.done.wait(5)
-        assert other.stop() == 0
+        stop_well(other)
 
     def change_the_model(self, number: int) -> None:
         """The same trees in another file; the second of three is broken."""
@@ -98,6 +97,11 @@ class Scene:
         new = self.model.with_suffix(".new")
         new.write_bytes(b"no model" if number == 1 else model.SerializeToString())
         new.replace(self.model)
+
+
+def stop_well(pool: Serving) -> None:
+    code = pool.stop()
+    assert code == 0, pool.rest_of_log()
 
 
 def at_shares(scene: Scene, stack: ExitStack, shares: list[float], act: Callable[[int], None]) -> None:
@@ -147,7 +151,14 @@ TROUBLES = {
     "broker away": [begin_broker_away],
     "second pool": [begin_second_pool],
     "models": [begin_models],
-    "all": [begin_workers_killed, begin_parent_killed, begin_broker_away, begin_second_pool, begin_models],
+    "all": [
+        begin_workers_killed,
+        begin_parent_killed,
+        begin_stopped,
+        begin_broker_away,
+        begin_second_pool,
+        begin_models,
+    ],
 }
 
 
@@ -192,7 +203,7 @@ def test_nothing_is_lost(trouble: str, delivery: str, broker: Broker, generated_
             assert ledger.repeated == 0
         if trouble == "models":
             assert len(ledger.versions) == 3
-        assert scene.pool.stop() == 0
+        stop_well(scene.pool)
     finally:
         scene.pool.process.kill()
         scene.pool.process.wait()

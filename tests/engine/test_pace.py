@@ -8,7 +8,7 @@ from engine.pace import MANY, QUICK, Pace
 
 
 def places(batches: list[int]) -> list[int]:
-    pace, found = Pace(), []
+    pace, found = Pace(2), []
     for records in batches:
         pace.note(records)
         found.append(pace.place)

@@ -154,7 +154,7 @@ def test_a_consumer_is_no_producer(client: Any, extension: ModuleType) -> None:
 
 def test_what_does_not_belong_together_is_refused(client: Any) -> None:
     native = client("auto")
-    sender = native.transport._sender
+    sender = native.transport._senders[0]
     nothing = np.empty(0, np.int32)
     lines = Encoder("id", 0.5, "m").encode(
         Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), {}), np.empty(0), 0
