@@ -22,7 +22,7 @@ stack-test: $(STAMP)
 
 # The long breakages, with a ledger of each: twenty minutes.
 chaos: $(STAMP)
-	$(BIN)/pytest -s tests/chaos/live_chaos.py
+	$(BIN)/pytest -v -s tests/chaos/live_chaos.py
 
 $(AIRFLOW): $(STAMP) requirements/airflow.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-airflow

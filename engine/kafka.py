@@ -211,7 +211,6 @@ def hand_over(bootstrap_servers: str, group: str, instances: Iterable[str]) -> N
     from kafka.errors import KafkaError as PythonKafkaError
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters here is the exception
-
     if (settings := for_kafka_python(security())) is None:
         _log.warning(
             "partitions are handed over when the session of their members times out: kafka-python has no such settings"

@@ -60,7 +60,9 @@ class Scene:
         command += ["--workers", "2", "--instance", instance, "--metrics-port", str(port), "--delivery", self.delivery]
         command += ["--bootstrap-servers", self.broker.bootstrap_servers]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        return Serving(process, f"http://127.0.0.1:{port}")
+        pool = Serving(process, f"http://127.0.0.1:{port}")
+        pool.await_line("metrics at")  # it has its model
+        return pool
 
     def kill_a_worker(self) -> None:
         with self.lock:
@@ -86,16 +88,27 @@ class Scene:
         self.broker.wait()
 
     def second_pool(self) -> None:
-        other = self.serve("second")
+        with self.lock:
+            other = self.serve("second")
         self.done.wait(5)
         stop_well(other)
 
     def change_the_model(self, number: int) -> None:
-        """The same trees in another file; the second of three is broken."""
-        model = onnx.load_from_string(self.first_model)
-        model.doc_string = f"change {number}"
+        """The same trees in another file; the second of three is broken, and no pool starts while it is there."""
+        if number == 1:
+            with self.lock:
+                before = self.model.read_bytes()
+                self.put(b"no model")
+                self.done.wait(2)
+                self.put(before)
+        else:
+            model = onnx.load_from_string(self.first_model)
+            model.doc_string = f"change {number}"
+            self.put(model.SerializeToString())
+
+    def put(self, model: bytes) -> None:
         new = self.model.with_suffix(".new")
-        new.write_bytes(b"no model" if number == 1 else model.SerializeToString())
+        new.write_bytes(model)
         new.replace(self.model)
 
 
