@@ -110,7 +110,7 @@ class Delivery(ABC):
 
     def poll(self, seconds: float = 0.0) -> None:
         """Take acknowledgements; commit what they allow when it is time."""
-        self._transport.producer.poll(seconds)
+        self._transport.poll(seconds)
         self._check()
         while self._windows and not self._windows[0].waits_for:
             self._complete(self._windows.popleft())

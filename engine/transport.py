@@ -29,6 +29,7 @@ Partition = tuple[str, int]
 Delivered = Callable[[KafkaError | None, Message], None]
 Indices = NDArray[np.int32]
 
+_IDLE_SECONDS = 1.0
 _EVENTS_SECONDS = 0.01  # a rebalance waits so long at most
 
 
@@ -126,6 +127,7 @@ class Transport:
         """
         self._consumer, self._producers, self._output, self._assigned = consumer, producers, output, assigned
         self.places, self.place = len(producers), 0
+        self._idle_due = 0.0
 
     @property
     def producer(self) -> Producer:
@@ -135,6 +137,14 @@ class Transport:
     def send_by(self, place: int) -> None:
         """Change the producer. All that the one before was handed must have been answered, or records change their order."""
         self.place = place
+
+    def poll(self, seconds: float) -> None:
+        """Take what the producers have to tell: acknowledgements, up to `seconds` for one, and of the others statistics."""
+        self.producer.poll(seconds)
+        if (now := time.monotonic()) >= self._idle_due:
+            self._idle_due = now + _IDLE_SECONDS
+            for producer in self._producers:
+                producer.poll(0)
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         """Take the records of partitions that are being assigned."""

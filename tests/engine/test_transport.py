@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,6 +134,18 @@ def test_results_carry_what_their_records_had_also_through_a_full_queue(
     for partition, origins in sent.items():
         came = [(r.key, r.headers or None, r.timestamp_ms) for r in read if r.partition == partition]
         assert came == [(o.key, o.headers, o.timestamp_ms) for o in origins]
+
+
+def test_what_an_idle_producer_has_to_tell_does_not_pile_up(bootstrap_servers: str) -> None:
+    busy, idle = kafka.producers(bootstrap_servers, [{}, {}])
+    transport = Transport(kafka.consumer(bootstrap_servers, **{"group.id": "transport"}), [busy, idle], "none", set())
+    deadline = time.monotonic() + 30
+    while len(idle) < 3 and time.monotonic() < deadline:
+        busy.poll(0.1)
+    assert len(idle) >= 3, "it tells its statistics"
+    while len(idle) and time.monotonic() < deadline:
+        transport.poll(0.1)
+    assert len(idle) == 0
 
 
 def test_what_is_no_client_is_not_touched(extension: ModuleType) -> None:
