@@ -3,7 +3,8 @@
     model.onnx --graph.py--> Graph --columns.py, ensemble.py--> Ensemble --native/trees/plan*.c--> Plan
                                                                                                     |
        rows --rank.h, planes.h--> byte planes --treelets.h--> leaf numbers --leaves.h--> float64 sums   more than a few rows
-         \\--walk.h: ten trees at once, branch-free-----------------------------------------^           few rows
+         |                          \\--lanes.h: 64 trees at once-----^                      ^           few rows, AVX-512
+         \\--walk.h: ten trees at once, branch-free-----------------------------------------/           few rows
 
 A kernel is ready when it is built, never changes, and may be shared by threads: it releases the GIL.
 """
@@ -65,6 +66,12 @@ class TreeKernel:
     def variant(self) -> str:
         """What runs: avx512, avx2 or baseline."""
         return str(self._plan.isa)
+
+    @property
+    def ways(self) -> dict[str, int]:
+        """The most rows of a block, and up to how many rows go through lanes or are walked."""
+        block, walked, lanes = self._plan.ways
+        return {"block": block, "walked": walked, "lanes": lanes}
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Raw sums (n, targets) float64 of C-contiguous `x` (n, features) float32.

@@ -25,8 +25,10 @@ def extension() -> ModuleType:
 @pytest.fixture(scope="session")
 def ways(extension: ModuleType) -> Ways:
     """Arguments that make a kernel take each variant, and each way through it, and its own choice."""
-    walk, blocks = {"walk_limit": 2**31 - 1}, [{"walk_limit": 0, "rows_per_block": rows} for rows in (32, 64, 128, 256)]
-    return [{"variant": variant, **way} for variant in extension.variants() for way in (walk, *blocks)] + [{}]
+    alone = {"walk_limit": 0, "lanes_limit": 0}
+    each = [alone | {name: 2**31 - 1} for name in ("walk_limit", "lanes_limit")]
+    each += [alone | {"rows_per_block": rows} for rows in (32, 64, 128, 256)]
+    return [{"variant": variant, **way} for variant in extension.variants() for way in each] + [{}]
 
 
 Kernel = Callable[..., TreeKernel]

@@ -74,6 +74,18 @@ def test_thresholds_and_their_neighbours(agree: Any) -> None:
     agree(made, np.ascontiguousarray(x))
 
 
+@pytest.mark.parametrize("n_features", [60, 70, 120, 140, 250, 300])
+@pytest.mark.parametrize("n_targets", [1, 2])
+def test_many_planes_and_trees(agree: Any, kernel_of: Kernel, n_features: int, n_targets: int) -> None:
+    """Lanes hold a row's ranks in two, four or eight tables, and 64 trees; with more planes than 512 other ways are taken."""
+    shape = Shape(n_trees=130, n_leaves=31, n_features=n_features, n_targets=n_targets, modes=(LEQ,), average=n_targets == 1)
+    made = generate(n_features, shape)
+    for n_rows in (1, 2, 3, 4, 5, 16, 17, 40):
+        agree(made, rows_for(made, n_rows, n_rows))
+    kernel = kernel_of(made.onnx())
+    assert (kernel.ways["lanes"] > 0) == (kernel.variant == "avx512" and n_features < 300)
+
+
 @pytest.mark.parametrize("n_rows", [0, 1, 7, 64, 100, 255, 256, 257, 513, 1000])
 def test_any_number_of_rows(agree: Any, n_rows: int) -> None:
     made = generate(7, n_trees=9, n_features=5, n_targets=2)

@@ -15,18 +15,20 @@ typedef struct {
     const char *name;
     ScoreFunction *score;
     unsigned max_rows;    /* more vectors than that do not fit the registers */
-    float walk_per_block; /* what a test of a smallest block costs, in steps of a walk */
+    /* What things cost, in steps of a walk: a test of a smallest block; a step of LANES trees, a row of several; the same and a
+     * column's rank for a row alone. */
+    float test, lane_step, lane_step_alone, lane_rank_alone;
 } Variant;
 
 #if defined(__x86_64__)
 ScoreFunction score_avx512, score_avx2, score_baseline;
 
-static const Variant variants[] = {{"avx512", score_avx512, 256, 1.3f},
-                                   {"avx2", score_avx2, 256, 1.75f},
-                                   {"baseline", score_baseline, 128, 7.0f}};
+static const Variant variants[] = {{"avx512", score_avx512, 256, 1.3f, 14.0f, 30.0f, 4.0f},
+                                   {"avx2", score_avx2, 256, 1.75f, 0, 0, 0},
+                                   {"baseline", score_baseline, 128, 7.0f, 0, 0, 0}};
 #else
 ScoreFunction score_baseline;
-static const Variant variants[] = {{"baseline", score_baseline, 256, 2.0f}};
+static const Variant variants[] = {{"baseline", score_baseline, 256, 2.0f, 0, 0, 0}};
 #endif
 enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
@@ -87,7 +89,7 @@ typedef struct {
     Plan *plan;
     Columns columns;
     const Variant *variant;
-    unsigned rows_per_block, walk_limit;
+    Ways ways;
     size_t scratch_bytes, filled;
     unsigned char *scratch;
     atomic_flag scratch_busy; /* the one scratch serves one call at a time; a call beside it brings its own */
@@ -106,24 +108,47 @@ static int take(Array *array, size_t expected) {
     return 0;
 }
 
+static int has_lanes(const Plan *plan, const Variant *variant) {
+    return plan->lane_steps && variant->lane_step > 0;
+}
+
+static unsigned below_a_block(float rows) {
+    return rows < 31 ? (unsigned)rows : 31;
+}
+
+/* Each way up to as many rows as it is the cheapest for. */
+static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) {
+    float block = variant->test * (float)plan->n_tests, walk = (float)plan->n_walk_steps;
+    if ((size_t)plan->n_walk_nodes * sizeof(WalkNode) > (1u << 20)) /* past the second cache a step takes longer, a test does not */
+        walk /= 0.6f;
+    ways->walk_limit = plan->any_walked && plan->n_tests == 0 ? UINT_MAX : walk > 0 ? below_a_block(block / walk) : 1;
+    if (!has_lanes(plan, variant))
+        return;
+    float steps = (float)plan->n_lane_steps;
+    float alone = variant->lane_step_alone * steps + variant->lane_rank_alone * (float)plan->n_rankers;
+    ways->lanes_limit = steps > 0 ? below_a_block(block / (variant->lane_step * steps)) : 0;
+    if (alone < walk * (float)ways->walk_limit)
+        ways->walk_limit = (unsigned)(alone / walk);
+}
+
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {"n_features", "n_targets", "average", "root", "feature", "nan_true", "threshold", "set", "yes", "no", "leaf_value",
                             "leaf_target", "set_feature", "set_n_values", "set_count", "set_values", "set_bits", "n_input", "source",
                             "kind", "band", "isa", "slots_per_group",
-                            "rows_per_block", "walk_limit", NULL};
+                            "rows_per_block", "walk_limit", "lanes_limit", NULL};
     enum { ROOT, FEATURE, NAN_TRUE, THRESHOLD, SET, YES, NO, LEAF_VALUE, LEAF_TARGET, SET_FEATURE, SET_N_VALUES, SET_COUNT, SET_VALUES, SET_BITS, N };
     Array a[N] = {{.name = "root", .item = 4}, {.name = "feature", .item = 4}, {.name = "nan_true", .item = 1}, {.name = "threshold", .item = 4},
                   {.name = "set", .item = 4}, {.name = "yes", .item = 4}, {.name = "no", .item = 4}, {.name = "leaf_value", .item = 8},
                   {.name = "leaf_target", .item = 4}, {.name = "set_feature", .item = 4}, {.name = "set_n_values", .item = 4},
                   {.name = "set_count", .item = 4}, {.name = "set_values", .item = 4}, {.name = "set_bits", .item = 1}};
     unsigned n_features, n_targets, slots = 0, rows = 0;
-    int average, walk_limit = -1;
+    int average, walk_limit = -1, lanes_limit = -1;
     const char *isa = NULL;
     Columns columns = {0};
     Py_buffer source_of, kind_of;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIpy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIi:Plan", names, &n_features, &n_targets, &average,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIpy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIii:Plan", names, &n_features, &n_targets, &average,
                                      &a[0].view, &a[1].view, &a[2].view, &a[3].view, &a[4].view, &a[5].view, &a[6].view, &a[7].view,
-                                     &a[8].view, &a[9].view, &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input, &source_of, &kind_of, &columns.band, &isa, &slots, &rows, &walk_limit))
+                                     &a[8].view, &a[9].view, &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input, &source_of, &kind_of, &columns.band, &isa, &slots, &rows, &walk_limit, &lanes_limit))
         return NULL;
     PlanObject *self = NULL;
     const Variant *variant = NULL;
@@ -185,13 +210,12 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->variant = variant;
     /* the widest block amortises a node best until its planes crowd the caches: 14 % on 864 planes, nothing on 575 */
     unsigned widest = plan->n_planes > 640 && variant->max_rows > 128 ? 128 : variant->max_rows;
-    self->rows_per_block = rows ? rows : widest;
-    float limit = plan->n_walk_steps ? variant->walk_per_block * (float)plan->n_tests / (float)plan->n_walk_steps : 1;
-    if ((size_t)plan->n_walk_nodes * sizeof(WalkNode) > (1u << 20)) /* past the second cache a step takes longer, a test does not */
-        limit *= 0.6f;
-    self->walk_limit = plan->any_walked && plan->n_tests == 0 ? UINT_MAX : limit < 31 ? (unsigned)limit : 31;
+    self->ways.rows_per_block = rows ? rows : widest;
+    choose_limits(&self->ways, plan, variant);
     if (walk_limit >= 0)
-        self->walk_limit = (unsigned)walk_limit;
+        self->ways.walk_limit = (unsigned)walk_limit;
+    if (lanes_limit >= 0 && has_lanes(plan, variant))
+        self->ways.lanes_limit = (unsigned)lanes_limit;
     self->scratch = scratch;
     self->scratch_bytes = scratch_bytes;
     atomic_flag_clear(&self->scratch_busy);
@@ -239,14 +263,14 @@ static int view_matrix(PyObject *object, Py_buffer *view, const char *name, char
 static void score_rows(const PlanObject *self, const float *x, size_t n, double *out, unsigned char *scratch) {
     const Columns *columns = &self->columns;
     if (!columns->n_special) {
-        self->variant->score(self->plan, x, n, out, scratch, self->rows_per_block, self->walk_limit);
+        self->variant->score(self->plan, x, n, out, scratch, self->ways);
         return;
     }
     float *filled = (float *)(void *)(scratch + self->filled);
     for (size_t start = 0; start < n; start += MAX_ROWS) {
         size_t rows = n - start < MAX_ROWS ? n - start : MAX_ROWS;
         columns_fill(columns, x + start * columns->n_input, rows, filled);
-        self->variant->score(self->plan, filled, rows, out + start * self->plan->n_targets, scratch, self->rows_per_block, self->walk_limit);
+        self->variant->score(self->plan, filled, rows, out + start * self->plan->n_targets, scratch, self->ways);
     }
 }
 
@@ -295,8 +319,15 @@ static PyObject *plan_isa(PyObject *object, void *unused) {
     return PyUnicode_FromString(((PlanObject *)object)->variant->name);
 }
 
+static PyObject *plan_ways(PyObject *object, void *unused) {
+    (void)unused;
+    const Ways *ways = &((PlanObject *)object)->ways;
+    return Py_BuildValue("(III)", ways->rows_per_block, ways->walk_limit, ways->lanes_limit);
+}
+
 static PyMethodDef plan_methods[] = {{"score", plan_score, METH_VARARGS, score_doc}, {NULL, NULL, 0, NULL}};
 static PyGetSetDef plan_getset[] = {{"isa", plan_isa, NULL, "name of the variant that runs", NULL},
+                                    {"ways", plan_ways, NULL, "rows of a block, and up to how many are walked, or go in lanes", NULL},
                                     {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot plan_slots[] = {{Py_tp_new, plan_new}, {Py_tp_dealloc, plan_dealloc}, {Py_tp_methods, plan_methods},
                                    {Py_tp_getset, plan_getset}, {Py_tp_doc, "A tree ensemble laid out for scoring."}, {0, NULL}};
