@@ -38,7 +38,8 @@ SANITIZE = [
 ]
 _AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mlzcnt", "-mpopcnt"]
 _AVX512 = [
-    *_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bitalg", "-mavx512vbmi", "-mprefer-vector-width=256",
+    *_AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bitalg", "-mavx512vbmi",
+    "-mprefer-vector-width=256",
 ]  # fmt: skip
 VARIANTS: dict[str, dict[str, list[str]]] = {
     "x86_64": {"baseline": [], "avx2": _AVX2, "avx512": _AVX512},
