@@ -30,6 +30,7 @@ from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from engine import kafka
 
 _WINDOW_SECONDS, _APART_SECONDS = 2.0, 6.0
+_WARM_UP_SECONDS = 10.0  # a broker that has just been started stops for up to a second at times
 
 
 def longest_gap_ms(results: list[Record], since_ms: float, until_ms: float) -> float:
@@ -65,6 +66,7 @@ def main() -> None:
         changed_at: list[float] = []
 
         def change() -> None:
+            time.sleep(_WARM_UP_SECONDS)
             for number in range(asked.changes):
                 time.sleep(_APART_SECONDS)
                 changed_at.append(time.time() * 1000)
@@ -74,7 +76,8 @@ def main() -> None:
             while not _is_ready(processes.metrics_port or 0):
                 time.sleep(0.1)
             values = records(reference_model("S"), 1024)
-            count = int(asked.rate * (_APART_SECONDS * asked.changes + 2 * _WINDOW_SECONDS))
+            seconds = _WARM_UP_SECONDS + _APART_SECONDS * asked.changes + 2 * _WINDOW_SECONDS
+            count = int(asked.rate * seconds)
             thread = threading.Thread(target=change)
             thread.start()
             pairs = ((None, values[number % len(values)]) for number in range(count))
