@@ -11,7 +11,7 @@ INLINE unsigned count_below(const float *sixteen, __m512 value) {
     return (unsigned)__builtin_popcount(_mm512_cmp_ps_mask(_mm512_load_ps(sixteen), value, _CMP_LT_OQ));
 }
 
-/* The bytes of a row at all numeric planes: of sixteen thresholds at a time the last one is compared, then those of the sixteen in which
+/* The bytes of a row at all planes: of sixteen thresholds at a time the last one is compared, then those of the sixteen in which
  * the value lies. */
 static void rank_row(const Plan *plan, const float *x, uint8_t *ranks) {
     for (unsigned i = 0; i < plan->n_rankers; i++) {
@@ -28,6 +28,11 @@ static void rank_row(const Plan *plan, const float *x, uint8_t *ranks) {
             ranks[ranker->nan_true_plane] = byte;
         if (ranker->nan_false_plane >= 0)
             ranks[ranker->nan_false_plane] = value != value ? 0x80 : byte;
+    }
+    for (unsigned i = 0; i < plan->n_sets; i++) {
+        const Sets *sets = plan->sets + i;
+        const uint32_t row = set_row(plan, sets, x[sets->feature]);
+        memcpy(ranks + sets->plane, plan->set_bits + sets->first_bits + (size_t)row * sets->n_bytes, sets->n_bytes);
     }
 }
 
@@ -77,9 +82,13 @@ INLINE void follow_lanes(const Plan *plan, const uint8_t *ranks, uint8_t *number
                 __m512i plane = _mm512_load_si512(step->plane[j]), code = _mm512_load_si512(step->code[j]);
                 __m512i clear = _mm512_load_si512(step->clear[j]);
                 __mmask64 bit7 = _mm512_movepi8_mask(plane), bit8 = step->plane_bit8[j];
+                __mmask64 of_set = step->of_set[j];
                 for (unsigned r = 0; r < rows; r++) {
-                    __mmask64 greater = _mm512_cmpgt_epi8_mask(code, ranks_at(tables[r], n_tables, plane, bit7, bit8));
-                    exits[r] = _mm512_andnot_si512(_mm512_maskz_mov_epi8(greater, clear), exits[r]);
+                    __m512i byte = ranks_at(tables[r], n_tables, plane, bit7, bit8);
+                    __mmask64 out = _mm512_cmpgt_epi8_mask(code, byte);
+                    if (of_set)
+                        out = (out & ~of_set) | _mm512_mask_testn_epi8_mask(of_set, byte, code);
+                    exits[r] = _mm512_andnot_si512(_mm512_maskz_mov_epi8(out, clear), exits[r]);
                 }
             }
             __m512i entry = _mm512_load_si512(step->entry);

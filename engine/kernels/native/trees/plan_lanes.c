@@ -6,15 +6,16 @@
 /* Where the tests of each slot of a group lie. */
 typedef struct {
     const Test *tests;
-    unsigned n;
+    unsigned n, n_numeric;
 } Slot;
 
 static void find_slots(const Plan *plan, const Group *group, Slot *slots) {
     const Test *test = plan->tests + group->first_test;
     for (uint32_t i = 0; i < group->n_runs; i++) {
         const Run *run = plan->runs + group->first_run + i;
-        for (uint32_t t = 0; t < run->n_treelets; t++, slots++, test += run->n_numeric)
-            *slots = (Slot){test, run->n_numeric};
+        const unsigned n = (unsigned)run->n_numeric + run->n_set;
+        for (uint32_t t = 0; t < run->n_treelets; t++, slots++, test += n)
+            *slots = (Slot){test, n, run->n_numeric};
     }
 }
 
@@ -29,19 +30,13 @@ static void place_tree(const Plan *plan, const Tree *tree, const Slot *slots, La
         for (unsigned j = 0; j < slot.n; j++) {
             out->plane[j][lane] = (uint8_t)slot.tests[j].plane;
             out->plane_bit8[j] |= (uint64_t)(slot.tests[j].plane >> 8) << lane;
+            out->of_set[j] |= (uint64_t)(j >= slot.n_numeric) << lane;
             out->code[j][lane] = slot.tests[j].code;
             out->clear[j][lane] = slot.tests[j].clear;
         }
         if (slot.n > out->n_tests)
             out->n_tests = slot.n;
     }
-}
-
-static int has_sets(const Plan *plan) {
-    for (uint32_t i = 0; i < plan->n_runs; i++)
-        if (plan->runs[i].n_set)
-            return 1;
-    return 0;
 }
 
 static int add_sixteenths(Builder *b) {
@@ -58,7 +53,7 @@ static int add_sixteenths(Builder *b) {
 
 int add_lanes(Builder *b) {
     Plan *plan = b->plan;
-    if (plan->any_walked || plan->n_planes > LANE_PLANES || has_sets(plan))
+    if (plan->any_walked || plan->n_planes > LANE_PLANES)
         return 1;
     if (!add_sixteenths(b))
         return 0;
