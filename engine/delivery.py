@@ -91,9 +91,7 @@ class Delivery(ABC):
         positions: those of `taken`; they are this one's now.
         """
         started = time.perf_counter()
-        timestamps = np.empty(len(taken), np.int64)
-        taken.timestamps(timestamps)
-        window = _Window(len(taken), 0, positions, timestamps, scored, started)
+        window = _Window(len(taken), 0, positions, np.empty(len(taken), np.int64), scored, started)
         transport, delivered = self._transport, window.acknowledge
         try:
             self._begin(len(taken))
@@ -104,6 +102,7 @@ class Delivery(ABC):
                 transport.send_one(self._settings.rejected, value, origin, delivered, headers)
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
+        taken.timestamps(window.timestamps_ms)
         window.waits_for += expected + len(scored.rejections)  # with a full queue some have come already
         self._windows.append(window)
         self.counts.stages["produce"].observe(time.perf_counter() - started)
@@ -196,7 +195,7 @@ class AtLeastOnce(Delivery):
 
     @property
     def full(self) -> bool:
-        return super().full or (self._pace.place != self._transport.place and self.in_flight > 0)
+        return super().full or (self._pace.place != self._transport.place and bool(self._windows))
 
     def _begin(self, records: int) -> None:
         if not self._windows:

@@ -29,7 +29,7 @@ Partition = tuple[str, int]
 Delivered = Callable[[KafkaError | None, Message], None]
 Indices = NDArray[np.int32]
 
-_IDLE_SECONDS = 1.0
+_IDLE_SECONDS = 1.0  # between two looks at the producers that do not send: each tells its statistics ten times a second
 _EVENTS_SECONDS = 0.01  # a rebalance waits so long at most
 
 

@@ -208,11 +208,11 @@ class Worker:
             self._journal.scoring(positions, alone=alone)
             scored = score_batch(self._model, taken, self._late(taken))
             self._journal.done()
-        counts = self._delivery.counts
+        self._delivery.send(taken, positions, scored)
+        counts = self._delivery.counts  # after the results, which somebody waits for
         counts.batch_records.observe(len(taken))
         for stage, seconds in scored.stage_seconds.items():
             counts.stages[stage].observe(seconds)
-        self._delivery.send(taken, positions, scored)
 
     def _late(self, taken: Taken) -> NDArray[np.bool_] | None:
         """Which records are older than they may be when they arrive, if there is such a limit."""
