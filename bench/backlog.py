@@ -84,7 +84,8 @@ def main() -> None:
         for number in range((asked.rounds + 1) * len(names)):
             who = names[number % len(names)]
             last = measure(CONTENDERS[who], bootstrap_servers, asked.records, number)
-            found[who] += [last] if number >= len(names) else []
+            if number >= len(names):
+                found[who].append(last)
             sys.stderr.write(f"{who}: {last.records_per_s:,.0f} records/s, {last.cpu_us:.2f} us\n")
     for who, runs in found.items():
         rate, cpu, peak = (

@@ -108,10 +108,6 @@ static int take(Array *array, size_t expected) {
     return 0;
 }
 
-static int has_lanes(const Plan *plan, const Variant *variant) {
-    return plan->lane_steps && variant->lane_step > 0;
-}
-
 static unsigned below_a_block(float rows) {
     return rows < 31 ? (unsigned)rows : 31;
 }
@@ -122,7 +118,7 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
     if ((size_t)plan->n_walk_nodes * sizeof(WalkNode) > (1u << 20)) /* past the second cache a step takes longer, a test does not */
         walk /= 0.6f;
     ways->walk_limit = plan->any_walked && plan->n_tests == 0 ? UINT_MAX : walk > 0 ? below_a_block(block / walk) : 1;
-    if (!has_lanes(plan, variant))
+    if (!plan->lane_steps)
         return;
     float steps = (float)plan->n_lane_steps;
     float alone = variant->lane_step_alone * steps + variant->lane_rank_alone * (float)plan->n_rankers;
@@ -172,7 +168,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         goto done;
     }
     Source source = {.n_features = n_features, .n_targets = n_targets, .n_trees = (uint32_t)n_trees, .n_nodes = (uint32_t)n_nodes,
-                     .n_leaves = (uint32_t)n_leaves, .n_sets = (uint32_t)n_sets, .average = average, .root = a[ROOT].view.buf,
+                     .n_leaves = (uint32_t)n_leaves, .n_sets = (uint32_t)n_sets, .average = average, .lanes = variant->lane_step > 0, .root = a[ROOT].view.buf,
                      .feature = a[FEATURE].view.buf, .nan_true = a[NAN_TRUE].view.buf, .threshold = a[THRESHOLD].view.buf, .set = a[SET].view.buf,
                      .yes = a[YES].view.buf, .no = a[NO].view.buf, .leaf_value = a[LEAF_VALUE].view.buf, .leaf_target = a[LEAF_TARGET].view.buf,
                      .set_feature = a[SET_FEATURE].view.buf, .set_n_values = a[SET_N_VALUES].view.buf, .set_count = a[SET_COUNT].view.buf,
@@ -216,7 +212,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     choose_limits(&self->ways, plan, variant);
     if (walk_limit >= 0)
         self->ways.walk_limit = (unsigned)walk_limit;
-    if (lanes_limit >= 0 && has_lanes(plan, variant))
+    if (lanes_limit >= 0 && plan->lane_steps)
         self->ways.lanes_limit = (unsigned)lanes_limit;
     self->scratch = scratch;
     self->scratch_bytes = scratch_bytes;
