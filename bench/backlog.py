@@ -3,16 +3,20 @@
     raw topic with 200,000 records of model S --> contender, one process --> output topic, watched from outside
 
 Rate: from the first results that are seen to the last one. CPU: of the contender's process in that time. The echo writes values
-as long as a result and does no work: what Kafka and its client cost. Medians of interleaved rounds, broker on the same cores.
+as long as a result and does no work: what Kafka and its client cost. Medians of interleaved rounds, broker on the same cores,
+or with --apart on one of its own, as brokers are when they are other machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import time
 from dataclasses import dataclass
+
+import psutil
 
 from bench.contenders import OWN, VARIANTS, Contender, Topics, running
 from bench.peers.straight import BATCH
@@ -20,7 +24,7 @@ from bench.pipeline import records
 from bench.reference_models import reference_model
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from engine import kafka
-from engine.kafka import TopicPartition
+from engine.kafka import KafkaError, KafkaException, TopicPartition
 
 _PARTITIONS = 4
 CONTENDERS = OWN | VARIANTS
@@ -31,6 +35,17 @@ class Measured:
     records_per_s: float
     cpu_us: float  # a record
     peak_mb: float
+
+
+def keep_apart() -> None:
+    """Give the last core to the children that run, the broker's, and the others to this process and what it starts next."""
+    *others, last = sorted(os.sched_getaffinity(0))
+    if not others:
+        sys.exit("--apart needs two cores or more, there is one")
+    for child in psutil.Process().children(recursive=True):
+        for thread in child.threads():
+            os.sched_setaffinity(thread.id, [last])
+    os.sched_setaffinity(0, others)
 
 
 def fill(bootstrap_servers: str, count: int) -> None:
@@ -55,7 +70,12 @@ def measure(contender: Contender, bootstrap_servers: str, count: int, number: in
     partitions = [TopicPartition(SCORED + suffix, p) for p in range(_PARTITIONS)]
 
     def seen() -> int:
-        return sum(watcher.get_watermark_offsets(p, timeout=10)[1] for p in partitions)
+        while True:
+            try:
+                return sum(watcher.get_watermark_offsets(p, timeout=10)[1] for p in partitions)
+            except KafkaException as error:  # a topic that is this new
+                if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
+                    raise
 
     topics = Topics(bootstrap_servers, RAW, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
     with running(contender, topics, 1) as processes:
@@ -75,11 +95,14 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--contenders", nargs="+", default=["echo", "saker", "straight loop"], choices=CONTENDERS)
+    parser.add_argument("--apart", action="store_true", help="the broker on a core of its own, the contender on the others")
     asked = parser.parse_args()
     names = asked.contenders
     found: dict[str, list[Measured]] = {name: [] for name in names}
     with local_kafka(_PARTITIONS, lasting=True) as bootstrap_servers:
         fill(bootstrap_servers, asked.records)
+        if asked.apart:
+            keep_apart()
         # One round more, the first, which is not counted: the broker compiles what each of them makes it do.
         for number in range((asked.rounds + 1) * len(names)):
             who = names[number % len(names)]
