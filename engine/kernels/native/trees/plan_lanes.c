@@ -5,17 +5,17 @@
 
 /* Where the tests of each slot of a group lie. */
 typedef struct {
-    const Test *tests;
+    const Tests *tests;
     unsigned n, n_numeric;
 } Slot;
 
 static void find_slots(const Plan *plan, const Group *group, Slot *slots) {
-    const Test *test = plan->tests + group->first_test;
+    const Tests *tests = plan->tests + group->first_slot;
     for (uint32_t i = 0; i < group->n_runs; i++) {
         const Run *run = plan->runs + group->first_run + i;
         const unsigned n = (unsigned)run->n_numeric + run->n_set;
-        for (uint32_t t = 0; t < run->n_treelets; t++, slots++, test += n)
-            *slots = (Slot){test, n, run->n_numeric};
+        for (uint32_t t = 0; t < run->n_treelets; t++, slots++, tests++)
+            *slots = (Slot){tests, n, run->n_numeric};
     }
 }
 
@@ -28,11 +28,11 @@ static void place_tree(const Plan *plan, const Tree *tree, const Slot *slots, La
         for (int e = 0; e < MAX_EXITS; e++)
             out->offset[e][lane] = step->offset[e];
         for (unsigned j = 0; j < slot.n; j++) {
-            out->plane[j][lane] = (uint8_t)slot.tests[j].plane;
-            out->plane_bit8[j] |= (uint64_t)(slot.tests[j].plane >> 8) << lane;
+            out->plane[j][lane] = (uint8_t)slot.tests->plane[j];
+            out->plane_bit8[j] |= (uint64_t)(slot.tests->plane[j] >> 8) << lane;
             out->of_set[j] |= (uint64_t)(j >= slot.n_numeric) << lane;
-            out->code[j][lane] = slot.tests[j].code;
-            out->clear[j][lane] = slot.tests[j].clear;
+            out->code[j][lane] = slot.tests->code[j];
+            out->clear[j][lane] = slot.tests->clear[j];
         }
         if (slot.n > out->n_tests)
             out->n_tests = slot.n;

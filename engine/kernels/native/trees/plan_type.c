@@ -14,7 +14,6 @@
 typedef struct {
     const char *name;
     ScoreFunction *score;
-    unsigned max_rows;    /* more vectors than that do not fit the registers */
     /* What things cost, in steps of a walk: a test of a smallest block; a step of LANES trees, a row of several; the same and a
      * column's rank for a row alone. */
     float test, lane_step, lane_step_alone, lane_rank_alone;
@@ -23,12 +22,12 @@ typedef struct {
 #if defined(__x86_64__)
 ScoreFunction score_avx512, score_avx2, score_baseline;
 
-static const Variant variants[] = {{"avx512", score_avx512, 256, 1.3f, 14.0f, 30.0f, 4.0f},
-                                   {"avx2", score_avx2, 256, 1.75f, 0, 0, 0},
-                                   {"baseline", score_baseline, 128, 7.0f, 0, 0, 0}};
+static const Variant variants[] = {{"avx512", score_avx512, 1.1f, 16.0f, 30.0f, 4.0f},
+                                   {"avx2", score_avx2, 1.75f, 0, 0, 0},
+                                   {"baseline", score_baseline, 6.3f, 0, 0, 0}};
 #else
 ScoreFunction score_baseline;
-static const Variant variants[] = {{"baseline", score_baseline, 256, 2.0f, 0, 0, 0}};
+static const Variant variants[] = {{"baseline", score_baseline, 2.0f, 0, 0, 0}};
 #endif
 enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
@@ -116,7 +115,7 @@ static unsigned below_a_block(float rows) {
 static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) {
     float block = variant->test * (float)plan->n_tests, walk = (float)plan->n_walk_steps;
     if ((size_t)plan->n_walk_nodes * sizeof(WalkNode) > (1u << 20)) /* past the second cache a step takes longer, a test does not */
-        walk /= 0.6f;
+        walk /= 0.75f;
     ways->walk_limit = plan->any_walked && plan->n_tests == 0 ? UINT_MAX : walk > 0 ? below_a_block(block / walk) : 1;
     if (!plan->lane_steps)
         return;
@@ -207,8 +206,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->filled = filled;
     self->variant = variant;
     /* the widest block amortises a node best until its planes crowd the caches: 14 % on 864 planes, nothing on 575 */
-    unsigned widest = plan->n_planes > 640 && variant->max_rows > 128 ? 128 : variant->max_rows;
-    self->ways.rows_per_block = rows ? rows : widest;
+    self->ways.rows_per_block = rows ? rows : plan->n_planes > 640 ? 128 : 256;
     choose_limits(&self->ways, plan, variant);
     if (walk_limit >= 0)
         self->ways.walk_limit = (unsigned)walk_limit;
