@@ -1,10 +1,10 @@
 """A backlog through one worker on a real Kafka, beside a bare echo and a straight loop: `python -m bench.backlog`.
 
-    raw topic with 200,000 records of model S --> contender, one process --> output topic, watched from outside
+    raw topic full of records of model S --> contender, one process --> output topic, watched from outside
 
-Rate: from the first results that are seen to the last one. CPU: of the contender's process in that time. The echo writes values
-as long as a result and does no work: what Kafka and its client cost. Medians of interleaved rounds, broker on the same cores,
-or with --apart on one of its own, as brokers are when they are other machines.
+Rate: from the first results that are seen to the last one, or as far as a contender gets in --seconds. CPU: of its processes in
+that time. The echo writes values as long as a result and does no work: what Kafka and its client cost. Medians of interleaved
+rounds, broker on the same cores, or with --apart on one of its own, as brokers are when they are other machines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from bench.contenders import OWN, VARIANTS, Contender, Topics, running
+from bench.contenders import ALL, VARIANTS, Contender, Topics, running
 from bench.peers.straight import BATCH
 from bench.pipeline import records
 from bench.reference_models import reference_model
@@ -27,7 +27,7 @@ from engine import kafka
 from engine.kafka import KafkaError, KafkaException, TopicPartition
 
 _PARTITIONS = 4
-CONTENDERS = OWN | VARIANTS
+CONTENDERS = ALL | VARIANTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def fill(bootstrap_servers: str, count: int) -> None:
     producer.flush(60)
 
 
-def measure(contender: Contender, bootstrap_servers: str, count: int, number: int) -> Measured:
+def measure(contender: Contender, bootstrap_servers: str, count: int, number: int, most_seconds: float) -> Measured:
     suffix = f"-{number}"
     create_topics(bootstrap_servers, _PARTITIONS, suffix)
     watcher = kafka.consumer(bootstrap_servers, **{"group.id": "watcher"})
@@ -80,20 +80,24 @@ def measure(contender: Contender, bootstrap_servers: str, count: int, number: in
     topics = Topics(bootstrap_servers, RAW, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
     with running(contender, topics, 1) as processes:
         while not (first := seen()):
+            processes.check()
             time.sleep(0.005)
         started, cpu = time.monotonic(), processes.cpu_seconds()
-        while (now := seen()) < count:
+        while (now := seen()) < count and time.monotonic() - started < most_seconds:
+            processes.check()
             time.sleep(0.005)
         seconds, cpu = time.monotonic() - started, processes.cpu_seconds() - cpu
-        if now != count and not contender.transactional:
+        if now > count and not contender.transactional:
             sys.exit(f"{contender.name}: {now:,} results of {count:,} records")
-        return Measured((count - first) / seconds, cpu / (count - first) * 1e6, processes.peak_mb())
+        seen_since = min(now, count) - first
+        return Measured(seen_since / seconds, cpu / seen_since * 1e6, processes.peak_mb())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=60.0, help="at most so long each time, for those who are slow")
     parser.add_argument("--contenders", nargs="+", default=["echo", "saker", "straight loop"], choices=CONTENDERS)
     parser.add_argument("--apart", action="store_true", help="the broker on a core of its own, the contender on the others")
     asked = parser.parse_args()
@@ -106,7 +110,7 @@ def main() -> None:
         # One round more, the first, which is not counted: the broker compiles what each of them makes it do.
         for number in range((asked.rounds + 1) * len(names)):
             who = names[number % len(names)]
-            last = measure(CONTENDERS[who], bootstrap_servers, asked.records, number)
+            last = measure(CONTENDERS[who], bootstrap_servers, asked.records, number, asked.seconds)
             if number >= len(names):
                 found[who].append(last)
             sys.stderr.write(f"{who}: {last.records_per_s:,.0f} records/s, {last.cpu_us:.2f} us\n")
