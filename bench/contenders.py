@@ -98,15 +98,19 @@ def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Runn
     """Start it, and stop it and all its children at the end. What it says of errors goes to `LOG`."""
     commands = contender.commands(topics, workers)
     port = next((int(c[c.index("--metrics-port") + 1]) for c in commands if "--metrics-port" in c), None)
+    roots: list[psutil.Popen] = []
     LOG.parent.mkdir(parents=True, exist_ok=True)
-    with LOG.open("wb") as log:
-        roots = [
-            psutil.Popen(
-                command, stdout=log, stderr=log, cwd=contender.folder, env=_environment(contender), start_new_session=True
-            )
-            for command in commands
-        ]
+    # SIGTERM, a time limit's for instance, ends a bench as Ctrl-C does: contenders that it left would run for ever.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
+        environment = _environment(contender)
+        with LOG.open("wb") as log:
+            for command in commands:
+                roots.append(
+                    psutil.Popen(
+                        command, stdout=log, stderr=log, cwd=contender.folder, env=environment, start_new_session=True
+                    )
+                )
         yield Running(roots, port)
     finally:
         for root in roots:
@@ -116,6 +120,7 @@ def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Runn
         for root in roots:  # its session and not its children: those of one that died by itself are nobody's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(root.pid, signal.SIGKILL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _environment(contender: Contender) -> dict[str, str]:
