@@ -105,12 +105,10 @@ def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Runn
     try:
         environment = _environment(contender)
         with LOG.open("wb") as log:
-            for command in commands:
-                roots.append(
-                    psutil.Popen(
-                        command, stdout=log, stderr=log, cwd=contender.folder, env=environment, start_new_session=True
-                    )
-                )
+            roots.extend(  # one by one: those that did start are stopped when one does not
+                psutil.Popen(command, stdout=log, stderr=log, cwd=contender.folder, env=environment, start_new_session=True)
+                for command in commands
+            )
         yield Running(roots, port)
     finally:
         for root in roots:
