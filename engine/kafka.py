@@ -37,8 +37,9 @@ _HAND_OVER_MS = 5_000  # a pool that stops while no broker is there is not to wa
 _ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
 
 
-def _client(bootstrap_servers: str) -> dict[str, str]:
-    return {"bootstrap.servers": bootstrap_servers, **security()}
+def _client(bootstrap_servers: str) -> dict[str, Any]:
+    # librdkafka's own limit is 10 s: so long would a broker that is back wait for its clients.
+    return {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 1000, **security()}
 
 
 class BrokerUnreachable(ServingError):
@@ -145,7 +146,7 @@ def members(client: AdminClient, group: str) -> int | None:
 
 def observer(bootstrap_servers: str, group: str) -> Consumer:
     """A consumer for `lags`, which never joins the group."""
-    return Consumer({**_client(bootstrap_servers), "group.id": group, "reconnect.backoff.max.ms": 1000, **_QUIET})
+    return Consumer({**_client(bootstrap_servers), "group.id": group, **_QUIET})
 
 
 def lags(observer: Consumer, topic: str, partitions: int) -> dict[tuple[str, int], int] | None:

@@ -233,7 +233,7 @@ class Pool:
         if slot.asked:
             self._change.refuse(slot, f"worker {slot.number} ended with {process.exitcode} while it loaded it")
         record = self._deaths.note(slot.journal)
-        slot.bury()
+        slot.bury(explained=record is not None)
         if self._stopping or self._failure:
             return
         if record is not None:

@@ -52,12 +52,15 @@ class Slot:
         theirs.close()
         self.started = self.heard = time.monotonic()
 
-    def bury(self) -> None:
-        """Its process has ended. The first restart is immediate; one that keeps dying waits longer each time."""
+    def bury(self, *, explained: bool) -> None:
+        """Its process has ended. The first restart is immediate; one that keeps dying waits longer each time.
+
+        explained: what it died of is known, and will not be met again.
+        """
         self.process, self.pipe, self.ready = None, None, False
         self.journal.done()
         lived = time.monotonic() - self.started
-        self.short_lives = self.short_lives + 1 if lived < _SHORT_LIFE else 0
+        self.short_lives = self.short_lives + 1 if lived < _SHORT_LIFE and not explained else 0
         pause = min(0.1 * 2**self.short_lives, _LONGEST_PAUSE) if self.short_lives > 1 else 0.0
         self.start_at = time.monotonic() + pause
 

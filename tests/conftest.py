@@ -66,6 +66,7 @@ class Serving:
     def _follow(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
+            sys.stderr.write(line)  # pytest shows it where a test fails
             self._lines.put(line)
         self._lines.put(None)
 

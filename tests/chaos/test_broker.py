@@ -30,13 +30,16 @@ TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 
 @pytest.fixture
 def broker() -> Iterator[Broker]:
-    """One that was there, has the topics, and is gone."""
+    """One that was there, has the topics, and has ended in good order: one that was killed needs 9 s more to start again, the
+    time after which its controller gives up the broker before it."""
     broker = Broker()
     try:
         broker.launch()
         broker.wait()
         create_topics(broker.bootstrap_servers, 4)
-        os.kill(listener(broker.bootstrap_servers), signal.SIGKILL)
+        ended = psutil.Process(listener(broker.bootstrap_servers))
+        ended.terminate()
+        ended.wait(30)
         yield broker
     finally:
         broker.stop()
