@@ -28,7 +28,7 @@ from engine.metrics import Counts
 from engine.pace import LINGER_MS, MANY, Pace
 from engine.pipeline import Scored
 from engine.rejected import rejected_record
-from engine.transport import Origin, Partition, Taken, Transport
+from engine.transport import Origin, Partition, Taken, Transport, nothing_more
 
 COMMIT_SECONDS = 0.05
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
@@ -52,6 +52,12 @@ class _Window:
     scored: Scored
     sent: float
     errors: list[KafkaError] = field(default_factory=list)
+    #: Whether the results are delivered that no acknowledgement comes for.
+    others_delivered: Callable[[], bool] = nothing_more
+
+    @property
+    def done(self) -> bool:
+        return not self.waits_for and self.others_delivered()
 
     def acknowledge(self, error: KafkaError | None, _: Message) -> None:
         self.waits_for -= 1
@@ -95,7 +101,7 @@ class Delivery(ABC):
         transport, delivered = self._transport, window.acknowledge
         try:
             self._begin(len(taken))
-            expected = transport.send(taken, scored.indices, scored.results, delivered)
+            expected, window.others_delivered = transport.send(taken, scored.indices, scored.results, delivered)
             for rejection in scored.rejections:
                 origin = Origin(*taken.origin(rejection.index))
                 value, headers = rejected_record(rejection, taken[rejection.index], origin, self._settings.rejected_max_bytes)
@@ -111,7 +117,7 @@ class Delivery(ABC):
         """Take acknowledgements; commit what they allow when it is time."""
         self._transport.poll(seconds)
         self._check()
-        while self._windows and not self._windows[0].waits_for:
+        while self._windows and self._windows[0].done:
             self._complete(self._windows.popleft())
         self._commit_if_due()
 
@@ -278,7 +284,7 @@ class ExactlyOnce(Delivery):
         self._check()
         while self._windows:
             window = self._windows.popleft()
-            if window.waits_for:
+            if not window.done:
                 raise DeliveryFailed("results were not acknowledged in time")
             self._complete(window)
         group = self._consumer.consumer_group_metadata()

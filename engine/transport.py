@@ -14,6 +14,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
@@ -56,9 +57,6 @@ class Taken(Values, Protocol):
     def timestamps(self, into: NDArray[np.int64]) -> None:
         """Milliseconds since 1970, into an array (n,)."""
 
-    def lasts(self, indices: Indices) -> list[int]:
-        """Of the records at `indices` (ascending), the last one of each partition, as places in `indices`, ascending."""
-
 
 class PublicTaken:
     """`Taken` of confluent_kafka's messages."""
@@ -82,10 +80,6 @@ class PublicTaken:
 
     def timestamps(self, into: NDArray[np.int64]) -> None:
         into[:] = [message.timestamp()[1] for message in self.messages]
-
-    def lasts(self, indices: Indices) -> list[int]:
-        places = {self.messages[index].partition(): place for place, index in enumerate(indices.tolist())}
-        return sorted(places.values())
 
 
 class Single:
@@ -112,8 +106,9 @@ class Single:
     def timestamps(self, into: NDArray[np.int64]) -> None:
         into[0] = self._of.origin(self._index)[3]
 
-    def lasts(self, indices: Indices) -> list[int]:
-        return list(range(len(indices)))
+
+def nothing_more() -> bool:
+    return True
 
 
 class Transport:
@@ -162,14 +157,16 @@ class Transport:
             del messages[0]  # a rebalance between the two calls took its partition away: the new owner reads it again
         return PublicTaken(messages), errors
 
-    def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
-        """Send `results[i]` as the answer to the record at `indices[i]`; returns how often `delivered` will be called.
+    def send(
+        self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered
+    ) -> tuple[int, Callable[[], bool]]:
+        """Send `results[i]` as the answer to the record at `indices[i]`.
 
-        Here once for each of them.
+        Returns how often `delivered` will be called, and what tells whether those are delivered that it is not called for.
         """
         for place, index in enumerate(indices.tolist()):
             self.send_one(self._output, results[place], Origin(*taken.origin(index)), delivered)
-        return len(indices)
+        return len(indices), nothing_more
 
     def failure(self) -> KafkaError | None:
         """Why a result was not delivered that `delivered` was not called for; nothing behind it may be committed."""
@@ -198,7 +195,7 @@ class Transport:
 
 
 class NativeTransport(Transport):
-    """On librdkafka itself: no Python object for a record or its result, but for the last of each partition."""
+    """On librdkafka itself: no Python object for a record, its result or its delivery."""
 
     backend = "native"
 
@@ -229,25 +226,20 @@ class NativeTransport(Transport):
         taken, errors = self._taker.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
         return taken, [KafkaError(code, text) for code, text in errors]
 
-    def send(self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered) -> int:
-        """`delivered` is called for the last result of each partition.
-
-        Kafka takes the results of a partition in order, so by then those before it are delivered, or `failure` tells.
-        """
+    def send(
+        self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered
+    ) -> tuple[int, Callable[[], bool]]:
+        """`delivered` is not called: Kafka takes the results of a partition in order, so counting them is enough."""
         if not isinstance(taken, self._messages) or not isinstance(results, self._lines):
             return super().send(taken, indices, results, delivered)
-        lasts = taken.lasts(indices)
-        if len(lasts) < len(indices):
-            place, left_out = 0, np.array(lasts, np.int32)
-            while place < len(indices):
-                place, code = self._senders[self.place].send(taken, indices, results, left_out, place)
-                if code:
-                    raise KafkaException(KafkaError(code))
-                if place < len(indices):  # the queue is full
-                    self.producer.poll(0.01)
-        for at in lasts:
-            self.send_one(self._output, results[at], Origin(*taken.origin(indices[at])), delivered)
-        return len(lasts)
+        sender, place = self._senders[self.place], 0
+        while True:
+            place, code, mark = sender.send(taken, indices, results, place)
+            if code:
+                raise KafkaException(KafkaError(code))
+            if mark is not None:
+                return 0, partial(sender.delivered, mark)
+            self.producer.poll(0.01)  # the queue is full
 
     def failure(self) -> KafkaError | None:
         code = self._senders[self.place].failure()

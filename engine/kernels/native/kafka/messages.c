@@ -123,36 +123,9 @@ static PyObject *messages_timestamps(PyObject *object, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* lasts(indices): of the records at `indices` (int32, ascending), the last one of each partition, as places in `indices` */
-static PyObject *messages_lasts(PyObject *object, PyObject *arguments) {
-    Py_buffer indices;
-    if (!PyArg_ParseTuple(arguments, "y*", &indices)) return NULL;
-    Py_ssize_t n = indices.len / 4;
-    const int32_t *at = indices.buf;
-    PyObject *places = PyDict_New(), *result = NULL; /* partition -> place */
-    for (Py_ssize_t place = 0; places != NULL && place < n; place++) {
-        const rd_kafka_message_t *m = message_at(object, at[place]), *next = place + 1 < n ? message_at(object, at[place + 1]) : m;
-        if (m == NULL || next == NULL) {
-            Py_CLEAR(places);
-            break;
-        }
-        if (place + 1 < n && next->partition == m->partition) continue;
-        PyObject *key = PyLong_FromLong(m->partition), *value = key == NULL ? NULL : PyLong_FromSsize_t(place);
-        if (value == NULL || PyDict_SetItem(places, key, value) != 0) Py_CLEAR(places);
-        Py_XDECREF(key);
-        Py_XDECREF(value);
-    }
-    if (places != NULL) result = PyDict_Values(places);
-    Py_XDECREF(places);
-    PyBuffer_Release(&indices);
-    if (result != NULL && PyList_Sort(result) != 0) Py_CLEAR(result);
-    return result;
-}
-
 static PyMethodDef methods[] = {{"origin", messages_origin, METH_VARARGS, NULL},
                                 {"positions", messages_positions, METH_NOARGS, NULL},
                                 {"timestamps", messages_timestamps, METH_VARARGS, NULL},
-                                {"lasts", messages_lasts, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyType_Slot slots[] = {{Py_tp_dealloc, messages_dealloc}, {Py_tp_methods, methods}, {Py_sq_length, messages_length},
                               {Py_sq_item, messages_item}, {0, NULL}};

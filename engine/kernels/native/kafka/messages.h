@@ -20,7 +20,16 @@ int is_messages(PyObject *object);
 /* client.c: the rd_kafka_t of a confluent_kafka Consumer or Producer at `address`, NULL with ValueError if it is none of `type`. */
 rd_kafka_t *client_at(unsigned long long address, int type);
 
-/* failures.c: error code of the first message of the client that was not delivered; NULL if it was made without the plugin */
-const atomic_int *failure_of(const rd_kafka_t *client);
+enum { MAX_PARTITIONS = 1 << 16 };
+
+/* Of a client: error code of its first message that was not delivered, 0 so far; and how many of a `Sender`'s messages were delivered
+   to each partition, in their order. */
+typedef struct {
+    atomic_int failure;
+    atomic_ullong *counts;
+} Deliveries;
+
+/* deliveries.c; NULL if the client was made without the plugin */
+const Deliveries *deliveries_of(const rd_kafka_t *client);
 
 #endif

@@ -1,15 +1,24 @@
 /* `Sender`: produces the results of a batch on a confluent_kafka Producer, each with the key, partition, timestamp and headers of
-   its record. No delivery report is asked for: confluent_kafka's callback steps over messages without its own opaque value. What
-   fails is noted by failures.c. */
+   its record. No delivery report is asked for: confluent_kafka's callback steps over messages without its own opaque value.
+   deliveries.c counts them. */
 #include "../lines.h"
 #include "messages.h"
+
+#include <stdlib.h>
 
 typedef struct {
     PyObject_HEAD PyObject *producer;
     rd_kafka_t *client;
     rd_kafka_topic_t *topic;
-    const atomic_int *failure;
+    const Deliveries *deliveries;
+    unsigned long long *sent; /* to each partition */
 } SenderObject;
+
+/* When a batch is delivered: as soon as so many of the partition are. */
+typedef struct {
+    unsigned long long count;
+    int32_t partition, unused;
+} Mark;
 
 /* Sender(producer, address of its rd_kafka_t, topic) */
 static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
@@ -25,8 +34,9 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     self->producer = Py_NewRef(producer);
     self->client = client;
     self->topic = rdkafka.topic_new(client, topic, NULL);
-    self->failure = failure_of(client);
-    if (self->topic == NULL || self->failure == NULL) {
+    self->deliveries = deliveries_of(client);
+    self->sent = calloc(MAX_PARTITIONS, sizeof *self->sent);
+    if (self->topic == NULL || self->deliveries == NULL || self->sent == NULL) {
         Py_DECREF((PyObject *)self);
         PyErr_Format(PyExc_ValueError, "librdkafka does not take topic %s, or was set up without the plugin", topic);
         return NULL;
@@ -39,6 +49,7 @@ static void sender_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     if (self->topic != NULL) rdkafka.topic_destroy(self->topic);
     Py_XDECREF(self->producer);
+    free(self->sent);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -68,53 +79,83 @@ static int send_one(const SenderObject *self, const rd_kafka_message_t *record, 
     return code;
 }
 
-/* send(messages, indices, lines, left out, first) -> (next, error code): from place `first` of `indices` on, but for the places in
-   `left out` (int32, ascending), until all are sent, the queue is full (next < n, 0) or there is an error. */
+/* What `delivered` is to be asked for the records at indices `at`, all of which are sent; they come in runs of a partition. */
+static PyObject *mark_of(const SenderObject *self, MessagesObject *messages, const int32_t *at, Py_ssize_t n) {
+    Py_ssize_t n_marks = 0;
+    for (int pass = 0;; pass++) {
+        PyObject *marks = pass ? PyBytes_FromStringAndSize(NULL, n_marks * (Py_ssize_t)sizeof(Mark)) : NULL;
+        if (pass && marks == NULL) return NULL;
+        Mark *out = pass ? (Mark *)(void *)PyBytes_AsString(marks) : NULL;
+        n_marks = 0;
+        for (Py_ssize_t i = 0; i < n; i++) {
+            int32_t partition = messages->messages[at[i]]->partition;
+            if (i + 1 < n && messages->messages[at[i + 1]]->partition == partition) continue;
+            if (pass) out[n_marks] = (Mark){self->sent[partition], partition, 0};
+            n_marks++;
+        }
+        if (pass) return marks;
+    }
+}
+
+/* send(messages, indices, lines, first) -> (next, error code, mark): from place `first` of `indices` on, until all are sent, the queue is
+   full (next < n, 0) or there is an error. mark: for `delivered`, when all are sent, else None. */
 static PyObject *sender_send(PyObject *object, PyObject *arguments) {
     SenderObject *self = (SenderObject *)object;
     PyObject *messages_object, *lines_object;
-    Py_buffer indices, left_out;
+    Py_buffer indices;
     Py_ssize_t first;
-    if (!PyArg_ParseTuple(arguments, "Oy*Oy*n", &messages_object, &indices, &lines_object, &left_out, &first)) return NULL;
+    if (!PyArg_ParseTuple(arguments, "Oy*On", &messages_object, &indices, &lines_object, &first)) return NULL;
     PyObject *answer = NULL;
-    Py_ssize_t n = indices.len / 4, n_left_out = left_out.len / 4, next_left_out = 0, place = first;
-    const int32_t *at = indices.buf, *out = left_out.buf;
+    Py_ssize_t n = indices.len / 4, place = first;
+    const int32_t *at = indices.buf;
     MessagesObject *messages = (MessagesObject *)messages_object;
     LinesObject *lines = (LinesObject *)lines_object;
     int fits = is_messages(messages_object) && is_lines(lines_object) && lines->n == n && first >= 0;
-    for (Py_ssize_t i = 0; fits && i < n; i++) fits = at[i] >= 0 && at[i] < messages->n;
+    for (Py_ssize_t i = 0; fits && i < n; i++)
+        fits = at[i] >= 0 && at[i] < messages->n && (uint32_t)messages->messages[at[i]]->partition < MAX_PARTITIONS;
     if (!fits) {
-        PyErr_SetString(PyExc_ValueError, "expected Messages, the indices of some of them, and Lines, one for each index");
+        PyErr_Format(PyExc_ValueError,
+                     "expected Messages, the indices of some of them, and Lines, one for each index, and partitions below %d", MAX_PARTITIONS);
         goto done;
     }
     int error = 0;
     Py_BEGIN_ALLOW_THREADS
-    while (next_left_out < n_left_out && out[next_left_out] < first) next_left_out++;
-    for (; place < n && error == 0; place++) {
-        if (next_left_out < n_left_out && out[next_left_out] == place) {
-            next_left_out++;
-            continue;
-        }
+    for (; place < n; place++) {
+        const rd_kafka_message_t *record = messages->messages[at[place]];
         Py_ssize_t start = line_start(lines, place);
-        error = send_one(self, messages->messages[at[place]], lines->text + start, (size_t)(lines->ends[place] - start));
+        if ((error = send_one(self, record, lines->text + start, (size_t)(lines->ends[place] - start))) != 0) break;
+        self->sent[record->partition]++;
     }
     Py_END_ALLOW_THREADS
-    if (error != 0) place--;
-    answer = Py_BuildValue("ni", place, error == ERR__QUEUE_FULL ? 0 : error);
+    PyObject *mark = place == n ? mark_of(self, messages, at, n) : Py_NewRef(Py_None);
+    if (mark != NULL) answer = Py_BuildValue("niN", place, error == ERR__QUEUE_FULL ? 0 : error, mark);
 done:
     PyBuffer_Release(&indices);
-    PyBuffer_Release(&left_out);
     return answer;
+}
+
+/* delivered(mark) -> whether all that it stands for are */
+static PyObject *sender_delivered(PyObject *object, PyObject *arguments) {
+    SenderObject *self = (SenderObject *)object;
+    Py_buffer marks;
+    if (!PyArg_ParseTuple(arguments, "y*", &marks)) return NULL;
+    const Mark *mark = marks.buf;
+    int all = marks.len % (Py_ssize_t)sizeof *mark == 0;
+    for (Py_ssize_t i = 0; all && i < marks.len / (Py_ssize_t)sizeof *mark; i++)
+        all = (uint32_t)mark[i].partition < MAX_PARTITIONS && atomic_load(self->deliveries->counts + mark[i].partition) >= mark[i].count;
+    PyBuffer_Release(&marks);
+    return PyBool_FromLong(all);
 }
 
 /* failure() -> error code of the first message that was not delivered, or 0 */
 static PyObject *sender_failure(PyObject *object, PyObject *unused) {
     (void)unused;
-    return PyLong_FromLong(atomic_load(((SenderObject *)object)->failure));
+    return PyLong_FromLong(atomic_load(&((SenderObject *)object)->deliveries->failure));
 }
 
 static PyMethodDef methods[] = {
-    {"send", sender_send, METH_VARARGS, NULL}, {"failure", sender_failure, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+    {"send", sender_send, METH_VARARGS, NULL}, {"delivered", sender_delivered, METH_VARARGS, NULL},
+    {"failure", sender_failure, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 static PyType_Slot slots[] = {{Py_tp_new, sender_new}, {Py_tp_dealloc, sender_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
 static PyType_Spec spec = {"engine.kernels._native.Sender", sizeof(SenderObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
