@@ -114,9 +114,12 @@ static unsigned below_a_block(float rows) {
 /* Each way up to as many rows as it is the cheapest for. */
 static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) {
     float block = variant->test * (float)plan->n_tests, walk = (float)plan->n_walk_steps;
+    /* A test costs each row of a full block 0.55 of what it costs in a smallest one. With many leaves, and no vectors that look up bytes, walking
+     * is the cheapest however many rows there are. */
+    int always = walk < 0.55f * block / 32 || (plan->any_walked && plan->n_tests == 0);
     if ((size_t)plan->n_walk_nodes * sizeof(WalkNode) > (1u << 20)) /* past the second cache a step takes longer, a test does not */
         walk /= 0.75f;
-    ways->walk_limit = plan->any_walked && plan->n_tests == 0 ? UINT_MAX : walk > 0 ? below_a_block(block / walk) : 1;
+    ways->walk_limit = always ? UINT_MAX : walk > 0 ? below_a_block(block / walk) : 1;
     if (!plan->lane_steps)
         return;
     float steps = (float)plan->n_lane_steps;
