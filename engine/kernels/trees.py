@@ -4,7 +4,7 @@
                                                                                                     |
        rows --rank.h, planes.h--> byte planes --treelets.h--> leaf numbers --leaves.h--> float64 sums   more than a few rows
          |                          \\--lanes.h: 64 trees at once-----^                      ^           few rows, AVX-512
-         \\--walk.h: ten trees at once, branch-free-----------------------------------------/           few rows
+         \\--walk.h: ten trees at once, branch-free-----------------------------------------/           few rows, many leaves
 
 A kernel is ready when it is built, never changes, and may be shared by threads: it releases the GIL.
 """
