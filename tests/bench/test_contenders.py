@@ -10,8 +10,7 @@ import psutil
 
 # A contender that ignores SIGTERM, with a child, both in a session of their own as every contender.
 BENCH = """
-import sys, time
-from pathlib import Path
+import signal, sys
 import bench.contenders
 from bench.contenders import Contender, Topics, running
 
@@ -24,7 +23,7 @@ with running(sleeper, Topics("", "", "", "", ""), 1) as processes:
     while len(bench.contenders.LOG.read_bytes()) < 2:
         pass
     print(processes.roots[0].pid, children[0].pid, flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 
