@@ -49,7 +49,7 @@ def serve(
         typer.Option(
             "--linger-ms",
             min=0,
-            help="How long a result waits for others; by itself 0 while few records come at a time, 1 while many do.",
+            help="How long a result waits for others; by itself 0 while few are unanswered, 1 while many are.",
         ),
     ] = None,
     late_ms: Annotated[

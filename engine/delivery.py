@@ -1,6 +1,6 @@
 """From scores to Kafka: results are produced, and a record's offset is committed only behind its result.
 
-    Taken, Scored --send--> windows in flight --poll--> acknowledged --> committed
+    Taken, Scored --send--> held --> windows in flight --poll--> acknowledged --> committed
 
 `AtLeastOnce` commits what is acknowledged; `ExactlyOnce` puts results and offsets into one transaction. Either ends the worker
 when Kafka refuses a result, and nothing of its batch or behind it is committed: it starts again from the committed offsets.
@@ -25,7 +25,6 @@ from engine.config import ServeSettings
 from engine.errors import Fenced, ServingError
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Counts
-from engine.pace import LINGER_MS, MANY, Pace
 from engine.pipeline import Scored
 from engine.rejected import rejected_record
 from engine.transport import Origin, Partition, Taken, Transport, nothing_more
@@ -37,8 +36,29 @@ _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
 _TRANSACTION_SECONDS = 10.0
 
 
+# While five records of a partition are unanswered and more of it wait in librdkafka's idempotent producer (2.16), its thread
+# polls without a pause: it takes a core from who should answer, and where that is on this machine there may be no answer for
+# seconds (measured). So a few records go as they come, by a producer without a linger. More than that are held until all before
+# them are answered, and go as one wave by a producer whose linger is longer than the handing over takes: then one request of
+# each partition has all of it, and nothing waits.
+QUICK, MANY = 0, 1
+LINGER_MS = (0.0, 1.0)
+_FEW = 4  # of a partition
+_LEAST_PARTITIONS = 2  # a burst of so few is no wave
+
+
 class DeliveryFailed(Exception):
     """Kafka gave up on a result or a transaction. The worker must start again from the committed offsets."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """One batch whose results are not produced yet, and the positions behind it."""
+
+    taken: Taken
+    positions: dict[Partition, int]
+    scored: Scored
+    since: float
 
 
 @dataclass(slots=True)
@@ -50,7 +70,7 @@ class _Window:
     positions: dict[Partition, int]
     timestamps_ms: NDArray[np.int64]
     scored: Scored
-    sent: float
+    since: float
     errors: list[KafkaError] = field(default_factory=list)
     #: Whether the results are delivered that no acknowledgement comes for.
     others_delivered: Callable[[], bool] = nothing_more
@@ -70,6 +90,7 @@ class Delivery(ABC):
 
     def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
         self._consumer, self._transport, self._settings = consumer, transport, settings
+        self._held: list[_Held] = []
         self._windows: deque[_Window] = deque()
         #: Behind acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
@@ -83,8 +104,21 @@ class Delivery(ABC):
 
     @property
     def in_flight(self) -> int:
-        """Records whose results are produced and not known to be acknowledged."""
-        return sum(window.records for window in self._windows)
+        """Records whose results are not known to be acknowledged."""
+        return self._held_records + sum(window.records for window in self._windows)
+
+    @property
+    def holds(self) -> bool:
+        """Whether results wait until those before them are acknowledged."""
+        return bool(self._held)
+
+    @property
+    def _held_records(self) -> int:
+        return sum(len(held.taken) for held in self._held)
+
+    def _unacknowledged(self) -> list[dict[Partition, int]]:
+        """The positions behind each batch that is not acknowledged."""
+        return [held.positions for held in self._held] + [window.positions for window in self._windows]
 
     @property
     def full(self) -> bool:
@@ -92,15 +126,26 @@ class Delivery(ABC):
         return self.in_flight >= self._settings.max_in_flight
 
     def send(self, taken: Taken, positions: dict[Partition, int], scored: Scored) -> None:
-        """Produce the results of a batch with the key, partition and headers of their records.
+        """Produce the results of a batch with the key, partition and headers of their records, now or by a later `poll`.
 
         positions: those of `taken`; they are this one's now.
         """
+        self._held.append(_Held(taken, positions, scored, time.perf_counter()))
+        self._send_held()
+
+    def _send_held(self) -> None:
+        if not self._held or not self._may_send():
+            return
+        held, self._held = self._held, []
+        for one in held:
+            self._produce(one)
+
+    def _produce(self, held: _Held) -> None:
         started = time.perf_counter()
-        window = _Window(len(taken), 0, positions, np.empty(len(taken), np.int64), scored, started)
+        taken, scored = held.taken, held.scored
+        window = _Window(len(taken), 0, held.positions, np.empty(len(taken), np.int64), scored, held.since)
         transport, delivered = self._transport, window.acknowledge
         try:
-            self._begin(len(taken))
             expected, window.others_delivered = transport.send(taken, scored.indices, scored.results, delivered)
             for rejection in scored.rejections:
                 origin = Origin(*taken.origin(rejection.index))
@@ -119,6 +164,7 @@ class Delivery(ABC):
         self._check()
         while self._windows and self._windows[0].done:
             self._complete(self._windows.popleft())
+        self._send_held()
         self._commit_if_due()
 
     @abstractmethod
@@ -138,8 +184,8 @@ class Delivery(ABC):
         """What Kafka says of a commit by the consumer."""
 
     @abstractmethod
-    def _begin(self, records: int) -> None:
-        """Before the results of so many records are produced."""
+    def _may_send(self) -> bool:
+        """Whether all that is held may be produced now; if so, it is."""
 
     @abstractmethod
     def _commit_if_due(self) -> None: ...
@@ -157,7 +203,7 @@ class Delivery(ABC):
             self._acknowledged.append((scored.threshold, scored.scores))
         for rejection in scored.rejections:
             counts.failed[rejection.reason] += 1
-        counts.stages["acknowledge"].observe(time.perf_counter() - window.sent)
+        counts.stages["acknowledge"].observe(time.perf_counter() - window.since)
         counts.latency.observe_since(time.time(), window.timestamps_ms)
 
     def take_counts(self) -> Counts:
@@ -197,16 +243,14 @@ class AtLeastOnce(Delivery):
     def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
         super().__init__(consumer, transport, settings)
         self._committed = 0.0
-        self._pace = Pace(transport.places)
 
-    @property
-    def full(self) -> bool:
-        return super().full or (self._pace.place != self._transport.place and bool(self._windows))
-
-    def _begin(self, records: int) -> None:
-        if not self._windows:
-            self._transport.send_by(self._pace.place)
-        self._pace.note(records)
+    def _may_send(self) -> bool:
+        transport = self._transport
+        few = self.in_flight <= _FEW * max(transport.partitions, _LEAST_PARTITIONS)
+        if self._windows:
+            return few and transport.place == QUICK
+        transport.send_by(QUICK if few else transport.places - 1)
+        return True
 
     def _commit_if_due(self) -> None:
         if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
@@ -227,12 +271,12 @@ class AtLeastOnce(Delivery):
 
     def drain(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while (self._windows or self._positions) and time.monotonic() < deadline:
+        while (self.in_flight or self._positions) and time.monotonic() < deadline:
             self.poll(0.02 if self._windows else 0.0)
-            if self._positions and not self._windows:
+            if self._positions and not self.in_flight:
                 with contextlib.suppress(KafkaException):  # the group rebalances: again, until the deadline
                     self._commit(wait=True)
-        return not (self._windows or self._positions)
+        return not (self.in_flight or self._positions)
 
     def abort(self) -> None:
         """What is not committed is scored again."""
@@ -240,8 +284,8 @@ class AtLeastOnce(Delivery):
     def forget(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._positions.pop(partition, None)
-            for window in self._windows:
-                window.positions.pop(partition, None)
+            for positions in self._unacknowledged():
+                positions.pop(partition, None)
 
 
 class ExactlyOnce(Delivery):
@@ -265,10 +309,16 @@ class ExactlyOnce(Delivery):
         self._threads = ThreadPoolExecutor(1, "commit")
         self._committing: Future[None] | None = None
 
-    def _begin(self, records: int) -> None:  # noqa: ARG002 - any number
+    def _may_send(self) -> bool:
+        if self._windows:
+            return False
         if self._began is None:
-            self._transport.producer.begin_transaction()
+            try:
+                self._transport.producer.begin_transaction()
+            except KafkaException as error:
+                raise self._failure(error.args[0]) from error
             self._began = time.monotonic()
+        return True
 
     def _commit_if_due(self) -> None:
         if self._committing is not None and self._committing.done():
@@ -308,7 +358,8 @@ class ExactlyOnce(Delivery):
             _abort_transaction(self._transport.producer)
 
     def drain(self, seconds: float) -> bool:  # noqa: ARG002 - a transaction has a time of its own
-        if self._began is not None:
+        while self._began is not None or self._held:
+            self._send_held()
             self._commit()
         self._await_commit()
         return True
@@ -316,7 +367,7 @@ class ExactlyOnce(Delivery):
     def forget(self, partitions: Iterable[Partition]) -> None:
         """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
         gone = set(partitions)
-        if any(gone & window.positions.keys() for window in self._windows) or gone & self._positions.keys():
+        if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
             raise DeliveryFailed("partitions of an open transaction went to another consumer")
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:

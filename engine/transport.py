@@ -129,6 +129,11 @@ class Transport:
         """The one that sends."""
         return self._producers[self.place]
 
+    @property
+    def partitions(self) -> int:
+        """How many the consumer has."""
+        return len(self._assigned)
+
     def send_by(self, place: int) -> None:
         """Change the producer. All that the one before was handed must have been answered, or records change their order."""
         self.place = place

@@ -181,11 +181,15 @@ class Worker:
         if self._delivery.full:
             self._delivery.poll(_IDLE_SECONDS)
             return
-        # Acknowledgements are taken between two polls, so the wait is short while some are due.
+        # Acknowledgements are taken between two polls, so the wait is short while some are due; results that are held go
+        # with them, so then they are what is waited for.
+        holds = self._delivery.holds
         wait_seconds = _WAITING_SECONDS if self._delivery.in_flight else _IDLE_SECONDS
-        taken, errors = self._transport.take(self._settings.max_batch, wait_seconds)
+        taken, errors = self._transport.take(self._settings.max_batch, 0.0 if holds else wait_seconds)
         if taken:
             self._score(taken)
+        elif holds:
+            self._delivery.poll(_WAITING_SECONDS)
         for error in errors:
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
                 self._delivery.drain(self._settings.drain_seconds)

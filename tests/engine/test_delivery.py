@@ -1,7 +1,8 @@
-"""Transactions follow one another by two producers: in order, each once, and none without the one before it."""
+"""Results come in order, each once, and none is committed without the one before it: in waves, and in transactions."""
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -9,21 +10,23 @@ import numpy as np
 import pytest
 
 from bench.collect import Record, read_topic
+from deploy.local.kafka import Broker
 from engine import kafka
-from engine.config import EXACTLY_ONCE, ServeSettings
-from engine.delivery import ExactlyOnce
+from engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
+from engine.delivery import MANY, QUICK, AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import Fenced
 from engine.kafka import TopicPartition
 from engine.pipeline import Scored
 from engine.transport import PublicTaken, Transport
+from tests.engine.silent import silent
 
-COUNT = 30
+COUNT = 300
 
 
 class Stage:
-    """An `ExactlyOnce` that ends a transaction whenever it is polled, with records to answer."""
+    """A delivery with records to answer; `ExactlyOnce` ends a transaction whenever it is polled."""
 
-    def __init__(self, bootstrap_servers: str) -> None:
+    def __init__(self, bootstrap_servers: str, deliver: type[Delivery] = ExactlyOnce) -> None:
         self.servers, self.source = bootstrap_servers, f"delivery-{uuid.uuid4().hex[:8]}"
         self.output, self.group = f"{self.source}-out", f"{self.source}-group"
         kafka.create_topics(bootstrap_servers, [self.source, self.output], 1)
@@ -35,23 +38,27 @@ class Stage:
             bootstrap_servers,
             output=self.output,
             group=self.group,
-            delivery=EXACTLY_ONCE,
+            delivery=EXACTLY_ONCE if deliver is ExactlyOnce else AT_LEAST_ONCE,
             transaction_seconds=0.0,
         )
         self.consumer = kafka.consumer(bootstrap_servers, **{"group.id": self.group})
         self.consumer.assign([TopicPartition(self.source, 0, 0)])
-        self.producer_settings = ExactlyOnce.producers(settings, "worker")
+        self.producer_settings = deliver.producers(settings, "worker")
         producers = kafka.producers(bootstrap_servers, self.producer_settings)
         self.transport = Transport(self.consumer, producers, self.output, {(self.source, 0)})
-        self.delivery = ExactlyOnce(self.consumer, self.transport, settings)
+        self.delivery = deliver(self.consumer, self.transport, settings)
 
     def send(self, records: int) -> None:
         """The next records of the source as their own answers."""
-        messages = self.consumer.consume(records, 30)
-        taken = PublicTaken(messages)
-        results = [message.value() or b"" for message in messages]
-        indices = np.arange(records, dtype=np.int32)
-        scored = Scored(results, indices, [], np.zeros(records), 0.5, {})
+        self.answer(self.take(records))
+
+    def take(self, records: int) -> PublicTaken:
+        return PublicTaken(self.consumer.consume(records, 30))
+
+    def answer(self, taken: PublicTaken) -> None:
+        results = [taken[index] or b"" for index in range(len(taken))]
+        indices = np.arange(len(taken), dtype=np.int32)
+        scored = Scored(results, indices, [], np.zeros(len(taken)), 0.5, {})
         self.delivery.send(taken, taken.positions(), scored)
 
     def committed(self) -> int:
@@ -77,6 +84,40 @@ def test_results_come_once_and_in_order(stage: Stage) -> None:
     assert stage.delivery.drain(10)
     assert [record.value for record in stage.results(COUNT)] == [b"%d" % number for number in range(COUNT)]
     assert stage.committed() == COUNT
+
+
+def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None:
+    """Otherwise librdkafka takes a core for as long as the broker is silent."""
+    broker = Broker()
+    try:
+        broker.launch()
+        broker.wait()
+        stage = Stage(broker.bootstrap_servers, AtLeastOnce)
+        delivery, transport = stage.delivery, stage.transport
+        stage.send(5)
+        assert delivery.drain(30)
+        batches = [stage.take(5) for _ in range(COUNT // 5 - 2)]
+        with silent(broker.bootstrap_servers):
+            wall, cpu = time.perf_counter(), time.process_time()
+            for batch in batches:
+                stage.answer(batch)
+                delivery.poll(0.005)
+            share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+            assert delivery.holds
+            assert transport.place == QUICK
+        assert share < 0.5, f"{share:.0%} of a core while there was nothing to do"
+        while delivery.holds:
+            delivery.poll(0.1)
+        assert transport.place == MANY
+        assert delivery.drain(30)
+        stage.send(5)
+        assert transport.place == QUICK
+        assert delivery.drain(30)
+        assert [record.value for record in stage.results(COUNT)] == [b"%d" % number for number in range(COUNT)]
+        assert stage.committed() == COUNT
+        stage.consumer.close()
+    finally:
+        broker.stop()
 
 
 def test_none_is_committed_without_the_one_before_it(stage: Stage) -> None:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import os
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy.local.kafka import Broker
 from engine import kafka
+from tests.engine.silent import silent
 
 
 def test_a_producer_is_ready_when_it_is_given_out(bootstrap_servers: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -34,34 +32,13 @@ def test_a_producer_does_not_spin_while_its_broker_is_silent() -> None:
 
         send(50)
         assert producer.flush(30) == 0
-        (java,) = java_processes(broker.bootstrap_servers)
-        os.kill(java, signal.SIGSTOP)
-        try:
+        with silent(broker.bootstrap_servers):
             send(3, pause=0.1)  # each in a request of its own
             wall, cpu = time.perf_counter(), time.process_time()
             send(500)
             share = (time.process_time() - cpu) / (time.perf_counter() - wall)
-        finally:
-            os.kill(java, signal.SIGCONT)
         assert producer.flush(30) == 0
         assert answers == [None] * 553
         assert share < 0.5, f"the client used {share:.0%} of a core while it had nothing to do"
     finally:
         broker.stop()
-
-
-def java_processes(bootstrap_servers: str) -> list[int]:
-    """Brokers whose configuration names this address."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (process / "cmdline").read_text().split("\0")
-        except OSError:  # it ended meanwhile
-            continue
-        if (
-            arguments[0].endswith("java")
-            and "kafka.Kafka" in arguments
-            and bootstrap_servers in Path(arguments[-2]).read_text()
-        ):
-            found.append(int(process.name))
-    return found
