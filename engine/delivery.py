@@ -44,7 +44,7 @@ _TRANSACTION_SECONDS = 10.0
 QUICK, MANY = 0, 1
 LINGER_MS = (0.0, 1.0)
 _FEW = 4  # of a partition
-_LEAST_PARTITIONS = 2  # a burst of so few is no wave
+_LEAST_PARTITIONS = 2  # so that four records of one partition alone are no wave
 
 
 class DeliveryFailed(Exception):
@@ -171,9 +171,9 @@ class Delivery(ABC):
     def drain(self, seconds: float) -> bool:
         """Wait up to `seconds` until every result is acknowledged and its position committed; say whether it is."""
 
-    @abstractmethod
     def abort(self) -> None:
-        """The worker ends by an error."""
+        """The worker ends by an error, or with results that were not acknowledged. What is not committed is read again."""
+        self._held.clear()  # records that are held would keep their consumer from closing
 
     @abstractmethod
     def forget(self, partitions: Iterable[Partition]) -> None:
@@ -278,9 +278,6 @@ class AtLeastOnce(Delivery):
                     self._commit(wait=True)
         return not (self.in_flight or self._positions)
 
-    def abort(self) -> None:
-        """What is not committed is scored again."""
-
     def forget(self, partitions: Iterable[Partition]) -> None:
         for partition in partitions:
             self._positions.pop(partition, None)
@@ -353,7 +350,8 @@ class ExactlyOnce(Delivery):
             raise self._failure(error.args[0]) from error
 
     def abort(self) -> None:
-        """What is open: otherwise those who read committed records wait until its time is up."""
+        """What is open, too: otherwise those who read committed records wait until its time is up."""
+        super().abort()
         if self._began is not None:
             _abort_transaction(self._transport.producer)
 

@@ -169,6 +169,7 @@ class Worker:
                     self._follow()
             if not self._delivery.drain(self._settings.drain_seconds):
                 _log.warning("not everything was acknowledged in time; the rest is read again")
+                self._delivery.abort()
         except Exception:
             self._delivery.abort()
             raise

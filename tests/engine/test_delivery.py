@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from engine.delivery import MANY, QUICK, AtLeastOnce, Delivery, ExactlyOnce
 from engine.errors import Fenced
 from engine.kafka import TopicPartition
 from engine.pipeline import Scored
-from engine.transport import PublicTaken, Transport
+from engine.transport import PublicTaken, Taken, open_transport, producer_settings
 from tests.engine.silent import silent
 
 COUNT = 300
@@ -26,7 +27,7 @@ COUNT = 300
 class Stage:
     """A delivery with records to answer; `ExactlyOnce` ends a transaction whenever it is polled."""
 
-    def __init__(self, bootstrap_servers: str, deliver: type[Delivery] = ExactlyOnce) -> None:
+    def __init__(self, bootstrap_servers: str, deliver: type[Delivery] = ExactlyOnce, kernels: str = "off") -> None:
         self.servers, self.source = bootstrap_servers, f"delivery-{uuid.uuid4().hex[:8]}"
         self.output, self.group = f"{self.source}-out", f"{self.source}-group"
         kafka.create_topics(bootstrap_servers, [self.source, self.output], 1)
@@ -42,20 +43,22 @@ class Stage:
             transaction_seconds=0.0,
         )
         self.consumer = kafka.consumer(bootstrap_servers, **{"group.id": self.group})
-        self.consumer.assign([TopicPartition(self.source, 0, 0)])
         self.producer_settings = deliver.producers(settings, "worker")
-        producers = kafka.producers(bootstrap_servers, self.producer_settings)
-        self.transport = Transport(self.consumer, producers, self.output, {(self.source, 0)})
+        producers = kafka.producers(bootstrap_servers, [producer_settings(kernels) | one for one in self.producer_settings])
+        assigned = {(self.source, 0)}
+        self.transport, _ = open_transport(self.consumer, producers, self.output, assigned, kernels)
+        self.transport.follow(assigned)
+        self.consumer.assign([TopicPartition(self.source, 0, 0)])
         self.delivery = deliver(self.consumer, self.transport, settings)
 
     def send(self, records: int) -> None:
         """The next records of the source as their own answers."""
         self.answer(self.take(records))
 
-    def take(self, records: int) -> PublicTaken:
+    def take(self, records: int) -> Taken:
         return PublicTaken(self.consumer.consume(records, 30))
 
-    def answer(self, taken: PublicTaken) -> None:
+    def answer(self, taken: Taken) -> None:
         results = [taken[index] or b"" for index in range(len(taken))]
         indices = np.arange(len(taken), dtype=np.int32)
         scored = Scored(results, indices, [], np.zeros(len(taken)), 0.5, {})
@@ -105,6 +108,7 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
             share = (time.process_time() - cpu) / (time.perf_counter() - wall)
             assert delivery.holds
             assert transport.place == QUICK
+            assert not delivery.drain(0.1)
         assert share < 0.5, f"{share:.0%} of a core while there was nothing to do"
         while delivery.holds:
             delivery.poll(0.1)
@@ -113,11 +117,28 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
         stage.send(5)
         assert transport.place == QUICK
         assert delivery.drain(30)
+        assert not delivery.holds
         assert [record.value for record in stage.results(COUNT)] == [b"%d" % number for number in range(COUNT)]
         assert stage.committed() == COUNT
         stage.consumer.close()
     finally:
         broker.stop()
+
+
+def test_what_is_held_is_given_up_with_the_worker(bootstrap_servers: str) -> None:
+    """A consumer does not close while its records are held natively."""
+    stage = Stage(bootstrap_servers, AtLeastOnce, kernels="auto")
+    while not stage.delivery.holds:  # nothing is polled, so the first ones stay unanswered
+        taken, _ = stage.transport.take(10, 1)
+        if len(taken):
+            stage.answer(taken)
+    del taken
+    stage.delivery.abort()
+    stage.transport.close()
+    closing = threading.Thread(target=stage.consumer.close, daemon=True)
+    closing.start()
+    closing.join(30)
+    assert not closing.is_alive()
 
 
 def test_none_is_committed_without_the_one_before_it(stage: Stage) -> None:
