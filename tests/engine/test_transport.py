@@ -50,8 +50,9 @@ class Client:
         self.consumer.assign([TopicPartition(source, partition, 0) for partition in (0, 1)])
 
     def take(self, most: int) -> Iterator[Taken]:
-        left = N
+        left, until = N, time.monotonic() + 60
         while left:
+            assert time.monotonic() < until, f"{self.transport.backend}: {left} of {N} records did not come"
             taken, errors = self.transport.take(most, 1)
             assert errors == []
             if len(taken):
