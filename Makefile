@@ -59,15 +59,14 @@ generated: $(STAMP)
 KERNELS := setup.py engine/kernels/build.py $(shell find engine/kernels/native -type f)
 
 # The kernels with the address and undefined behaviour sanitizers built in, which end the process at the first fault. Zig has
-# no address sanitizer: this needs a gcc, or a clang with its runtime libraries. Without test_delivery: after it, and only here, the
-# tests of the transports stood still, which is not explained.
+# no address sanitizer: this needs a gcc, or a clang with its runtime libraries.
 SANITIZED := build/sanitized/_native.abi3.so
 UNDER_SANITIZER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64 UBSAN_OPTIONS=halt_on_error=1 # the interpreter itself leaks
 FUZZ_SECONDS ?= 600
 
 sanitize: $(SANITIZED)
-	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.sanitized tests/engine --ignore tests/engine/test_delivery.py
+	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.sanitized tests/engine
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.sanitized tests.engine.rows.fuzz --seconds 20
 
 test-aarch64: $(STAMP)

@@ -137,7 +137,8 @@ def _check_topics(bootstrap_servers: str, *names: str) -> None:
     for topic in found:
         typer.echo(
             f"topic {topic.name}: partitions {topic.partitions}, replicas {topic.replicas}, "
-            f"max.message.bytes {topic.max_message_bytes}, min.insync.replicas {topic.min_insync_replicas}"
+            f"max.message.bytes {topic.max_message_bytes}, min.insync.replicas {topic.min_insync_replicas}, "
+            f"retention.ms {topic.retention_ms}, message.timestamp.type {topic.timestamp_type}"
         )
     for finding in findings:
         typer.echo(f"{finding.severity}: {finding.text}")

@@ -32,7 +32,7 @@ _log = logging.getLogger("saker")
 # librdkafka logs a broker that is not up yet, and its own clean-up; what matters here arrives as an exception.
 _QUIET = {"log_level": 2}
 _SECONDS = 10.0
-_LIMITS = ("max.message.bytes", "min.insync.replicas")
+_LIMITS = {"max.message.bytes": int, "min.insync.replicas": int, "retention.ms": int, "message.timestamp.type": str}
 _HAND_OVER_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
 _ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
 
@@ -73,13 +73,17 @@ def create_topics(
 
 
 class Topic(NamedTuple):
-    """replicas: of the partition that has fewest. The limits are None where the broker does not tell them."""
+    """replicas: of the partition that has fewest. What the broker does not tell is None. retention_ms: -1 is for ever.
+    timestamp_type: CreateTime (the sender's, which retention counts from) or LogAppendTime (of the arrival).
+    """
 
     name: str
     partitions: int
     replicas: int
     max_message_bytes: int | None
     min_insync_replicas: int | None
+    retention_ms: int | None
+    timestamp_type: str | None
 
 
 def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:
@@ -90,7 +94,8 @@ def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:
     limits = {}
     for resource, future in client.describe_configs(resources, request_timeout=_SECONDS).items():
         with contextlib.suppress(KafkaException):  # it may not be allowed to everybody
-            limits[resource.name] = {name: int(entry.value) for name, entry in future.result().items() if name in _LIMITS}
+            told = future.result()
+            limits[resource.name] = {name: kind(told[name].value) for name, kind in _LIMITS.items() if name in told}
     return [
         Topic(
             name,

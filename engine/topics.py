@@ -31,7 +31,7 @@ def look(bootstrap_servers: str, source: str, output: str, rejected: str) -> tup
 
 def findings(source: Topic, output: Topic, rejected: Topic) -> list[Finding]:
     """What is to be said of them."""
-    found = [*_partitions(source, output, rejected), *_limits(source, output, rejected)]
+    found = [*_partitions(source, output, rejected), *_limits(source, output, rejected), *_retention(source, output, rejected)]
     return found + [finding for topic in (source, output, rejected) for finding in _replicas(topic)]
 
 
@@ -58,6 +58,20 @@ def _limits(source: Topic, output: Topic, rejected: Topic) -> Iterator[Finding]:
             f"topic {rejected.name} takes at most {rejected.max_message_bytes:,} bytes (max.message.bytes), {source.name} "
             f"{source.max_message_bytes:,}: a rejection is its record and headers, so the largest ones are cut; raise it",
         )
+
+
+def _retention(source: Topic, *others: Topic) -> Iterator[Finding]:
+    for topic in others:
+        kept, needed = topic.retention_ms, source.retention_ms
+        if kept is None or needed is None or kept == -1 or topic.timestamp_type == "LogAppendTime":
+            continue
+        if needed == -1 or kept < needed:
+            yield Finding(
+                "warning",
+                f"topic {topic.name} keeps records for {kept:,} ms (retention.ms), {source.name} for "
+                f"{'ever' if needed == -1 else f'{needed:,} ms'}: a result has its record's timestamp, so that of an older "
+                "record is deleted as soon as it is there; keep it as long, or set message.timestamp.type=LogAppendTime",
+            )
 
 
 def _replicas(topic: Topic) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -92,10 +93,12 @@ def test_results_come_once_and_in_order(stage: Stage) -> None:
 def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None:
     """Otherwise librdkafka takes a core for as long as the broker is silent."""
     broker = Broker()
-    try:
+    with contextlib.ExitStack() as ends:
+        ends.callback(broker.stop)
         broker.launch()
         broker.wait()
         stage = Stage(broker.bootstrap_servers, AtLeastOnce)
+        ends.callback(stage.consumer.close)
         delivery, transport = stage.delivery, stage.transport
         stage.send(5)
         assert delivery.drain(30)
@@ -120,9 +123,6 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
         assert not delivery.holds
         assert [record.value for record in stage.results(COUNT)] == [b"%d" % number for number in range(COUNT)]
         assert stage.committed() == COUNT
-        stage.consumer.close()
-    finally:
-        broker.stop()
 
 
 def test_what_is_held_is_given_up_with_the_worker(bootstrap_servers: str) -> None:

@@ -12,7 +12,8 @@ from engine import kafka, topics
 from engine.errors import ServingError
 from engine.kafka import Topic
 
-GOOD = Topic("raw", 4, 3, 1_048_588, 2)
+WEEK = 7 * 86_400_000
+GOOD = Topic("raw", 4, 3, 1_048_588, 2, WEEK, "CreateTime")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ GOOD = Topic("raw", 4, 3, 1_048_588, 2)
         ({"max_message_bytes": 20_000}, "error", r"scored takes at most 20,000 bytes .*batches of up to 1,000,000"),
         ({"replicas": 1}, "error", "scored has 1 replicas, and min.insync.replicas is 2: nothing is ever acknowledged"),
         ({"replicas": 1, "min_insync_replicas": 1}, "note", "scored has one replica"),
+        ({"retention_ms": 60_000}, "warning", "scored keeps records for 60,000 ms .*, raw for 604,800,000 ms: .*LogAppendTime"),
         ({"min_insync_replicas": 1}, "warning", "scored has 3 replicas, and min.insync.replicas is 1: .*set it to 2"),
     ],
 )
@@ -40,8 +42,15 @@ def test_rejections_that_will_be_cut_are_a_note() -> None:
 
 def test_of_good_ones_nothing_is_said_nor_of_limits_that_are_not_told() -> None:
     assert topics.findings(GOOD, GOOD._replace(name="scored"), wide("rejected")) == []
-    silent = GOOD._replace(max_message_bytes=None, min_insync_replicas=None)
+    silent = GOOD._replace(max_message_bytes=None, min_insync_replicas=None, retention_ms=None, timestamp_type=None)
     assert topics.findings(silent, silent, silent) == []
+
+
+@pytest.mark.parametrize("change", [{"retention_ms": -1}, {"timestamp_type": "LogAppendTime"}, {}])
+def test_a_result_is_kept_for_ever_or_from_its_arrival_on(change: dict[str, Any]) -> None:
+    source, output = GOOD._replace(retention_ms=-1), GOOD._replace(name="scored", **change)
+    found = topics.findings(source, output, wide("rejected")._replace(retention_ms=-1))
+    assert [finding.severity for finding in found] == ([] if change else ["warning"])
 
 
 def wide(name: str) -> Topic:
@@ -50,7 +59,8 @@ def wide(name: str) -> Topic:
 
 def test_a_real_broker_tells_all_of_it(bootstrap_servers: str) -> None:
     name = f"facts-{uuid.uuid4().hex[:8]}"
-    kafka.create_topics(bootstrap_servers, [name], 3, {"max.message.bytes": "1500000", "min.insync.replicas": "2"})
-    assert kafka.topics(bootstrap_servers, [name]) == [Topic(name, 3, 1, 1_500_000, 2)]
+    config = {"max.message.bytes": "1500000", "min.insync.replicas": "2", "retention.ms": "-1"}
+    kafka.create_topics(bootstrap_servers, [name], 3, config | {"message.timestamp.type": "LogAppendTime"})
+    assert kafka.topics(bootstrap_servers, [name]) == [Topic(name, 3, 1, 1_500_000, 2, -1, "LogAppendTime")]
     with pytest.raises(ServingError, match=r"topics not found at .*: nowhere"):
         kafka.topics(bootstrap_servers, [name, "nowhere"])

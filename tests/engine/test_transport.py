@@ -20,6 +20,7 @@ from engine.kafka import TopicPartition
 from engine.transport import NativeTransport, Origin, Taken, Transport, _handle, open_transport, producer_settings
 
 N = 400
+FOR_EVER = {"retention.ms": "-1"}  # the records' timestamps are of 2023: Kafka would delete them at its next look
 HEADERS: list[tuple[str, bytes | None]] = [("trace", b"\x00a"), ("trace", b""), ("none", None)]
 
 
@@ -27,7 +28,7 @@ HEADERS: list[tuple[str, bytes | None]] = [("trace", b"\x00a"), ("trace", b""), 
 def source(bootstrap_servers: str) -> str:
     """A topic of two partitions with records of every sort."""
     topic = f"transport-{uuid.uuid4().hex[:8]}"
-    kafka.create_topics(bootstrap_servers, [topic], 2)
+    kafka.create_topics(bootstrap_servers, [topic], 2, FOR_EVER)
     producer = kafka.producer(bootstrap_servers)
     for n in range(N):
         key = [None, b"", b"key-%d" % n][n % 3]
@@ -108,7 +109,7 @@ def test_results_carry_what_their_records_had_also_through_a_full_queue(
     client: Any, bootstrap_servers: str, source: str, kernels: str
 ) -> None:
     output = f"{source}-{kernels}-{uuid.uuid4().hex[:8]}"
-    kafka.create_topics(bootstrap_servers, [output], 2)
+    kafka.create_topics(bootstrap_servers, [output], 2, FOR_EVER)
     one = client(kernels, output, **{"queue.buffering.max.messages": 10})
     encoder = Encoder("id", 0.5, "m", kernels)
     acknowledged: list[Any] = []
@@ -138,7 +139,7 @@ def test_results_carry_what_their_records_had_also_through_a_full_queue(
 
 def test_a_batch_is_delivered_when_each_of_its_partitions_is(client: Any, bootstrap_servers: str, source: str) -> None:
     output = f"{source}-{uuid.uuid4().hex[:8]}"
-    kafka.create_topics(bootstrap_servers, [output], 2)
+    kafka.create_topics(bootstrap_servers, [output], 2, FOR_EVER)
     one = client("auto", output, **{"linger.ms": 60_000})  # nothing goes before it is flushed
     encoder, others = Encoder("id", 0.5, "m"), []
     for taken in one.take(100):
