@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from engine.config import ServeSettings
 from engine.errors import Fenced, ServingError
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from engine.metrics import Counts
+from engine.metrics import Acknowledged, Counts
 from engine.pipeline import Scored
 from engine.rejected import rejected_record
 from engine.transport import Origin, Partition, Taken, Transport, nothing_more
@@ -65,7 +65,6 @@ class _Held:
 class _Window:
     """One batch in flight: how many acknowledgements it waits for, and the positions behind it."""
 
-    records: int
     waits_for: int
     positions: dict[Partition, int]
     timestamps_ms: NDArray[np.int64]
@@ -92,10 +91,12 @@ class Delivery(ABC):
         self._consumer, self._transport, self._settings = consumer, transport, settings
         self._held: list[_Held] = []
         self._windows: deque[_Window] = deque()
+        #: Records whose results are not known to be acknowledged.
+        self.in_flight = 0
         #: Behind acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
         self.counts = Counts()
-        self._acknowledged: list[tuple[float, NDArray[np.float64]]] = []
+        self._acknowledged: list[Acknowledged] = []
 
     @staticmethod
     @abstractmethod
@@ -103,18 +104,9 @@ class Delivery(ABC):
         """Settings of the producers that it needs in its transport; `name` of the worker."""
 
     @property
-    def in_flight(self) -> int:
-        """Records whose results are not known to be acknowledged."""
-        return self._held_records + sum(window.records for window in self._windows)
-
-    @property
     def holds(self) -> bool:
         """Whether results wait until those before them are acknowledged."""
         return bool(self._held)
-
-    @property
-    def _held_records(self) -> int:
-        return sum(len(held.taken) for held in self._held)
 
     def _unacknowledged(self) -> list[dict[Partition, int]]:
         """The positions behind each batch that is not acknowledged."""
@@ -130,6 +122,7 @@ class Delivery(ABC):
 
         positions: those of `taken`; they are this one's now.
         """
+        self.in_flight += len(taken)
         self._held.append(_Held(taken, positions, scored, time.perf_counter()))
         self._send_held()
 
@@ -143,7 +136,7 @@ class Delivery(ABC):
     def _produce(self, held: _Held) -> None:
         started = time.perf_counter()
         taken, scored = held.taken, held.scored
-        window = _Window(len(taken), 0, held.positions, np.empty(len(taken), np.int64), scored, held.since)
+        window = _Window(0, held.positions, np.empty(len(taken), np.int64), scored, held.since)
         transport, delivered = self._transport, window.acknowledge
         try:
             expected, window.others_delivered = transport.send(taken, scored.indices, scored.results, delivered)
@@ -156,7 +149,7 @@ class Delivery(ABC):
         taken.timestamps(window.timestamps_ms)
         window.waits_for += expected + len(scored.rejections)  # with a full queue some have come already
         self._windows.append(window)
-        self.counts.stages["produce"].observe(time.perf_counter() - started)
+        scored.stage_seconds["produce"] = time.perf_counter() - started
 
     def poll(self, seconds: float = 0.0) -> None:
         """Take acknowledgements; commit what they allow when it is time."""
@@ -197,19 +190,19 @@ class Delivery(ABC):
     def _complete(self, window: _Window) -> None:
         if window.errors:
             raise self._failure(window.errors[0])
+        self.in_flight -= len(window.timestamps_ms)
         self._positions.update(window.positions)
-        counts, scored = self.counts, window.scored
-        if len(scored.scores):
-            self._acknowledged.append((scored.threshold, scored.scores))
+        scored = window.scored
+        seconds = scored.stage_seconds
+        seconds["acknowledge"] = time.perf_counter() - window.since
+        self._acknowledged.append(Acknowledged(time.time(), window.timestamps_ms, seconds, scored.threshold, scored.scores))
         for rejection in scored.rejections:
-            counts.failed[rejection.reason] += 1
-        counts.stages["acknowledge"].observe(time.perf_counter() - window.since)
-        counts.latency.observe_since(time.time(), window.timestamps_ms)
+            self.counts.failed[rejection.reason] += 1
 
     def take_counts(self) -> Counts:
         """What was counted since the last time."""
         counts, self.counts = self.counts, Counts()
-        counts.add_scores(self._acknowledged)
+        counts.add_batches(self._acknowledged)
         self._acknowledged.clear()
         counts.in_flight = self.in_flight
         return counts

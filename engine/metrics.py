@@ -7,11 +7,11 @@ and no others, which a test checks.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -62,7 +62,16 @@ _SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05
 _STAGE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _RECORDS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SCORES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 10)), 0.95, 0.98, 0.99, 1.0)
-_FEW = 32
+
+
+class Acknowledged(NamedTuple):
+    """One batch. at: seconds since 1970. timestamps_ms (n,) of its records; scores (m,) of those that have one, m <= n."""
+
+    at: float
+    timestamps_ms: NDArray[np.int64]
+    stage_seconds: Mapping[str, float]
+    threshold: float
+    scores: NDArray[np.float64]
 
 
 @dataclass
@@ -76,23 +85,11 @@ class Histogram:
     def __post_init__(self) -> None:
         self.counts = [0] * (len(self.bounds) + 1)
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def observe_all(self, values: NDArray[np.float64]) -> None:
+    def observe(self, values: NDArray[np.float64]) -> None:
         """values (n,), none of them NaN."""
         places = np.bincount(np.searchsorted(self.bounds, values), minlength=len(self.counts)).tolist()
         self.counts = [count + more for count, more in zip(self.counts, places, strict=True)]
         self.total += float(values.sum())
-
-    def observe_since(self, now: float, timestamps_ms: NDArray[np.int64]) -> None:
-        """The seconds since each of the timestamps, and none below zero: clocks differ."""
-        if len(timestamps_ms) < _FEW:  # a call of numpy takes longer
-            for timestamp in timestamps_ms.tolist():
-                self.observe(max(now - timestamp / 1000, 0.0))
-            return
-        self.observe_all(np.maximum(now - timestamps_ms / 1000, 0))
 
     def add(self, other: Histogram) -> None:
         self.counts = [count + more for count, more in zip(self.counts, other.counts, strict=True)]
@@ -132,13 +129,23 @@ class Counts:
         for stage, histogram in self.stages.items():
             histogram.add(other.stages[stage])
 
-    def add_scores(self, acknowledged: Iterable[tuple[float, NDArray[np.float64]]]) -> None:
-        """Of each batch its threshold and scores (n,). Many batches at once: a call of numpy costs more than a batch of one."""
-        for threshold, batches in groupby(acknowledged, key=lambda batch: batch[0]):
-            scores = np.concatenate([scores for _, scores in batches])
+    def add_batches(self, batches: Sequence[Acknowledged]) -> None:
+        """Many at once: of a batch of one record its own counting would take longer than its scoring."""
+        if not batches:
+            return
+        sizes = np.array([len(batch.timestamps_ms) for batch in batches])
+        self.batch_records.observe(sizes)
+        since = np.repeat([batch.at for batch in batches], sizes)
+        sent = np.concatenate([batch.timestamps_ms for batch in batches]) / 1000
+        self.latency.observe(np.maximum(since - sent, 0))  # none below zero: clocks differ
+        for stage, histogram in self.stages.items():
+            seconds = [batch.stage_seconds[stage] for batch in batches if stage in batch.stage_seconds]
+            histogram.observe(np.array(seconds))
+        for threshold, same in groupby(batches, key=attrgetter("threshold")):
+            scores = np.concatenate([batch.scores for batch in same])
             self.scored += len(scores)
             self.flagged += int(np.count_nonzero(scores >= threshold))
-            self.scores.observe_all(scores)
+            self.scores.observe(scores)
 
 
 def family(name: str, series: Iterable[tuple[Sequence[str], float | Histogram]]) -> Metric:

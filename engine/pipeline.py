@@ -77,6 +77,7 @@ class Scored:
     #: Of the results (n,), and from which one on it is fraud.
     scores: NDArray[np.float64]
     threshold: float
+    #: decode, score, encode; who delivers it adds what comes behind.
     stage_seconds: dict[str, float]
 
 

@@ -160,13 +160,14 @@ class Worker:
             on_lost=self._on_lost,
         )
         try:
-            # A parent that was killed sends no signal; its children go to another parent.
-            while not self._stopping and os.getppid() == self._parent_id:
+            while not self._stopping:
                 self._step()
                 self._delivery.poll()
                 if time.monotonic() - self._told >= _TELL_SECONDS:
                     self._tell()
                     self._follow()
+                    # A parent that was killed sends no signal; its children go to another parent.
+                    self._stopping |= os.getppid() != self._parent_id
             if not self._delivery.drain(self._settings.drain_seconds):
                 _log.warning("not everything was acknowledged in time; the rest is read again")
                 self._delivery.abort()
@@ -214,10 +215,6 @@ class Worker:
             scored = score_batch(self._model, taken, self._late(taken))
             self._journal.done()
         self._delivery.send(taken, positions, scored)
-        counts = self._delivery.counts  # after the results, which somebody waits for
-        counts.batch_records.observe(len(taken))
-        for stage, seconds in scored.stage_seconds.items():
-            counts.stages[stage].observe(seconds)
 
     def _late(self, taken: Taken) -> NDArray[np.bool_] | None:
         """Which records are older than they may be when they arrive, if there is such a limit."""
