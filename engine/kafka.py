@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -33,8 +35,36 @@ _log = logging.getLogger("saker")
 _QUIET = {"log_level": 2}
 _SECONDS = 10.0
 _LIMITS = {"max.message.bytes": int, "min.insync.replicas": int, "retention.ms": int, "message.timestamp.type": str}
+_LOG_SECONDS = 10.0
 _HAND_OVER_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
 _ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
+
+
+class Seldom(logging.Filter):
+    """Of lines that differ in their numbers only, one in `_LOG_SECONDS`, with how many there were since the one before.
+
+    librdkafka looks for a broker that does not answer twenty times a second, with each client, and logs each time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next: dict[str, float] = {}
+        self._dropped: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        same, now = re.sub(r"\d+", "", record.getMessage()), time.monotonic()
+        if now < self._next.get(same, 0.0):
+            self._dropped[same] += 1
+            return False
+        self._next[same] = now + _LOG_SECONDS
+        if more := self._dropped.pop(same, 0):
+            record.msg = f"{record.getMessage()} ({more} more like it)"
+            record.args = ()
+        return True
+
+
+_librdkafka_log = logging.getLogger("saker.librdkafka")
+_librdkafka_log.addFilter(Seldom())
 
 
 def _client(bootstrap_servers: str) -> dict[str, Any]:
@@ -255,6 +285,7 @@ def consumer(bootstrap_servers: str, **settings: Any) -> Consumer:
             "fetch.queue.backoff.ms": 5,
             **settings,
         },
+        logger=_librdkafka_log,
     )
 
 
@@ -290,6 +321,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             "stats_cb": look,
             **settings,
         },
+        logger=_librdkafka_log,
     )
     if "transactional.id" in settings:
         _init_transactions(client, bootstrap_servers)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -12,7 +13,41 @@ from tests.engine.silent import silent
 
 def test_a_producer_is_ready_when_it_is_given_out(bootstrap_servers: str, caplog: pytest.LogCaptureFixture) -> None:
     kafka.producer(bootstrap_servers)
-    assert not caplog.records  # it warns when it has no producer id yet
+    told = [record.getMessage() for record in caplog.records if record.name == "saker"]
+    assert told == []  # it warns when it has no producer id yet
+
+
+def test_what_librdkafka_says_again_and_again_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    consumer = kafka.consumer("127.0.0.1:1", **{"group.id": "nobody"})
+    consumer.subscribe(["nothing"])
+    until = time.monotonic() + 60
+    while not caplog.records:
+        assert time.monotonic() < until
+        consumer.poll(0.1)
+    for _ in range(10):  # another look at the broker each 50 ms
+        consumer.poll(0.1)
+    consumer.close()
+    told = [record.getMessage() for record in caplog.records if "Connect to" in record.getMessage()]
+    assert len(told) == 1
+    assert "Connection refused" in told[0]
+
+
+def test_how_often_it_was_said_comes_with_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    seldom = kafka.Seldom()
+
+    def told(text: str, *arguments: object) -> str | None:
+        record = logging.makeLogRecord({"msg": text, "args": arguments})
+        return record.getMessage() if seldom.filter(record) else None
+
+    assert told("%s failed after %d ms", "broker 1", 3) == "broker 1 failed after 3 ms"
+    assert told("%s failed after %d ms", "broker 2", 4) is None
+    assert told("%s refused the password", "broker 1") == "broker 1 refused the password"
+    now += 11
+    assert told("%s failed after %d ms", "broker 1", 5) == "broker 1 failed after 5 ms (1 more like it)"
+    now += 11
+    assert told("%s failed after %d ms", "broker 1", 5) == "broker 1 failed after 5 ms"
 
 
 def test_a_producer_does_not_spin_while_its_broker_is_silent() -> None:
