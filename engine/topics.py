@@ -69,8 +69,9 @@ def _retention(source: Topic, *others: Topic) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"topic {topic.name} keeps records for {kept:,} ms (retention.ms), {source.name} for "
-                f"{'ever' if needed == -1 else f'{needed:,} ms'}: a result has its record's timestamp, so that of an older "
-                "record is deleted as soon as it is there; keep it as long, or set message.timestamp.type=LogAppendTime",
+                f"{'ever' if needed == -1 else f'{needed:,} ms'}: what is sent there has its record's timestamp, so the "
+                "answer to an older record is deleted as soon as it is there; keep it as long, or set "
+                "message.timestamp.type=LogAppendTime",
             )
 
 
