@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-
 import typer
 
 from commands import (  # noqa: F401 - each adds its commands to the application
@@ -18,12 +15,12 @@ from commands import (  # noqa: F401 - each adds its commands to the application
 )
 from commands.options import app
 from engine.errors import SakerError
+from engine.log import log_to_stderr
 
 
 def main() -> None:
     """Exit with 0 when done, 1 when it failed, with one line that says why, 2 for wrong usage; 130 after Ctrl-C."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
-    logging.getLogger("saker").setLevel(logging.INFO)
+    log_to_stderr()
     try:
         app()
     except SakerError as error:

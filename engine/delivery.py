@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import ServeSettings
-from engine.errors import Fenced, ServingError
+from engine.errors import Fenced, ServingError, StartAgain
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from engine.metrics import Acknowledged, Counts
 from engine.pipeline import Scored
@@ -45,10 +45,6 @@ QUICK, MANY = 0, 1
 LINGER_MS = (0.0, 1.0)
 _FEW = 4  # of a partition
 _LEAST_PARTITIONS = 2  # so that four records of one partition alone are no wave
-
-
-class DeliveryFailed(Exception):
-    """Kafka gave up on a result or a transaction. The worker must start again from the committed offsets."""
 
 
 @dataclass(slots=True)
@@ -218,7 +214,7 @@ class Delivery(ABC):
             return Fenced(
                 f"another pool produces to {output} under the same name ({error.str()}): give this one another --instance"
             )
-        return DeliveryFailed(f"a result was not delivered: {error.str()}")
+        return StartAgain(f"a result was not delivered: {error.str()}")
 
     def _offsets(self) -> list[TopicPartition]:
         """To commit."""
@@ -325,7 +321,7 @@ class ExactlyOnce(Delivery):
         while self._windows:
             window = self._windows.popleft()
             if not window.done:
-                raise DeliveryFailed("results were not acknowledged in time")
+                raise StartAgain("results were not acknowledged in time")
             self._complete(window)
         group = self._consumer.consumer_group_metadata()
         self._committing = self._threads.submit(_commit_transaction, producer, self._offsets(), group)
@@ -334,11 +330,17 @@ class ExactlyOnce(Delivery):
         self._transport.send_by((self._transport.place + 1) % self._transport.places)
 
     def _await_commit(self) -> None:
-        """Of the transaction before this one."""
+        """Of the transaction before this one.
+
+        librdkafka (2.16) hands over offsets for a minute, or for ever, if the broker goes away just then, whatever time it is
+        given.
+        """
         committing, self._committing = self._committing, None
         try:
             if committing is not None:
-                committing.result()
+                committing.result(_TRANSACTION_SECONDS)
+        except TimeoutError:
+            raise StartAgain("a transaction was not committed in time") from None
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
 
@@ -359,7 +361,7 @@ class ExactlyOnce(Delivery):
         """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
         gone = set(partitions)
         if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
-            raise DeliveryFailed("partitions of an open transaction went to another consumer")
+            raise StartAgain("partitions of an open transaction went to another consumer")
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The consumer commits nothing: the transaction does."""

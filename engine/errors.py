@@ -13,5 +13,9 @@ class ServingError(SakerError):
     """Kafka, a topic or a setting does not allow serving."""
 
 
+class StartAgain(Exception):
+    """A worker cannot go on, and one that starts again at the committed offsets can: nothing is lost."""
+
+
 class Fenced(ServingError):
     """Another member of the group has this worker's name: another pool's, or what it was itself before the broker went away."""

@@ -29,6 +29,7 @@ from engine.config import ServeSettings
 from engine.errors import ModelRefused
 from engine.exporter import PoolMetrics
 from engine.kafka import TopicPartition
+from engine.log import log_to_stderr
 from engine.pipeline import ActiveModel
 from engine.registry import Located
 from engine.transport import Origin, Partition, Taken, Transport
@@ -100,6 +101,7 @@ class Shadow:
 
 def main(settings: ServeSettings, served: Located, second: Located, parent: Connection) -> None:
     """Entry point of the process."""
+    log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
     comparison = Comparison(*(ActiveModel.load(one.path, one.name, settings.kernels) for one in (served, second)))

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from engine import kafka
 from engine.config import EXACTLY_ONCE, ServeSettings
 from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from engine.errors import Fenced, ModelRefused, SakerError, ServingError
+from engine.errors import Fenced, ModelRefused, SakerError, ServingError, StartAgain
 from engine.journal import Journal, Suspects, singles
-from engine.kafka import Consumer, KafkaError, TopicPartition
+from engine.kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from engine.log import log_to_stderr
 from engine.pipeline import ActiveModel, Backends, given_up, score_batch
 from engine.registry import Located
 from engine.transport import Partition, Taken, open_transport, producer_settings
@@ -39,14 +40,11 @@ _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its parti
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
 
-class OffsetGone(Exception):
-    """The worker must start again: it is then told where there is something to read."""
-
-
 def main(
     slot: int, settings: ServeSettings, located: Located, parent: Connection, journal: Journal, suspects: Suspects
 ) -> None:
     """Entry point of the process. What a user must mend is told to the parent; anything else is a crash."""
+    log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:
         worker = Worker(slot, settings, load(located, settings), parent, journal, suspects)
@@ -56,10 +54,17 @@ def main(
         worker.run()
     except Fenced as error:
         parent.send((FENCED, str(error)))
-        raise SystemExit(1) from error
     except SakerError as error:
         parent.send((FAILED, str(error)))
-        raise SystemExit(1) from error
+    except StartAgain as error:
+        _log.error("worker %d gives up: %s", slot, error)
+    except Exception:  # noqa: BLE001 - the parent sees only that it ended
+        _log.exception("worker %d ends by an error", slot)
+    else:
+        return
+    # At once. With a broker that went away, librdkafka may wait for ever in a call that has a timeout (of a transaction, 2.16)
+    # or while a client is closed; who starts again under this worker's names ends what it leaves open.
+    os._exit(1)
 
 
 def load(located: Located, settings: ServeSettings) -> ActiveModel:
@@ -261,7 +266,13 @@ class Worker:
         self._delivery.counts.rebalances += 1
         self._transport.follow(_names(partitions))
         self._assigned |= _names(partitions)
-        starts = kafka.starts(consumer, partitions)
+        try:
+            starts = kafka.starts(consumer, partitions)
+        except KafkaException as error:
+            raise StartAgain(
+                f"Kafka does not tell where to read on: {error.args[0].str()}; if this stays, a transaction hangs: "
+                'see "When others are away" in docs/operations.md'
+            ) from error
         for at, committed, deleted in starts:
             if deleted is not None:
                 self._delivery.counts.deleted += deleted
@@ -293,7 +304,7 @@ def _names(partitions: list[TopicPartition]) -> set[Partition]:
 def _check(error: KafkaError, settings: ServeSettings) -> None:
     """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone."""
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
-        raise OffsetGone(f"an offset of {settings.input} to read on at is not there any more: {error.str()}")
+        raise StartAgain(f"an offset of {settings.input} to read on at is not there any more: {error.str()}")
     fatal = error.fatal() or error.code() == KafkaError._FATAL
     if fatal and "fenced" in error.str():
         raise Fenced(

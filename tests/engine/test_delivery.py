@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from deploy.local.kafka import Broker
 from engine import kafka
 from engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
 from engine.delivery import MANY, QUICK, AtLeastOnce, Delivery, ExactlyOnce
-from engine.errors import Fenced
+from engine.errors import Fenced, StartAgain
 from engine.kafka import TopicPartition
 from engine.pipeline import Scored
 from engine.transport import PublicTaken, Taken, open_transport, producer_settings
@@ -159,3 +160,19 @@ def test_none_is_committed_without_the_one_before_it(stage: Stage) -> None:
     assert behind.flush(10) == 0
     assert [record.value for record in stage.results(4)] == [b"0", b"1", b"2", b"behind"]
     assert stage.committed() == 3
+
+
+def test_a_transaction_is_given_up_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that goes away just when it is handed the offsets: librdkafka would wait a minute, whatever time it is given."""
+    monkeypatch.setattr("engine.delivery._TRANSACTION_SECONDS", 1.0)
+    broker = Broker()
+    with contextlib.ExitStack() as ends:
+        ends.callback(broker.stop)
+        broker.launch()
+        broker.wait()
+        stage = Stage(broker.bootstrap_servers)
+        ends.callback(stage.consumer.close)
+        stage.send(3)
+        assert stage.transport.producer.flush(30) == 0
+        with silent(broker.bootstrap_servers), ThreadPoolExecutor(1) as thread:
+            assert isinstance(thread.submit(stage.delivery.drain, 0).exception(30), StartAgain)
