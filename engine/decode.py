@@ -11,7 +11,7 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, overload
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,6 +103,11 @@ class Decoder:
             except Refused as error:
                 self.backend_reason = f"the native rows do not take this contract: {error}"
         self.backend = self._native.variant if self._native else "reference"
+
+    @property
+    def native(self) -> Any | None:
+        """The extension's decoder, None without it."""
+        return self._native.decoder if self._native else None
 
     def decode(self, values: Values) -> Decoded:
         """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch."""

@@ -108,6 +108,10 @@ class Delivery(ABC):
         """The positions behind each batch that is not acknowledged."""
         return [held.positions for held in self._held] + [window.positions for window in self._windows]
 
+    def room_for_few(self) -> int:
+        """Up to how many unanswered records the transport may answer what it takes by itself; 0: not now."""
+        return 0
+
     @property
     def full(self) -> bool:
         """Whether acknowledgements must come before more is taken."""
@@ -151,8 +155,10 @@ class Delivery(ABC):
         """Take acknowledgements; commit what they allow when it is time."""
         self._transport.poll(seconds)
         self._check()
-        while self._windows and self._windows[0].done:
-            self._complete(self._windows.popleft())
+        if self._windows and not self._transport.in_flight:
+            self._collect()
+            while self._windows and self._windows[0].done:
+                self._complete(self._windows.popleft())
         self._send_held()
         self._commit_if_due()
 
@@ -183,6 +189,13 @@ class Delivery(ABC):
         if (failure := self._transport.failure()) is not None:
             raise self._failure(failure)
 
+    def _collect(self) -> None:
+        """What the transport answered by itself. All of it was sent before what is in flight here."""
+        if (told := self._transport.tell()) is not None:
+            positions, answered = told
+            self._positions.update(positions)
+            self.counts.add_answered(answered)
+
     def _complete(self, window: _Window) -> None:
         if window.errors:
             raise self._failure(window.errors[0])
@@ -197,10 +210,11 @@ class Delivery(ABC):
 
     def take_counts(self) -> Counts:
         """What was counted since the last time."""
+        self._collect()
         counts, self.counts = self.counts, Counts()
         counts.add_batches(self._acknowledged)
         self._acknowledged.clear()
-        counts.in_flight = self.in_flight
+        counts.in_flight = self.in_flight + self._transport.in_flight
         return counts
 
     def _failure(self, error: KafkaError) -> Exception:
@@ -235,15 +249,26 @@ class AtLeastOnce(Delivery):
 
     def _may_send(self) -> bool:
         transport = self._transport
-        few = self.in_flight <= _FEW * max(transport.partitions, _LEAST_PARTITIONS)
-        if self._windows:
+        few = self.in_flight + transport.in_flight <= self._few()
+        if self._windows or transport.in_flight:
             return few and transport.place == QUICK
         transport.send_by(QUICK if few else transport.places - 1)
         return True
 
+    def _few(self) -> int:
+        return _FEW * max(self._transport.partitions, _LEAST_PARTITIONS)
+
+    def room_for_few(self) -> int:
+        if self.in_flight:
+            return 0
+        self._transport.send_by(QUICK)  # whose producer it is
+        return self._few()
+
     def _commit_if_due(self) -> None:
-        if self._positions and time.monotonic() - self._committed >= COMMIT_SECONDS:
-            self._commit(wait=False)
+        if time.monotonic() - self._committed >= COMMIT_SECONDS:
+            self._collect()
+            if self._positions:
+                self._commit(wait=False)
 
     def _commit(self, *, wait: bool) -> None:
         self._committed = time.monotonic()
@@ -260,14 +285,22 @@ class AtLeastOnce(Delivery):
 
     def drain(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while (self.in_flight or self._positions) and time.monotonic() < deadline:
-            self.poll(0.02 if self._windows else 0.0)
-            if self._positions and not self.in_flight:
+        self._collect()
+        while (self._unanswered or self._positions) and time.monotonic() < deadline:
+            self.poll(0.02 if self._unanswered else 0.0)
+            self._collect()
+            if self._positions and not self._unanswered:
                 with contextlib.suppress(KafkaException):  # the group rebalances: again, until the deadline
                     self._commit(wait=True)
-        return not (self.in_flight or self._positions)
+        return not (self._unanswered or self._positions)
+
+    @property
+    def _unanswered(self) -> int:
+        return self.in_flight + self._transport.in_flight
 
     def forget(self, partitions: Iterable[Partition]) -> None:
+        partitions = list(partitions)
+        self._transport.forget(partitions)
         for partition in partitions:
             self._positions.pop(partition, None)
             for positions in self._unacknowledged():

@@ -29,11 +29,12 @@ class Journal:
     number and the offset behind the last record."""
 
     def __init__(self) -> None:
-        self._cells: Any = _SPAWN.RawArray(ctypes.c_int64, 2 + 2 * _ROOM)
+        #: native/express.c writes them, too.
+        self.cells: Any = _SPAWN.RawArray(ctypes.c_int64, 2 + 2 * _ROOM)
 
     def scoring(self, positions: Mapping[Partition, int], *, alone: bool) -> None:
         """positions: the offsets behind the records of each partition. alone: there is only one."""
-        cells, place = self._cells, 2
+        cells, place = self.cells, 2
         for (_, partition), behind in positions.items():
             if place == len(cells):
                 break
@@ -43,11 +44,11 @@ class Journal:
         cells[0] = (place - 2) // 2
 
     def done(self) -> None:
-        self._cells[0] = 0
+        self.cells[0] = 0
 
     def read(self) -> tuple[dict[int, int], bool]:
         """Of each partition the offset behind what was being scored, nothing if nothing was; and whether it was one record."""
-        cells = self._cells
+        cells = self.cells
         return {cells[2 + 2 * place]: cells[3 + 2 * place] for place in range(cells[0])}, bool(cells[1])
 
 

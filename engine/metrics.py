@@ -74,6 +74,20 @@ class Acknowledged(NamedTuple):
     scores: NDArray[np.float64]
 
 
+#: A batch that the transport answered, in numbers (struct Told of native/express.c): how many records, seconds since 1970, and
+#: the seconds of each stage.
+ANSWERED = ("records", "at", *STAGES)
+
+
+class Answered(NamedTuple):
+    """Many such batches (b, 7), and of their n records timestamps_ms (n,), scores (n,) and how many are flagged."""
+
+    batches: NDArray[np.float64]
+    timestamps_ms: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    flagged: int
+
+
 @dataclass
 class Histogram:
     """Counts of values up to each bound (inclusive), and above the last; and their sum."""
@@ -134,18 +148,29 @@ class Counts:
         if not batches:
             return
         sizes = np.array([len(batch.timestamps_ms) for batch in batches])
-        self.batch_records.observe(sizes)
-        since = np.repeat([batch.at for batch in batches], sizes)
-        sent = np.concatenate([batch.timestamps_ms for batch in batches]) / 1000
-        self.latency.observe(np.maximum(since - sent, 0))  # none below zero: clocks differ
+        self._add_times(sizes, np.array([batch.at for batch in batches]), np.concatenate([b.timestamps_ms for b in batches]))
         for stage, histogram in self.stages.items():
             seconds = [batch.stage_seconds[stage] for batch in batches if stage in batch.stage_seconds]
             histogram.observe(np.array(seconds))
         for threshold, same in groupby(batches, key=attrgetter("threshold")):
             scores = np.concatenate([batch.scores for batch in same])
-            self.scored += len(scores)
-            self.flagged += int(np.count_nonzero(scores >= threshold))
-            self.scores.observe(scores)
+            self._add_scores(scores, int(np.count_nonzero(scores >= threshold)))
+
+    def add_answered(self, answered: Answered) -> None:
+        sizes, at, *stages = answered.batches.T
+        self._add_times(sizes.astype(np.int64), at, answered.timestamps_ms)
+        for stage, seconds in zip(STAGES, stages, strict=True):
+            self.stages[stage].observe(seconds)
+        self._add_scores(answered.scores, answered.flagged)
+
+    def _add_times(self, sizes: NDArray[np.int64], at: NDArray[np.float64], timestamps_ms: NDArray[np.int64]) -> None:
+        self.batch_records.observe(sizes.astype(np.float64))
+        self.latency.observe(np.maximum(np.repeat(at, sizes) - timestamps_ms / 1000, 0))  # none below zero: clocks differ
+
+    def _add_scores(self, scores: NDArray[np.float64], flagged: int) -> None:
+        self.scored += len(scores)
+        self.flagged += flagged
+        self.scores.observe(scores)
 
 
 def family(name: str, series: Iterable[tuple[Sequence[str], float | Histogram]]) -> Metric:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,16 @@ class Backends(NamedTuple):
 
     def on(self, kafka: str, reason: str) -> Backends:
         return self._replace(kafka=kafka, reasons=tuple(dict.fromkeys((*self.reasons, *filter(None, [reason])))))
+
+
+class NativeModel(NamedTuple):
+    """What native/express.c makes a result of a record with. pieces: of `Encoder`."""
+
+    decoder: Any
+    plan: Any
+    program: Any
+    threshold: float
+    pieces: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,14 @@ class ActiveModel:
             self.decoder.backend,
             tuple(dict.fromkeys(filter(None, (self.session.backend_reason, self.decoder.backend_reason)))),
         )
+
+    @property
+    def native(self) -> NativeModel | None:
+        """None where a step of it is not native."""
+        decoder, scorer = self.decoder.native, self.session.plan_and_program
+        if decoder is None or scorer is None:
+            return None
+        return NativeModel(decoder, *scorer, self.session.contract.threshold, self.encoder.pieces)
 
     @classmethod
     def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None) -> ActiveModel:

@@ -9,6 +9,7 @@ Proven when it is opened: the native trees against onnxruntime, then the whole b
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -68,6 +69,11 @@ class Session:
             return NativeTrees(native, model, self.contract.output, lambda names, x: self._run.run(names, {self._input: x})), ""
         except Refused as error:
             return None, f"the native trees do not take this model: {error}"
+
+    @property
+    def plan_and_program(self) -> tuple[Any, Any] | None:
+        """Of the native trees, where these two alone make the score."""
+        return self._native.plan_and_program if self._native else None
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (n,) float64 of the rows `x` (n, f) float32, columns in the contract's order, NaN for missing."""

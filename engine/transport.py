@@ -1,8 +1,10 @@
-"""The two hot calls: take a batch of records, and send a batch of results.
+r"""The two hot calls: take a batch of records, and send a batch of results.
 
     consumer --take--> Taken: values for the pipeline, and of each record where it stood, its key and headers
-                                           |
-    producer <--send-- results, each with the key, partition, timestamp and headers of its record
+                  |                        |
+                  |  producer <--send-- results, each with the key, partition, timestamp and headers of its record
+                  |
+                  \--> a few records, and a model that is native throughout: answered at once (native/express.c), see `tell`
 
 Natively on the handles that the clients of confluent_kafka hold (`NativeTransport`), where they look as they should, or by
 their public calls. Everything else (configuration, group, commits, callbacks) is theirs. One worker owns a transport.
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,10 @@ from numpy.typing import NDArray
 from engine.decode import Values
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from engine.kernels import native as load_native
+from engine.metrics import ANSWERED, Answered
+
+if TYPE_CHECKING:
+    from engine.pipeline import NativeModel
 
 Partition = tuple[str, int]
 Delivered = Callable[[KafkaError | None, Message], None]
@@ -149,8 +155,26 @@ class Transport:
     def follow(self, partitions: Iterable[Partition]) -> None:
         """Take the records of partitions that are being assigned."""
 
-    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
-        """What is there now: one record waited for, and those behind it; and the errors that stood among them."""
+    @property
+    def in_flight(self) -> int:
+        """How many records `take` answered that are not acknowledged."""
+        return 0
+
+    def answer_by(self, model: NativeModel | None, journal: Any) -> None:
+        """What `take` may answer a few records with. journal: the cells of one."""
+
+    def tell(self) -> tuple[dict[Partition, int], Answered] | None:
+        """What `take` answered and Kafka acknowledged since the last time: the offsets behind it, and what is to be counted."""
+        return None
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """They are another consumer's: the offsets behind what was answered are not told any more."""
+
+    def take(self, most: int, wait_seconds: float, few: int = 0) -> tuple[Taken, list[KafkaError]]:  # noqa: ARG002 - natively
+        """What is there now: one record waited for, and those behind it; and the errors that stood among them.
+
+        few: as long as no more than so many are unanswered, it may answer them itself and go on waiting.
+        """
         first = self._consumer.poll(wait_seconds)
         if first is None:
             return PublicTaken([]), []
@@ -215,12 +239,34 @@ class NativeTransport(Transport):
         native.open_librdkafka(_library(maps))
         self._taker = native.Taker(consumer, _handle(consumer, maps))
         self._senders = [native.Sender(producer, _handle(producer, maps), output) for producer in producers]
+        self._express = native.Express(self._taker, self._senders[0])
+        self._input = ""
 
     def follow(self, partitions: Iterable[Partition]) -> None:
         for topic, partition in partitions:
             self._taker.forward(topic, partition)
+            self._input = topic
 
-    def take(self, most: int, wait_seconds: float) -> tuple[Taken, list[KafkaError]]:
+    @property
+    def in_flight(self) -> int:
+        return int(self._express.in_flight())
+
+    def answer_by(self, model: NativeModel | None, journal: Any) -> None:
+        self._express.use(model, journal)
+
+    def tell(self) -> tuple[dict[Partition, int], Answered] | None:
+        positions, batches, timestamps, scores, flagged = self._express.tell()
+        if not scores:
+            return None
+        of_batches = np.frombuffer(batches).reshape(-1, len(ANSWERED))
+        answered = Answered(of_batches, np.frombuffer(timestamps, np.int64), np.frombuffer(scores), flagged)
+        return {(self._input, partition): behind for partition, behind in positions.items()}, answered
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        for _, partition in partitions:
+            self._express.forget(partition)
+
+    def take(self, most: int, wait_seconds: float, few: int = 0) -> tuple[Taken, list[KafkaError]]:
         if (now := time.monotonic()) >= self._events_due:
             self._events_due = now + _EVENTS_SECONDS
             event = self._consumer.poll(0)  # serves rebalances and commits
@@ -228,7 +274,7 @@ class NativeTransport(Transport):
                 error = event.error()
                 # A record may have got here before its partition was forwarded.
                 return PublicTaken([] if error else [event]), [error] if error else []
-        taken, errors = self._taker.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
+        taken, errors = self._express.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000), few)
         return taken, [KafkaError(code, text) for code, text in errors]
 
     def send(

@@ -40,6 +40,12 @@ class NativeTrees:
         self.variant = self._kernel.variant
         self._prove(ensemble, columns.n_input, columns.source, graph.outputs, ask)
 
+    @property
+    def plan_and_program(self) -> tuple[Any, Any] | None:
+        """What makes a sum of a row, and a score of that; None if there is more to it."""
+        single = self._kernel.n_targets == 1 and self._tail.program is not None
+        return (self._kernel.plan, self._tail.program) if single else None
+
     def score(self, x: NDArray[np.float32]) -> NDArray[Any]:
         """What the graph's output is for C-contiguous rows `x` (n, f) float32."""
         return self._tail(self._kernel.score(x))

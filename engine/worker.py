@@ -125,7 +125,7 @@ class Worker:
         journal: Journal,
         suspects: Suspects,
     ) -> None:
-        self._settings, self._model, self._parent = settings, model, parent
+        self._settings, self._parent = settings, parent
         self._journal, self._suspects = journal, suspects
         self._parent_id = os.getppid()
         self._stopping = self._joined = False
@@ -152,7 +152,14 @@ class Worker:
             self._consumer, producers, settings.output, self._assigned, settings.kernels
         )
         self._why_public = why_public
+        self._adopt(model)
         self._delivery = deliver(self._consumer, self._transport, settings)
+
+    def _adopt(self, model: ActiveModel) -> None:
+        self._model = model
+        # What is answered without a look at it is not marked as late.
+        native = model.native if self._settings.late_ms is None else None
+        self._transport.answer_by(native, self._journal.cells)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -192,7 +199,8 @@ class Worker:
         # with them, so then they are what is waited for.
         holds = self._delivery.holds
         wait_seconds = _WAITING_SECONDS if self._delivery.in_flight else _IDLE_SECONDS
-        taken, errors = self._transport.take(self._settings.max_batch, 0.0 if holds else wait_seconds)
+        few = 0 if self._suspects.behind else self._delivery.room_for_few()
+        taken, errors = self._transport.take(self._settings.max_batch, 0.0 if holds else wait_seconds, few)
         if taken:
             self._score(taken)
         elif holds:
@@ -252,7 +260,7 @@ class Worker:
             return
         loaded, self._loading = self._loading.loaded, None
         if isinstance(loaded, ActiveModel):
-            self._model = loaded
+            self._adopt(loaded)
             answer: tuple[str, object] = (CHANGED, self._backends())
         elif loaded is None:
             raise RuntimeError("the thread that loads a model ended without one")

@@ -34,7 +34,7 @@ class RowKernel:
         self.variant: str = variant or native.variants()[0]
         try:
             self._fields, descriptions = _field_table(contract)
-            self._decoder: Any = native.Decoder(
+            self.decoder: Any = native.Decoder(
                 variant=self.variant,
                 width=len(contract.features),
                 names=tuple(name.encode() for name in self._fields),
@@ -64,13 +64,13 @@ class RowKernel:
         def rejected(index: int, fault: int, slot: int, unknown: bytes | None) -> None:
             reject(index, fault, self._fields[slot] if slot >= 0 else None if unknown is None else unknown.decode())
 
-        done: tuple[int, int] = self._decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
+        done: tuple[int, int] = self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
         return done
 
     @property
     def statistics(self) -> dict[str, int]:
         """Counters since it was made, for measurements and tests: slow_walks, learned, exact_numbers, orders."""
-        return dict(self._decoder.statistics())
+        return dict(self.decoder.statistics())
 
 
 def _field_table(contract: Contract) -> tuple[tuple[str, ...], tuple[Any, ...]]:

@@ -41,6 +41,8 @@ class Tail:
     raw: str
     output: str
     steps: tuple[Step, ...]
+    #: The native program, where that alone makes a score of a sum: of one target, and what follows it only changes the shape.
+    program: Any | None
 
     def __call__(self, raw: NDArray[np.float64]) -> Array:
         """float64 (n, targets) -> the output, in the graph's own shape and dtype."""
@@ -68,7 +70,16 @@ def tail_of(native: ModuleType, graph: Graph, raw: str, output: str) -> Tail:
                 step = _Structural(node, constants)
                 types[node.outputs[0]] = step.dtype or types[node.inputs[0]]
                 steps.append(step)
-    return Tail(raw, output, tuple(steps))
+    return Tail(raw, output, tuple(steps), _program(raw, steps))
+
+
+def _program(raw: str, steps: list[Step]) -> Any | None:
+    match steps:
+        case [_Elementwise(inputs=[source], outputs=[_], program=program), *others] if source == raw and all(
+            isinstance(step, _Structural) and step.reshapes for step in others
+        ):
+            return program
+    return None
 
 
 def _behind(graph: Graph, raw: str, output: str) -> list[Node]:
@@ -103,9 +114,9 @@ class _Elementwise:
         made = dict.fromkeys(node.outputs[0] for node in nodes)
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name not in made)
         fixed = [name for name in read if name in constants and constants[name].size == 1 and constants[name].ndim <= 1]
-        self._inputs = [name for name in read if name not in fixed]
-        self._shaped = {name: constants[name] for name in self._inputs if name in constants}
-        register = {name: number for number, name in enumerate([*self._inputs, *fixed])}
+        self.inputs = [name for name in read if name not in fixed]
+        self._shaped = {name: constants[name] for name in self.inputs if name in constants}
+        register = {name: number for number, name in enumerate([*self.inputs, *fixed])}
         instructions = []
         for node in nodes:
             for place, name in enumerate(node.inputs):
@@ -117,33 +128,34 @@ class _Elementwise:
             instructions.append([ELEMENTWISE.index(node.op_type), *operands])
             register[node.outputs[0]] = len(register)
             types[node.outputs[0]] = np.dtype(np.bool_ if node.op_type in _CONDITIONS else np.float64)
-        self._outputs = [name for name in made if name in later]
-        if any(types[name] != np.float64 for name in self._outputs):
+        self.outputs = [name for name in made if name in later]
+        if any(types[name] != np.float64 for name in self.outputs):
             raise Refused("a condition behind the trees is read by more than a Where")
         try:
-            self._run = native.Program(
+            self.program: Any = native.Program(
                 instructions=np.array(instructions, np.int32),
                 constants=np.array([constants[name].item() for name in fixed], np.float64),
-                outputs=np.array([register[name] for name in self._outputs], np.int32),
-                n_inputs=len(self._inputs),
-            ).run
+                outputs=np.array([register[name] for name in self.outputs], np.int32),
+                n_inputs=len(self.inputs),
+            )
         except ValueError as error:
             raise Refused(str(error)) from error
 
     def __call__(self, values: dict[str, Array]) -> None:
-        inputs = [values[name] if name in values else self._shaped[name] for name in self._inputs]
+        inputs = [values[name] if name in values else self._shaped[name] for name in self.inputs]
         if len(inputs) > 1:
             inputs = [np.ascontiguousarray(array) for array in np.broadcast_arrays(*inputs)]
-        outputs = [np.empty(inputs[0].shape) for _ in self._outputs]
-        self._run(*inputs, *outputs)
-        values |= zip(self._outputs, outputs, strict=True)
+        outputs = [np.empty(inputs[0].shape) for _ in self.outputs]
+        self.program.run(*inputs, *outputs)
+        values |= zip(self.outputs, outputs, strict=True)
 
 
 class _Structural:
-    """A node that numpy does. `dtype` is its output's, None for that of its first input."""
+    """A node that numpy does. `dtype` is its output's, None for that of its first input. `reshapes`: and does nothing else."""
 
     def __init__(self, node: Node, constants: Mapping[str, Array]) -> None:
         self.dtype: Any = np.dtype(_DTYPES[node.attributes["to"]]) if node.attributes.get("to") in _DTYPES else None
+        self.reshapes = node.op_type in ("Reshape", "Squeeze")
         self._output = node.outputs[0]
         self._inputs, self._apply = _operation(node, constants)
 

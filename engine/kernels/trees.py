@@ -33,7 +33,7 @@ class TreeKernel:
     ) -> None:
         e = ensemble
         try:
-            self._plan: Any = native.Plan(
+            self.plan: Any = native.Plan(
                 n_features=e.n_features,
                 n_targets=e.n_targets,
                 average=e.average,
@@ -65,12 +65,12 @@ class TreeKernel:
     @property
     def variant(self) -> str:
         """What runs: avx512, avx2 or baseline."""
-        return str(self._plan.isa)
+        return str(self.plan.isa)
 
     @property
     def ways(self) -> dict[str, int]:
         """The most rows of a block, and up to how many rows go through lanes or are walked."""
-        block, walked, lanes = self._plan.ways
+        block, walked, lanes = self.plan.ways
         return {"block": block, "walked": walked, "lanes": lanes}
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ class TreeKernel:
         Raises TypeError for another dtype and ValueError for another shape; nothing is converted or copied.
         """
         out = np.empty((len(x), self.n_targets))
-        self._plan.score(x, out)
+        self.plan.score(x, out)
         return out
 
 

@@ -195,4 +195,4 @@ def test_what_does_not_belong_together_is_refused(client: Any) -> None:
             sender.send(messages, indices, results, 0)
     native.transport.close()
     with pytest.raises(ValueError, match="open taker"):
-        native.transport._taker.take(1, 0)
+        native.transport._express.take(1, 0, 0)

@@ -27,7 +27,7 @@ static int native_exec(PyObject *module) {
         const char *name;
         PyObject *(*type)(void);
     } types[] = {{"Plan", plan_type}, {"Program", program_type}, {"Decoder", decoder_type}, {"Lines", lines_type},
-                 {"Messages", messages_type}, {"Taker", taker_type}, {"Sender", sender_type}};
+                 {"Messages", messages_type}, {"Taker", taker_type}, {"Sender", sender_type}, {"Express", express_type}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (add_type(module, types[i].name, types[i].type()) != 0) return -1;
     return 0;

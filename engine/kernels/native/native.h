@@ -17,6 +17,7 @@ PyObject *decoder_type(void); /* rows/decoder_type.c */
 PyObject *messages_type(void); /* kafka/ */
 PyObject *taker_type(void);
 PyObject *sender_type(void);
+PyObject *express_type(void); /* express.c */
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
 PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/client.c */
 

@@ -2,7 +2,7 @@
 
    Registers hold CHUNK values each: first the inputs, then the constants, then what each instruction makes. An instruction is
    four int32: operation, and the registers of up to three operands. Conditions are 1.0 and 0.0. */
-#include "native.h"
+#include "parts.h"
 
 #include <math.h>
 #include <stdint.h>
@@ -26,6 +26,8 @@ typedef struct {
 } ProgramObject;
 
 typedef double Register[CHUNK];
+
+static PyTypeObject *type; /* of Program; made once, kept by the module */
 
 static void run(Instruction i, Register *r, double *restrict out, int n) {
     const double *a = r[i.a], *b = r[i.b], *c = r[i.c];
@@ -56,7 +58,7 @@ static void run(Instruction i, Register *r, double *restrict out, int n) {
 }
 
 /* Program(instructions, constants, outputs, n_inputs): int32 (n, 4), float64, int32 registers. */
-static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+static PyObject *program_new(PyTypeObject *of, PyObject *arguments, PyObject *keywords) {
     static char *names[] = {"instructions", "constants", "outputs", "n_inputs", NULL};
     Py_buffer instructions, constants, outputs;
     int n_inputs;
@@ -67,7 +69,7 @@ static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *
         PyErr_SetString(PyExc_ValueError, "the graph behind the trees is too large");
         goto done;
     }
-    self = (ProgramObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    self = (ProgramObject *)((allocfunc)PyType_GetSlot(of, Py_tp_alloc))(of, 0);
     if (self == NULL) goto done;
     self->n_inputs = n_inputs;
     self->n_constants = (int)n_constants;
@@ -86,8 +88,8 @@ static PyObject *program_new(PyTypeObject *type, PyObject *arguments, PyObject *
     memcpy(self->outputs, outputs.buf, (size_t)outputs.len);
     int known = n_inputs + (int)n_constants, right = 1;
     for (int i = 0; i < self->n_instructions; i++, known++) {
-        const Instruction *of = self->instructions + i;
-        right &= of->operation >= 0 && of->operation < N_OPERATIONS && of->a >= 0 && of->a < known && of->b >= 0 && of->b < known && of->c >= 0 && of->c < known;
+        const Instruction *one = self->instructions + i;
+        right &= one->operation >= 0 && one->operation < N_OPERATIONS && one->a >= 0 && one->a < known && one->b >= 0 && one->b < known && one->c >= 0 && one->c < known;
     }
     for (int i = 0; i < self->n_outputs; i++) right &= self->outputs[i] >= 0 && self->outputs[i] < known;
     if (!right) {
@@ -103,13 +105,35 @@ done:
 
 static void program_dealloc(PyObject *object) {
     ProgramObject *self = (ProgramObject *)object;
-    PyTypeObject *type = Py_TYPE(object);
+    PyTypeObject *of = Py_TYPE(object);
     free(self->instructions);
     free(self->constants);
     free(self->outputs);
-    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
-    Py_DECREF(type);
+    ((freefunc)PyType_GetSlot(of, Py_tp_free))(object);
+    Py_DECREF(of);
 }
+
+static void apply(const ProgramObject *self, const double *const *inputs, double *const *outputs, size_t n) {
+    Register registers[MAX_REGISTERS];
+    int n_known = self->n_inputs + self->n_constants;
+    for (int i = 0; i < self->n_constants; i++)
+        for (int k = 0; k < CHUNK; k++) registers[self->n_inputs + i][k] = self->constants[i];
+    for (size_t at = 0; at < n; at += CHUNK) {
+        int many = n - at < CHUNK ? (int)(n - at) : CHUNK;
+        for (int i = 0; i < self->n_inputs; i++) memcpy(registers[i], inputs[i] + at, (size_t)many * 8);
+        for (int i = 0; i < self->n_instructions; i++) run(self->instructions[i], registers, registers[n_known + i], many);
+        for (int i = 0; i < self->n_outputs; i++) memcpy(outputs[i] + at, registers[self->outputs[i]], (size_t)many * 8);
+    }
+}
+
+int is_program(PyObject *object) { return Py_TYPE(object) == type; }
+
+int program_is_function(PyObject *program) {
+    const ProgramObject *self = (const ProgramObject *)program;
+    return self->n_inputs == 1 && self->n_outputs == 1;
+}
+
+void program_apply(PyObject *program, const double *in, double *out, size_t n) { apply((const ProgramObject *)program, &in, &out, n); }
 
 /* run(input, ..., output, ...): float64 arrays of one size each, the outputs writable. */
 static PyObject *program_run(PyObject *object, PyObject *arguments) {
@@ -129,17 +153,11 @@ static PyObject *program_run(PyObject *object, PyObject *arguments) {
             PyErr_SetString(PyExc_ValueError, "expected float64 arrays of one size");
             goto done;
         }
-    Register registers[MAX_REGISTERS];
-    int n_known = self->n_inputs + self->n_constants;
-    Py_ssize_t n = arrays[0].len / 8;
-    for (int i = 0; i < self->n_constants; i++)
-        for (int k = 0; k < CHUNK; k++) registers[self->n_inputs + i][k] = self->constants[i];
-    for (Py_ssize_t at = 0; at < n; at += CHUNK) {
-        int many = n - at < CHUNK ? (int)(n - at) : CHUNK;
-        for (int i = 0; i < self->n_inputs; i++) memcpy(registers[i], (const double *)arrays[i].buf + at, (size_t)many * 8);
-        for (int i = 0; i < self->n_instructions; i++) run(self->instructions[i], registers, registers[n_known + i], many);
-        for (int i = 0; i < self->n_outputs; i++) memcpy((double *)arrays[self->n_inputs + i].buf + at, registers[self->outputs[i]], (size_t)many * 8);
-    }
+    const double *inputs[MAX_ARRAYS];
+    double *outputs[MAX_ARRAYS];
+    for (int i = 0; i < self->n_inputs; i++) inputs[i] = arrays[i].buf;
+    for (int i = 0; i < self->n_outputs; i++) outputs[i] = arrays[self->n_inputs + i].buf;
+    apply(self, inputs, outputs, (size_t)arrays[0].len / 8);
     answer = Py_NewRef(Py_None);
 done:
     for (int i = 0; i < n_got; i++) PyBuffer_Release(arrays + i);
@@ -151,4 +169,7 @@ static PyType_Slot program_slots[] = {
     {Py_tp_new, program_new}, {Py_tp_dealloc, program_dealloc}, {Py_tp_methods, program_methods}, {0, NULL}};
 static PyType_Spec program_spec = {"engine.kernels._native.Program", sizeof(ProgramObject), 0, Py_TPFLAGS_DEFAULT, program_slots};
 
-PyObject *program_type(void) { return PyType_FromSpec(&program_spec); }
+PyObject *program_type(void) {
+    if (type == NULL) type = (PyTypeObject *)PyType_FromSpec(&program_spec);
+    return Py_XNewRef((PyObject *)type);
+}

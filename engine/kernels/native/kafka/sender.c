@@ -79,6 +79,23 @@ static int send_one(const SenderObject *self, const rd_kafka_message_t *record, 
     return code;
 }
 
+static PyTypeObject *class; /* made once, kept by the module */
+
+int is_sender(PyObject *object) { return Py_TYPE(object) == class; }
+
+int sender_answer(PyObject *sender, const rd_kafka_message_t *record, char *line, size_t length) {
+    SenderObject *self = (SenderObject *)sender;
+    int code = send_one(self, record, line, length);
+    if (code == 0) self->sent[record->partition]++;
+    return code;
+}
+
+unsigned long long sender_sent(PyObject *sender, int32_t partition) { return ((SenderObject *)sender)->sent[partition]; }
+
+int sender_delivered_count(PyObject *sender, int32_t partition, unsigned long long count) {
+    return atomic_load(((SenderObject *)sender)->deliveries->counts + partition) >= count;
+}
+
 /* What `delivered` is to be asked for the records at indices `at`, all of which are sent; they come in runs of a partition. */
 static PyObject *mark_of(const SenderObject *self, MessagesObject *messages, const int32_t *at, Py_ssize_t n) {
     Py_ssize_t n_marks = 0;
@@ -123,8 +140,7 @@ static PyObject *sender_send(PyObject *object, PyObject *arguments) {
     for (; place < n; place++) {
         const rd_kafka_message_t *record = messages->messages[at[place]];
         Py_ssize_t start = line_start(lines, place);
-        if ((error = send_one(self, record, lines->text + start, (size_t)(lines->ends[place] - start))) != 0) break;
-        self->sent[record->partition]++;
+        if ((error = sender_answer(object, record, lines->text + start, (size_t)(lines->ends[place] - start))) != 0) break;
     }
     Py_END_ALLOW_THREADS
     PyObject *mark = place == n ? mark_of(self, messages, at, n) : Py_NewRef(Py_None);
@@ -136,13 +152,12 @@ done:
 
 /* delivered(mark) -> whether all that it stands for are */
 static PyObject *sender_delivered(PyObject *object, PyObject *arguments) {
-    SenderObject *self = (SenderObject *)object;
     Py_buffer marks;
     if (!PyArg_ParseTuple(arguments, "y*", &marks)) return NULL;
     const Mark *mark = marks.buf;
     int all = marks.len % (Py_ssize_t)sizeof *mark == 0;
     for (Py_ssize_t i = 0; all && i < marks.len / (Py_ssize_t)sizeof *mark; i++)
-        all = (uint32_t)mark[i].partition < MAX_PARTITIONS && atomic_load(self->deliveries->counts + mark[i].partition) >= mark[i].count;
+        all = (uint32_t)mark[i].partition < MAX_PARTITIONS && sender_delivered_count(object, mark[i].partition, mark[i].count);
     PyBuffer_Release(&marks);
     return PyBool_FromLong(all);
 }
@@ -159,4 +174,7 @@ static PyMethodDef methods[] = {
 static PyType_Slot slots[] = {{Py_tp_new, sender_new}, {Py_tp_dealloc, sender_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
 static PyType_Spec spec = {"engine.kernels._native.Sender", sizeof(SenderObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
-PyObject *sender_type(void) { return PyType_FromSpec(&spec); }
+PyObject *sender_type(void) {
+    if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);
+    return Py_XNewRef((PyObject *)class);
+}

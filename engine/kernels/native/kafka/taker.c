@@ -1,4 +1,4 @@
-/* `Taker`: takes records from a queue of its own, to which partitions of a confluent_kafka Consumer are forwarded.
+/* `Taker`: a queue of its own, to which partitions of a confluent_kafka Consumer are forwarded; ../express.c takes from it.
 
    Rebalances, commits and errors of the group stay on the consumer's own queue, whose callbacks only confluent_kafka may serve:
    somebody has to go on polling the consumer. */
@@ -9,6 +9,8 @@ typedef struct {
     rd_kafka_t *client;
     rd_kafka_queue_t *queue;
 } TakerObject;
+
+static PyTypeObject *class; /* made once, kept by the module */
 
 /* Taker(consumer, address of its rd_kafka_t) */
 static PyObject *taker_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
@@ -60,52 +62,27 @@ static PyObject *taker_forward(PyObject *object, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-/* take(most, wait in ms) -> (Messages, [(error code, text)]): what is there now, one record waited for. */
-static PyObject *taker_take(PyObject *object, PyObject *arguments) {
-    TakerObject *self = (TakerObject *)object;
-    Py_ssize_t most;
-    int wait_ms;
-    if (!PyArg_ParseTuple(arguments, "ni", &most, &wait_ms)) return NULL;
-    if (self->queue == NULL || most < 1) {
-        PyErr_SetString(PyExc_ValueError, "expected an open taker and room for a record");
-        return NULL;
-    }
-    MessagesObject *taken = messages_new(self->consumer, most);
-    PyObject *errors = taken == NULL ? NULL : PyList_New(0);
-    if (errors == NULL) {
-        Py_XDECREF((PyObject *)taken);
-        return NULL;
-    }
-    ssize_t n, more = 0;
-    Py_BEGIN_ALLOW_THREADS
+int is_taker(PyObject *object) { return Py_TYPE(object) == class; }
+
+int taker_is_open(PyObject *taker) { return ((TakerObject *)taker)->queue != NULL; }
+
+PyObject *taker_consumer(PyObject *taker) { return ((TakerObject *)taker)->consumer; }
+
+size_t taker_consume(PyObject *taker, rd_kafka_message_t **into, size_t most, int wait_ms) {
+    rd_kafka_queue_t *queue = ((TakerObject *)taker)->queue;
     /* With room for several it would wait until all of them are there. */
-    n = rdkafka.consume_batch_queue(self->queue, wait_ms, taken->messages, 1);
-    if (n > 0 && most > 1) more = rdkafka.consume_batch_queue(self->queue, 0, taken->messages + 1, (size_t)most - 1);
-    Py_END_ALLOW_THREADS
-    n = (n > 0 ? n : 0) + (more > 0 ? more : 0);
-    for (ssize_t i = 0; i < n; i++) {
-        rd_kafka_message_t *message = taken->messages[i];
-        if (message->err == 0) {
-            taken->messages[taken->n++] = message;
-            continue;
-        }
-        PyObject *pair = errors == NULL ? NULL : Py_BuildValue("is#", message->err, message->payload != NULL ? (const char *)message->payload : "", (Py_ssize_t)(message->payload != NULL ? message->len : 0));
-        if (pair == NULL || PyList_Append(errors, pair) != 0) Py_CLEAR(errors);
-        Py_XDECREF(pair);
-        rdkafka.message_destroy(message);
-    }
-    if (errors == NULL) {
-        Py_DECREF((PyObject *)taken);
-        return NULL;
-    }
-    return Py_BuildValue("NN", taken, errors);
+    if (rdkafka.consume_batch_queue(queue, wait_ms, into, 1) < 1) return 0;
+    ssize_t more = most > 1 ? rdkafka.consume_batch_queue(queue, 0, into + 1, most - 1) : 0;
+    return more > 0 ? 1 + (size_t)more : 1;
 }
 
 static PyMethodDef methods[] = {{"forward", taker_forward, METH_VARARGS, NULL},
-                                {"take", taker_take, METH_VARARGS, NULL},
                                 {"close", taker_close, METH_NOARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyType_Slot slots[] = {{Py_tp_new, taker_new}, {Py_tp_dealloc, taker_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
 static PyType_Spec spec = {"engine.kernels._native.Taker", sizeof(TakerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
-PyObject *taker_type(void) { return PyType_FromSpec(&spec); }
+PyObject *taker_type(void) {
+    if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);
+    return Py_XNewRef((PyObject *)class);
+}

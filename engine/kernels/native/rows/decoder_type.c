@@ -1,5 +1,6 @@
 /* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a millisecond, and
    hard numbers and handed-over records need it. */
+#include "../parts.h"
 #include "../values.h"
 #include "rows.h"
 #include <stdlib.h>
@@ -189,6 +190,21 @@ static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index,
     return 0;
 }
 
+static PyTypeObject *decoder_class; /* made once, kept by the module */
+
+int is_decoder(PyObject *object) { return Py_TYPE(object) == decoder_class; }
+
+int decoder_width(PyObject *decoder) { return ((DecoderObject *)decoder)->decoder.width; }
+
+int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
+    DecoderObject *self = (DecoderObject *)decoder;
+    record_result result = {.code = EMPTY, .slot = -1};
+    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0) return 0;
+    if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED) return 0;
+    *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
+    return 1;
+}
+
 /* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection)
    -> (accepted, handed over). The four buffers are writable and have room for every value. */
 static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
@@ -249,4 +265,7 @@ static PyType_Slot decoder_slots[] = {
 
 static PyType_Spec decoder_spec = {"engine.kernels._native.Decoder", sizeof(DecoderObject), 0, Py_TPFLAGS_DEFAULT, decoder_slots};
 
-PyObject *decoder_type(void) { return PyType_FromSpec(&decoder_spec); }
+PyObject *decoder_type(void) {
+    if (decoder_class == NULL) decoder_class = (PyTypeObject *)PyType_FromSpec(&decoder_spec);
+    return Py_XNewRef((PyObject *)decoder_class);
+}

@@ -1,5 +1,5 @@
 /* Python's view of the tree kernel: `Plan`, an immutable object that holds a laid-out ensemble and scores float32 rows. */
-#include "../native.h"
+#include "../parts.h"
 
 #include <limits.h>
 #include <math.h>
@@ -275,6 +275,37 @@ static void score_rows(const PlanObject *self, const float *x, size_t n, double 
 
 PyDoc_STRVAR(score_doc, "score(x, out, /)\n--\n\nSums the leaf values of float32 x (n, features) into float64 out (n, targets). Releases the GIL.");
 
+static PyTypeObject *plan_class; /* made once, kept by the module */
+
+/* Returns 0 without memory. */
+static int sum_rows(PlanObject *self, const float *x, size_t n, double *out) {
+    int own = atomic_flag_test_and_set(&self->scratch_busy);
+    unsigned char *scratch = own ? aligned_alloc(64, self->scratch_bytes) : self->scratch;
+    if (scratch)
+        score_rows(self, x, n, out, scratch);
+    if (own)
+        free(scratch);
+    else
+        atomic_flag_clear(&self->scratch_busy);
+    return scratch != NULL;
+}
+
+int is_plan(PyObject *object) {
+    return Py_TYPE(object) == plan_class;
+}
+
+int plan_inputs(PyObject *plan) {
+    return (int)((PlanObject *)plan)->columns.n_input;
+}
+
+int plan_targets(PyObject *plan) {
+    return (int)((PlanObject *)plan)->plan->n_targets;
+}
+
+int plan_sum(PyObject *plan, const float *x, size_t n, double *sums) {
+    return sum_rows((PlanObject *)plan, x, n, sums);
+}
+
 static PyObject *plan_score(PyObject *object, PyObject *args) {
     PlanObject *self = (PlanObject *)object;
     PyObject *x_object, *out_object;
@@ -291,16 +322,7 @@ static PyObject *plan_score(PyObject *object, PyObject *args) {
         failed = 1;
     } else if (x.shape[0]) {
         Py_BEGIN_ALLOW_THREADS
-        int own = atomic_flag_test_and_set(&self->scratch_busy);
-        unsigned char *scratch = own ? aligned_alloc(64, self->scratch_bytes) : self->scratch;
-        if (scratch)
-            score_rows(self, x.buf, (size_t)x.shape[0], out.buf, scratch);
-        else
-            failed = 1;
-        if (own)
-            free(scratch);
-        else
-            atomic_flag_clear(&self->scratch_busy);
+        failed = !sum_rows(self, x.buf, (size_t)x.shape[0], out.buf);
         Py_END_ALLOW_THREADS
         if (failed)
             PyErr_NoMemory();
@@ -333,5 +355,7 @@ static PyType_Slot plan_slots[] = {{Py_tp_new, plan_new}, {Py_tp_dealloc, plan_d
 static PyType_Spec plan_spec = {"engine.kernels._native.Plan", sizeof(PlanObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, plan_slots};
 
 PyObject *plan_type(void) {
-    return PyType_FromSpec(&plan_spec);
+    if (plan_class == NULL)
+        plan_class = (PyTypeObject *)PyType_FromSpec(&plan_spec);
+    return Py_XNewRef((PyObject *)plan_class);
 }
