@@ -69,6 +69,8 @@ class _Window:
     errors: list[KafkaError] = field(default_factory=list)
     #: Whether the results are delivered that no acknowledgement comes for.
     others_delivered: Callable[[], bool] = nothing_more
+    #: Its last result of a partition is delivered behind all that was sent there before. A rejection tells nothing of results.
+    in_order: bool = True
 
     @property
     def done(self) -> bool:
@@ -91,6 +93,8 @@ class Delivery(ABC):
         self.in_flight = 0
         #: Behind acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
+        #: The highest of them so far.
+        self._behind: dict[Partition, int] = {}
         self.counts = Counts()
         self._acknowledged: list[Acknowledged] = []
 
@@ -147,7 +151,9 @@ class Delivery(ABC):
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
         taken.timestamps(window.timestamps_ms)
-        window.waits_for += expected + len(scored.rejections)  # with a full queue some have come already
+        calls = expected + len(scored.rejections)
+        window.waits_for += calls  # with a full queue some have come already
+        window.in_order = not calls
         self._windows.append(window)
         scored.stage_seconds["produce"] = time.perf_counter() - started
 
@@ -155,10 +161,8 @@ class Delivery(ABC):
         """Take acknowledgements; commit what they allow when it is time."""
         self._transport.poll(seconds)
         self._check()
-        if self._windows and not self._transport.in_flight:
-            self._collect()
-            while self._windows and self._windows[0].done:
-                self._complete(self._windows.popleft())
+        while self._windows and self._windows[0].done and (self._windows[0].in_order or not self._transport.in_flight):
+            self._complete(self._windows.popleft())
         self._send_held()
         self._commit_if_due()
 
@@ -190,17 +194,23 @@ class Delivery(ABC):
             raise self._failure(failure)
 
     def _collect(self) -> None:
-        """What the transport answered by itself. All of it was sent before what is in flight here."""
+        """What the transport answered by itself."""
         if (told := self._transport.tell()) is not None:
             positions, answered = told
-            self._positions.update(positions)
+            self._advance(positions)
             self.counts.add_answered(answered)
+
+    def _advance(self, positions: dict[Partition, int]) -> None:
+        """Never back: what the transport answered may be told after newer windows are complete."""
+        for partition, behind in positions.items():
+            if behind > self._behind.get(partition, -1):
+                self._behind[partition] = self._positions[partition] = behind
 
     def _complete(self, window: _Window) -> None:
         if window.errors:
             raise self._failure(window.errors[0])
         self.in_flight -= len(window.timestamps_ms)
-        self._positions.update(window.positions)
+        self._advance(window.positions)
         scored = window.scored
         seconds = scored.stage_seconds
         seconds["acknowledge"] = time.perf_counter() - window.since
@@ -259,10 +269,11 @@ class AtLeastOnce(Delivery):
         return _FEW * max(self._transport.partitions, _LEAST_PARTITIONS)
 
     def room_for_few(self) -> int:
-        if self.in_flight:
+        if not self.in_flight:
+            self._transport.send_by(QUICK)  # whose producer it is
+        elif self._held or self._transport.place != QUICK or not all(window.in_order for window in self._windows):
             return 0
-        self._transport.send_by(QUICK)  # whose producer it is
-        return self._few()
+        return max(self._few() - self.in_flight, 0)
 
     def _commit_if_due(self) -> None:
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
@@ -303,6 +314,7 @@ class AtLeastOnce(Delivery):
         self._transport.forget(partitions)
         for partition in partitions:
             self._positions.pop(partition, None)
+            self._behind.pop(partition, None)
             for positions in self._unacknowledged():
                 positions.pop(partition, None)
 
@@ -395,6 +407,8 @@ class ExactlyOnce(Delivery):
         gone = set(partitions)
         if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
             raise StartAgain("partitions of an open transaction went to another consumer")
+        for partition in gone:
+            self._behind.pop(partition, None)
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The consumer commits nothing: the transaction does."""
