@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from engine import kafka
 from engine.config import EXACTLY_ONCE, ServeSettings
-from engine.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from engine.delivery import AtLeastOnce, Delivery
 from engine.errors import Fenced, ModelRefused, SakerError, ServingError, StartAgain
 from engine.journal import Journal, Suspects, singles
 from engine.kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from engine.log import log_to_stderr
 from engine.pipeline import ActiveModel, Backends, given_up, score_batch
 from engine.registry import Located
+from engine.transactions import ExactlyOnce
 from engine.transport import Partition, Taken, open_transport, producer_settings
 
 _log = logging.getLogger("saker")

@@ -63,7 +63,7 @@ def test_it_comes_late_and_is_killed(delivery: str, broker: Broker, generated_mo
     command = [sys.executable, "-m", "saker", "serve", "--model", str(generated_model.path), "--metrics-port", str(port)]
     command += ["--bootstrap-servers", broker.bootstrap_servers, "--delivery", delivery]
     # So that the broker is killed while a transaction is open: one that is killed between the end of a transaction and the
-    # markers of it may lose that of the offsets (Kafka 4.4, 2 of 40 kills), and then nobody can read them any more.
+    # markers of it may lose that of the offsets (Kafka 4.4, seen twice), and then nobody can read them any more.
     command += ["--transaction-ms", "1000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:

@@ -16,10 +16,11 @@ from bench.collect import Record, read_topic
 from deploy.local.kafka import Broker
 from engine import kafka
 from engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
-from engine.delivery import MANY, QUICK, AtLeastOnce, Delivery, ExactlyOnce
+from engine.delivery import MANY, QUICK, AtLeastOnce, Delivery
 from engine.errors import Fenced, StartAgain
 from engine.kafka import TopicPartition
 from engine.pipeline import Scored
+from engine.transactions import ExactlyOnce
 from engine.transport import PublicTaken, Taken, open_transport, producer_settings
 from tests.engine.silent import silent
 
@@ -164,7 +165,7 @@ def test_none_is_committed_without_the_one_before_it(stage: Stage) -> None:
 
 def test_a_transaction_is_given_up_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that goes away just when it is handed the offsets: librdkafka would wait a minute, whatever time it is given."""
-    monkeypatch.setattr("engine.delivery._TRANSACTION_SECONDS", 1.0)
+    monkeypatch.setattr("engine.transactions._TRANSACTION_SECONDS", 1.0)
     broker = Broker()
     with contextlib.ExitStack() as ends:
         ends.callback(broker.stop)

@@ -62,10 +62,9 @@ class Line:
             headers=HEADERS if number % 5 == 0 else None,
         )
 
-    def step(self, most: int = 16, few: int | None = None) -> int:
+    def step(self) -> int:
         """As `Worker._step`; returns how many were answered over Python."""
-        few = self.delivery.room_for_few() if few is None else few
-        taken, errors = self.transport.take(most, 0.01, few)
+        taken, errors = self.transport.take(16, 0.01, self.delivery.room_for_few())
         assert errors == []
         if len(taken):
             self.delivery.send(taken, taken.positions(), score_batch(self.model, taken))
