@@ -19,12 +19,13 @@ from export import contract_for, to_onnx
 SHAPES = {"S": (50, 200, 31), "M": (200, 500, 63), "L": (432, 1000, 255), "C": (50, 200, 31)}
 CARDINALITIES = [4, 6, 10, 60, 100, 150, 500, 1000, 5000, 13000]  # of C's categories
 FOLDER = Path("build") / "bench"
+N_ROWS = 4096
 _TRAINED = 40_000
 _TRAINED_TREES = 100  # of L
 
 
 class ReferenceModel(NamedTuple):
-    """A model as LightGBM's text, as ONNX, and float32 rows (4096, f) to score, three tenths of them NaN."""
+    """A model as LightGBM's text, as ONNX, and float32 rows (N_ROWS, f) to score, three tenths of them NaN."""
 
     text: Path
     onnx: bytes
@@ -38,7 +39,7 @@ def reference_model(name: str) -> ReferenceModel:
         booster = _trained(name)
         booster.save_model(text)
         onnx.write_bytes(to_onnx(booster, contract_for(booster)).SerializeToString())
-    return ReferenceModel(text, onnx.read_bytes(), rows(name, 4096, seed=1))
+    return ReferenceModel(text, onnx.read_bytes(), rows(name, N_ROWS, seed=1))
 
 
 def rows(name: str, count: int, seed: int) -> NDArray[np.float32]:

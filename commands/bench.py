@@ -160,7 +160,12 @@ def _stages(stage: str, arguments: dict[str, Any], seconds: float, output: Path 
 
 
 def _batches(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    from bench.reference_models import N_ROWS
+
+    numbers = [int(number) if number.isdecimal() else 0 for number in text.split(",")]
+    if not all(0 < number <= N_ROWS for number in numbers):
+        raise typer.BadParameter(f"--batch: expected numbers from 1 to {N_ROWS}, by comma, got {text}")
+    return numbers
 
 
 @bench.command(epilog="Example: `saker bench trees S M L`")

@@ -30,6 +30,13 @@ def test_a_benchs_contender_that_there_is_none_of_is_named(tmp_path: Path) -> No
     assert "unknown contenders nobody" in done.stderr
 
 
+@pytest.mark.parametrize("batch", ["4097", "0", "many", "1,"])
+def test_a_benchs_batch_that_there_are_no_rows_for_is_told(batch: str, tmp_path: Path) -> None:
+    done = saker("bench", "trees", "S", "--batch", batch, folder=tmp_path)
+    assert done.returncode == 2
+    assert f"expected numbers from 1 to 4096, by comma, got {batch}" in done.stderr
+
+
 def test_a_model_over_its_budget_is_exit_code_1(cards_model: Any, tmp_path: Path) -> None:
     arguments = ["bench", "pipeline", str(cards_model.path), "--against", str(cards_model.path), "--batch", "64"]
     within = saker(*arguments, "--budget-us", "1000", "--budget-ratio", "5", "--seconds", "0.1", "--json", folder=tmp_path)
