@@ -7,13 +7,20 @@ from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner, Result
 
 from engine import kafka
+from saker import app
 
 
 def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "saker", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+
+
+def usage(*arguments: str) -> Result:
+    """What is answered before a command does anything needs no process of its own, which takes seconds to start."""
+    return CliRunner().invoke(app, arguments)
 
 
 COMMANDS = [
@@ -24,17 +31,17 @@ COMMANDS = [
 ]
 
 
-def test_a_benchs_contender_that_there_is_none_of_is_named(tmp_path: Path) -> None:
-    done = saker("bench", "e2e", "--rate", "100", "--contenders", "echo,nobody", folder=tmp_path)
-    assert done.returncode == 2
-    assert "unknown contenders nobody" in done.stderr
+def test_a_benchs_contender_that_there_is_none_of_is_named() -> None:
+    told = usage("bench", "e2e", "--rate", "100", "--contenders", "echo,nobody")
+    assert told.exit_code == 2
+    assert "unknown contenders nobody" in told.stderr
 
 
 @pytest.mark.parametrize("batch", ["4097", "0", "many", "1,"])
-def test_a_benchs_batch_that_there_are_no_rows_for_is_told(batch: str, tmp_path: Path) -> None:
-    done = saker("bench", "trees", "S", "--batch", batch, folder=tmp_path)
-    assert done.returncode == 2
-    assert f"expected numbers from 1 to 4096, by comma, got {batch}" in done.stderr
+def test_a_benchs_batch_that_there_are_no_rows_for_is_told(batch: str) -> None:
+    told = usage("bench", "trees", "S", "--batch", batch)
+    assert told.exit_code == 2
+    assert f"expected numbers from 1 to 4096, by comma, got {batch}" in told.stderr
 
 
 def test_a_model_over_its_budget_is_exit_code_1(cards_model: Any, tmp_path: Path) -> None:
@@ -48,10 +55,10 @@ def test_a_model_over_its_budget_is_exit_code_1(cards_model: Any, tmp_path: Path
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) -> None:
-    done = saker(*command.split(), "--help", folder=tmp_path)
-    assert done.returncode == 0
-    assert f"Example: `saker {command}" in done.stdout
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    told = usage(*command.split(), "--help")
+    assert told.exit_code == 0
+    assert f"Example: `saker {command}" in told.stdout
 
 
 @pytest.mark.parametrize(
@@ -84,8 +91,8 @@ def test_an_expected_error_is_one_line_and_exit_code_1(arguments: list[str], mes
 @pytest.mark.parametrize(
     "arguments", [["nope"], ["serve"], ["train", "--generate", "many"], ["replay"], ["export", "--booster", "x"]]
 )
-def test_wrong_usage_is_exit_code_2(arguments: list[str], tmp_path: Path) -> None:
-    assert saker(*arguments, folder=tmp_path).returncode == 2
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert usage(*arguments).exit_code == 2
 
 
 def test_a_broker_that_does_not_answer_is_named(cards_model: Any, tmp_path: Path) -> None:
