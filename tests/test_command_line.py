@@ -9,8 +9,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
+import saker as _  # noqa: F401 - adds the commands to the application
+from commands.options import app
 from engine import kafka
-from saker import app
 
 
 def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
