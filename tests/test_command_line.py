@@ -89,9 +89,11 @@ def test_an_expected_error_is_one_line_and_exit_code_1(arguments: list[str], mes
     assert done.stderr.strip().splitlines()[-1].startswith(message)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["nope"], ["serve"], ["train", "--generate", "many"], ["replay"], ["export", "--booster", "x"]]
-)
+def test_a_command_that_there_is_none_of_is_exit_code_2(tmp_path: Path) -> None:
+    assert saker("nope", folder=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["train", "--generate", "many"], ["replay"], ["export", "--booster", "x"]])
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     assert usage(*arguments).exit_code == 2
 
