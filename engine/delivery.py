@@ -40,6 +40,10 @@ QUICK, MANY = 0, 1
 LINGER_MS = (0.0, 1.0)
 _FEW = 4  # of a partition
 _LEAST_PARTITIONS = 2  # so that four records of one partition alone are no wave
+# A wave of up to so many does not wait for its linger: a flush ends that, as soon as librdkafka's thread has seen it. Of larger
+# ones the next batch had better be scored in that time.
+_PUSHED = 500
+_PUSH_SECONDS = 0.001  # flush knows whole milliseconds
 
 
 @dataclass(slots=True)
@@ -264,6 +268,12 @@ class AtLeastOnce(Delivery):
             return few and transport.place == QUICK
         transport.send_by(QUICK if few else transport.places - 1)
         return True
+
+    def _send_held(self) -> None:
+        held = self.holds
+        super()._send_held()
+        if held and not self.holds and self._transport.place == MANY and self.in_flight <= _PUSHED:
+            self._transport.producer.flush(_PUSH_SECONDS)
 
     def _few(self) -> int:
         return _FEW * max(self._transport.partitions, _LEAST_PARTITIONS)

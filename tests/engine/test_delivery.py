@@ -127,6 +127,19 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
         assert stage.committed() == COUNT
 
 
+def test_a_wave_does_not_wait_for_its_linger(bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.delivery.LINGER_MS", (0.0, 3000.0))
+    stage = Stage(bootstrap_servers, AtLeastOnce)
+    in_time = False
+    for _ in range(5):  # librdkafka's thread may not get a core while it is asked to hurry
+        stage.send(20)
+        assert stage.transport.place == MANY
+        in_time = in_time or stage.delivery.drain(1)
+        assert stage.delivery.drain(30)
+    assert in_time
+    stage.consumer.close()
+
+
 def test_what_is_held_is_given_up_with_the_worker(bootstrap_servers: str) -> None:
     """A consumer does not close while its records are held natively."""
     stage = Stage(bootstrap_servers, AtLeastOnce, kernels="auto")
