@@ -69,9 +69,9 @@ class TreeKernel:
 
     @property
     def ways(self) -> dict[str, int]:
-        """The most rows of a block, and up to how many rows go through lanes or are walked."""
-        block, walked, lanes = self.plan.ways
-        return {"block": block, "walked": walked, "lanes": lanes}
+        """The most rows of a block, how many rows go through lanes or are walked, and whether vectors have 512 bits (1)."""
+        block, walked, lanes, wide = self.plan.ways
+        return {"block": block, "walked": walked, "lanes": lanes, "wide": wide}
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Raw sums (n, targets) float64 of C-contiguous `x` (n, features) float32.

@@ -27,8 +27,10 @@ def ways(extension: ModuleType) -> Ways:
     """Arguments that make a kernel take each variant, and each way through it, and its own choice."""
     alone = {"walk_limit": 0, "lanes_limit": 0}
     each = [alone | {name: 2**31 - 1} for name in ("walk_limit", "lanes_limit")]
-    each += [alone | {"rows_per_block": rows} for rows in (32, 64, 128, 256)]
-    return [{"variant": variant, **way} for variant in extension.variants() for way in each] + [{}]
+    blocks = [alone | {"rows_per_block": rows} for rows in (32, 64, 128, 256)]
+    each += [block | {"wide": 0} for block in blocks]
+    wide = [{"variant": "avx512", **block, "wide": 1} for block in blocks if "avx512" in extension.variants()]
+    return [{"variant": variant, **way} for variant in extension.variants() for way in each] + wide + [{}]
 
 
 Kernel = Callable[..., TreeKernel]

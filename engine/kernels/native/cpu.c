@@ -36,6 +36,17 @@ int runs_variant(const char *variant) {
         return has_bits(b, avx512f | avx512dq | avx512bw | avx512vl) && has_bits(c, avx512bitalg | avx512vbmi) && has_bits(saved_states(), AVX512_STATES);
     return 0;
 }
+
+/* Zen 4 does. */
+int splits_512(void) {
+    uint32_t a, b, c, d;
+    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx) return 0;
+    __get_cpuid(1, &a, &b, &c, &d);
+    const uint32_t family = (a >> 8 & 15) + (a >> 20 & 255);
+    return family == 0x19;
+}
 #else
+int splits_512(void) { return 0; }
+
 int runs_variant(const char *variant) { return strcmp(variant, "baseline") == 0; }
 #endif

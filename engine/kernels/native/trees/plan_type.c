@@ -135,20 +135,20 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     static char *names[] = {"n_features", "n_targets", "average", "root", "feature", "nan_true", "threshold", "set", "yes", "no", "leaf_value",
                             "leaf_target", "set_feature", "set_n_values", "set_count", "set_values", "set_bits", "n_input", "source",
                             "kind", "band", "isa", "slots_per_group",
-                            "rows_per_block", "walk_limit", "lanes_limit", NULL};
+                            "rows_per_block", "walk_limit", "lanes_limit", "wide", NULL};
     enum { ROOT, FEATURE, NAN_TRUE, THRESHOLD, SET, YES, NO, LEAF_VALUE, LEAF_TARGET, SET_FEATURE, SET_N_VALUES, SET_COUNT, SET_VALUES, SET_BITS, N };
     Array a[N] = {{.name = "root", .item = 4}, {.name = "feature", .item = 4}, {.name = "nan_true", .item = 1}, {.name = "threshold", .item = 4},
                   {.name = "set", .item = 4}, {.name = "yes", .item = 4}, {.name = "no", .item = 4}, {.name = "leaf_value", .item = 8},
                   {.name = "leaf_target", .item = 4}, {.name = "set_feature", .item = 4}, {.name = "set_n_values", .item = 4},
                   {.name = "set_count", .item = 4}, {.name = "set_values", .item = 4}, {.name = "set_bits", .item = 1}};
     unsigned n_features, n_targets, slots = 0, rows = 0;
-    int average, walk_limit = -1, lanes_limit = -1;
+    int average, walk_limit = -1, lanes_limit = -1, wide = -1;
     const char *isa = NULL;
     Columns columns = {0};
     Py_buffer source_of, kind_of;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIpy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIii:Plan", names, &n_features, &n_targets, &average,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIpy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIiii:Plan", names, &n_features, &n_targets, &average,
                                      &a[0].view, &a[1].view, &a[2].view, &a[3].view, &a[4].view, &a[5].view, &a[6].view, &a[7].view,
-                                     &a[8].view, &a[9].view, &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input, &source_of, &kind_of, &columns.band, &isa, &slots, &rows, &walk_limit, &lanes_limit))
+                                     &a[8].view, &a[9].view, &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input, &source_of, &kind_of, &columns.band, &isa, &slots, &rows, &walk_limit, &lanes_limit, &wide))
         return NULL;
     PlanObject *self = NULL;
     const Variant *variant = NULL;
@@ -215,6 +215,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         self->ways.walk_limit = (unsigned)walk_limit;
     if (lanes_limit >= 0 && plan->lane_steps)
         self->ways.lanes_limit = (unsigned)lanes_limit;
+    self->ways.wide = wide >= 0 ? wide > 0 : !splits_512();
     self->scratch = scratch;
     self->scratch_bytes = scratch_bytes;
     atomic_flag_clear(&self->scratch_busy);
@@ -343,7 +344,7 @@ static PyObject *plan_isa(PyObject *object, void *unused) {
 static PyObject *plan_ways(PyObject *object, void *unused) {
     (void)unused;
     const Ways *ways = &((PlanObject *)object)->ways;
-    return Py_BuildValue("(III)", ways->rows_per_block, ways->walk_limit, ways->lanes_limit);
+    return Py_BuildValue("(IIII)", ways->rows_per_block, ways->walk_limit, ways->lanes_limit, ways->wide);
 }
 
 static PyMethodDef plan_methods[] = {{"score", plan_score, METH_VARARGS, score_doc}, {NULL, NULL, 0, NULL}};
