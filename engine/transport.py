@@ -13,6 +13,7 @@ their public calls. Everything else (configuration, group, commits, callbacks) i
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -160,8 +161,8 @@ class Transport:
         """How many records `take` answered that are not acknowledged."""
         return 0
 
-    def answer_by(self, model: NativeModel | None, journal: Any) -> None:
-        """What `take` may answer a few records with. journal: the cells of one."""
+    def answer_by(self, model: NativeModel | None, journal: Any, late_ms: float | None = None) -> None:
+        """What `take` may answer a few records with. journal: the cells of one. late_ms: those that are older it hands out."""
 
     def tell(self) -> tuple[dict[Partition, int], Answered] | None:
         """What `take` answered and Kafka acknowledged since the last time: the offsets behind it, and what is to be counted."""
@@ -251,8 +252,8 @@ class NativeTransport(Transport):
     def in_flight(self) -> int:
         return int(self._express.in_flight())
 
-    def answer_by(self, model: NativeModel | None, journal: Any) -> None:
-        self._express.use(model, journal)
+    def answer_by(self, model: NativeModel | None, journal: Any, late_ms: float | None = None) -> None:
+        self._express.use(model, journal, math.inf if late_ms is None else late_ms)
 
     def tell(self) -> tuple[dict[Partition, int], Answered] | None:
         positions, batches, timestamps, scores, flagged = self._express.tell()

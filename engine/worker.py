@@ -158,9 +158,7 @@ class Worker:
 
     def _adopt(self, model: ActiveModel) -> None:
         self._model = model
-        # What is answered without a look at it is not marked as late.
-        native = model.native if self._settings.late_ms is None else None
-        self._transport.answer_by(native, self._journal.cells)
+        self._transport.answer_by(model.native, self._journal.cells, self._settings.late_ms)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True

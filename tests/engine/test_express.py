@@ -168,6 +168,20 @@ def test_no_more_than_few_are_on_their_way(line: Line, records: list[bytes | Non
     assert line.transport.in_flight == 0
 
 
+def test_what_is_late_is_handed_out(line: Line, records: list[bytes | None]) -> None:
+    line.transport.answer_by(line.model.native, line.journal.cells, 60_000)
+    for partition, age_ms in ((0, 0), (1, 120_000)):
+        line.sender.produce(line.source, records[0], None, partition, timestamp=int(time.time() * 1000) - age_ms)
+    assert line.sender.flush(30) == 0
+    handed_out: list[int] = []
+    deadline = time.monotonic() + 60
+    while line.results(0) < 1 or not handed_out:
+        assert time.monotonic() < deadline
+        taken, _ = line.transport.take(1, 0.01, 100)
+        handed_out += [taken.origin(index)[1] for index in range(len(taken))]
+    assert handed_out == [1]
+
+
 def test_what_is_forgotten_is_not_told(line: Line, records: list[bytes | None]) -> None:
     for number in range(2):
         line.send(number * 3 + 1 - number, records[0])  # partition 0, then 1

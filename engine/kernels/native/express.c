@@ -1,5 +1,5 @@
 /* `Express`: takes records and, while few are on their way, answers them at once: bytes in, decode, score, encode, produce, without
-   Python in between. Whatever is not plainly answered so (many records, a rejection, an unknown record, a full queue) is handed out
+   Python in between. Whatever is not plainly answered so (many records, a rejection, an unknown or late one, a full queue) is handed out
    as `Messages`, for engine.worker to answer. What the answers were is told later, for many at once.
 
    Between two batches of one record the interpreter's code and data have left the caches: what takes it 10 us when it is warm takes
@@ -50,7 +50,7 @@ typedef struct {
     /* NULL and nothing if there is no model for this way */
     PyObject *decoder, *plan, *program, *pieces;
     Piece head, middle, endings[2]; /* of `pieces` */
-    double threshold;
+    double threshold, late_ms;
     Py_buffer journal; /* engine.journal.Journal's cells */
     float *matrix;
     double sums[FEW], scores[FEW];
@@ -107,11 +107,11 @@ static void express_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-/* use(model, journal): None, or (decoder, plan, program, threshold, (before the identifier, before the score, two endings up to the time)) */
+/* use(model, journal, late in ms): None, or (decoder, plan, program, threshold, (before the identifier, before the score, two endings up to the time)) */
 static PyObject *express_use(PyObject *object, PyObject *arguments) {
     ExpressObject *self = (ExpressObject *)object;
     PyObject *model, *journal, *decoder, *plan, *program, *pieces;
-    if (!PyArg_ParseTuple(arguments, "OO", &model, &journal)) return NULL;
+    if (!PyArg_ParseTuple(arguments, "OOd", &model, &journal, &self->late_ms)) return NULL;
     drop_model(self);
     if (model == Py_None) Py_RETURN_NONE;
     double threshold;
@@ -226,10 +226,10 @@ static void note(ExpressObject *self, rd_kafka_message_t *const *messages, size_
 /* Fills `scores`, `text` and `ends`, and the batch's times; returns 0 if this is not the way for one of the records. */
 static int score(ExpressObject *self, rd_kafka_message_t *const *messages, size_t n, Told *told) {
     Identifier ids[FEW];
-    int width = decoder_width(self->decoder);
-    double started = seconds_of(CLOCK_MONOTONIC);
+    int width = decoder_width(self->decoder), kind;
+    double started = seconds_of(CLOCK_MONOTONIC), oldest_ms = seconds_of(CLOCK_REALTIME) * 1000 - self->late_ms;
     for (size_t i = 0; i < n; i++)
-        if (messages[i]->err != 0 || messages[i]->payload == NULL ||
+        if (messages[i]->err != 0 || messages[i]->payload == NULL || (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
             !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i, ids + i))
             return 0;
     double decoded = seconds_of(CLOCK_MONOTONIC);
