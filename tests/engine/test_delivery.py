@@ -131,13 +131,13 @@ def test_a_wave_does_not_wait_for_its_linger(bootstrap_servers: str, monkeypatch
     monkeypatch.setattr("engine.delivery.LINGER_MS", (0.0, 3000.0))
     stage = Stage(bootstrap_servers, AtLeastOnce)
     in_time = False
-    for _ in range(5):  # librdkafka's thread may not get a core while it is asked to hurry
-        stage.send(20)
-        assert stage.transport.place == MANY
-        in_time = in_time or stage.delivery.drain(1)
-        assert stage.delivery.drain(30)
+    with contextlib.closing(stage.consumer):
+        for _ in range(5):  # librdkafka's thread may not get a core while it is asked to hurry
+            stage.send(20)
+            assert stage.transport.place == MANY
+            in_time = in_time or stage.delivery.drain(1)
+            assert stage.delivery.drain(30)
     assert in_time
-    stage.consumer.close()
 
 
 def test_what_is_held_is_given_up_with_the_worker(bootstrap_servers: str) -> None:

@@ -9,7 +9,7 @@
 
 /* cpu.c: may the variant "avx512", "avx2" or "baseline" run here? Unknown names may not. */
 int runs_variant(const char *variant);
-/* Whether it makes two of 256 bits of each vector of 512. */
+/* Whether the processor makes two operations of 256 bits of each of 512. */
 int splits_512(void);
 
 PyObject *plan_type(void);    /* trees/plan_type.c */

@@ -215,7 +215,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         self->ways.walk_limit = (unsigned)walk_limit;
     if (lanes_limit >= 0 && plan->lane_steps)
         self->ways.lanes_limit = (unsigned)lanes_limit;
-    self->ways.wide = wide >= 0 ? wide > 0 : !splits_512();
+    self->ways.wide = variant->lane_step > 0 && (wide >= 0 ? wide > 0 : !splits_512());
     self->scratch = scratch;
     self->scratch_bytes = scratch_bytes;
     atomic_flag_clear(&self->scratch_busy);
