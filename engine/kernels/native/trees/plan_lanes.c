@@ -24,7 +24,7 @@ static void place_tree(const Plan *plan, const Tree *tree, const Slot *slots, La
         const Step *step = plan->steps + tree->first_step + s;
         Slot slot = slots[step->slot];
         LaneStep *out = steps + s;
-        out->entry[lane] = step->entry;
+        out->entry[lane] = step->entry[0];
         for (int e = 0; e < MAX_EXITS; e++)
             out->offset[e][lane] = step->offset[e];
         for (unsigned j = 0; j < slot.n; j++) {

@@ -126,7 +126,10 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
     float alone = variant->lane_step_alone * steps + variant->lane_rank_alone * (float)plan->n_rankers;
     /* measured: with eight tables fewer rows are in hand, and sets are asked for beside the ranks */
     float each = variant->lane_step * ((plan->n_planes > 256 ? 1.4f : 1.0f) + (plan->n_sets ? 0.65f : 0.0f));
+    if (!ways->wide) /* lanes have 512 bits even then */
+        each /= 0.73f;
     ways->lanes_limit = steps > 0 ? below_a_block(block / (each * steps)) : 0;
+    ways->lanes_limit &= plan->n_planes > 256 ? ~1u : ~3u; /* as many rows are in hand at once */
     if (alone < walk * (float)ways->walk_limit)
         ways->walk_limit = (unsigned)(alone / walk);
 }
@@ -185,7 +188,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     const char *error = NULL;
     Plan *plan;
     Py_BEGIN_ALLOW_THREADS
-    plan = plan_build(&source, slots ? slots : 128, &error);
+    plan = plan_build(&source, slots ? slots : 512, &error);
     Py_END_ALLOW_THREADS
     if (!plan) {
         PyErr_SetString(PyExc_ValueError, error);
@@ -208,14 +211,17 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     columns.special = NULL; /* it is the object's now */
     self->filled = filled;
     self->variant = variant;
-    /* the widest block amortises a node best until its planes crowd the caches: 14 % on 864 planes, nothing on 575 */
-    self->ways.rows_per_block = rows ? rows : plan->n_planes > 640 ? 128 : 256;
+    const int has_512 = variant->lane_step > 0;
+    self->ways.wide = has_512 && (wide >= 0 ? wide > 0 : !splits_512());
+    /* the widest block amortises a node best until its planes crowd the caches: 14 % on 864 planes, nothing on 575; where treelets of
+       AVX-512 have 256 bits 6 % on 400 without sets, the other way 4 % on 575 with sets */
+    const unsigned many = has_512 && !self->ways.wide && !plan->n_sets ? 320 : 640;
+    self->ways.rows_per_block = rows ? rows : plan->n_planes > many ? 128 : 256;
     choose_limits(&self->ways, plan, variant);
     if (walk_limit >= 0)
         self->ways.walk_limit = (unsigned)walk_limit;
     if (lanes_limit >= 0 && plan->lane_steps)
         self->ways.lanes_limit = (unsigned)lanes_limit;
-    self->ways.wide = variant->lane_step > 0 && (wide >= 0 ? wide > 0 : !splits_512());
     self->scratch = scratch;
     self->scratch_bytes = scratch_bytes;
     atomic_flag_clear(&self->scratch_busy);
