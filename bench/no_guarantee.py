@@ -9,7 +9,7 @@ from typing import Any
 
 import engine.kafka
 import saker
-from engine.delivery import AtLeastOnce
+from engine.waves import AtLeastOnce
 
 _with_acknowledgement = engine.kafka.Producer
 

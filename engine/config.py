@@ -55,7 +55,7 @@ class ServeSettings:
     #: Larger rejections are cut. The default is Kafka's; a pool asks the topic.
     rejected_max_bytes: int = 1_048_588
     #: How long a result waits for others to be sent with. None: 0 while few are unanswered, 1 while many are
-    #: (`engine.delivery`), and 1 in transactions.
+    #: (`engine.waves`), and 1 in transactions.
     linger_ms: float | None = None
     #: Topic of what a second model says (`engine.shadow`), and the share of a core that this may take.
     shadow_output: str = "shadow-scores"

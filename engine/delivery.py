@@ -2,14 +2,13 @@
 
     Taken, Scored --send--> held --> windows in flight --poll--> acknowledged --> committed
 
-`AtLeastOnce` commits what is acknowledged; `ExactlyOnce` (`engine.transactions`) puts results and offsets into one transaction.
-Either ends the worker when Kafka refuses a result, and nothing of its batch or behind it is committed: it starts again from the
-committed offsets. One worker owns a delivery.
+`AtLeastOnce` (`engine.waves`) commits what is acknowledged; `ExactlyOnce` (`engine.transactions`) puts results and offsets into
+one transaction. Either ends the worker when Kafka refuses a result, and nothing of its batch or behind it is committed: it
+starts again from the committed offsets. One worker owns a delivery.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -28,22 +27,7 @@ from engine.pipeline import Scored
 from engine.rejected import rejected_record
 from engine.transport import Origin, Partition, Taken, Transport, nothing_more
 
-COMMIT_SECONDS = 0.05
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
-
-# While five records of a partition are unanswered and more of it wait in librdkafka's idempotent producer (2.16), its thread
-# polls without a pause: it takes a core from who should answer, and where that is on this machine there may be no answer for
-# seconds (measured). So a few records go as they come, by a producer without a linger. More than that are held until all before
-# them are answered, and go as one wave by a producer whose linger is longer than the handing over takes: then one request of
-# each partition has all of it, and nothing waits.
-QUICK, MANY = 0, 1
-LINGER_MS = (0.0, 1.0)
-_FEW = 4  # of a partition
-_LEAST_PARTITIONS = 2  # so that four records of one partition alone are no wave
-# A wave of up to so many does not wait for its linger: a flush ends that, as soon as librdkafka's thread has seen it. Of larger
-# ones the next batch had better be scored in that time.
-_PUSHED = 500
-_PUSH_SECONDS = 0.001  # flush knows whole milliseconds
 
 
 @dataclass(slots=True)
@@ -134,12 +118,14 @@ class Delivery(ABC):
         self._held.append(_Held(taken, positions, scored, time.perf_counter()))
         self._send_held()
 
-    def _send_held(self) -> None:
+    def _send_held(self) -> bool:
+        """Produce all that is held, if that may be; says whether there was something."""
         if not self._held or not self._may_send():
-            return
+            return False
         held, self._held = self._held, []
         for one in held:
             self._produce(one)
+        return True
 
     def _produce(self, held: _Held) -> None:
         started = time.perf_counter()
@@ -247,79 +233,3 @@ class Delivery(ABC):
     def _offsets(self) -> list[TopicPartition]:
         """To commit."""
         return [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
-
-
-class AtLeastOnce(Delivery):
-    """Offsets are committed behind acknowledged results; what a crash finds in flight is scored again."""
-
-    @staticmethod
-    def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:  # noqa: ARG004 - no need of it
-        lingers = LINGER_MS if settings.linger_ms is None else (settings.linger_ms,)
-        return [{"linger.ms": linger} for linger in lingers]
-
-    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
-        super().__init__(consumer, transport, settings)
-        self._committed = 0.0
-
-    def _may_send(self) -> bool:
-        transport = self._transport
-        few = self._unanswered <= self._few()
-        if self._windows or transport.in_flight:
-            return few and transport.place == QUICK
-        transport.send_by(QUICK if few else transport.places - 1)
-        return True
-
-    def _send_held(self) -> None:
-        held = self.holds
-        super()._send_held()
-        if held and not self.holds and self._transport.place == MANY and self.in_flight <= _PUSHED:
-            self._transport.producer.flush(_PUSH_SECONDS)
-
-    def _few(self) -> int:
-        return _FEW * max(self._transport.partitions, _LEAST_PARTITIONS)
-
-    def room_for_few(self) -> int:
-        if not self.in_flight:
-            self._transport.send_by(QUICK)  # whose producer it is
-        elif self._held or self._transport.place != QUICK or not all(window.in_order for window in self._windows):
-            return 0
-        return max(self._few() - self.in_flight, 0)
-
-    def _commit_if_due(self) -> None:
-        if time.monotonic() - self._committed >= COMMIT_SECONDS:
-            self._collect()
-            if self._positions:
-                self._commit(wait=False)
-
-    def _commit(self, *, wait: bool) -> None:
-        self._committed = time.monotonic()
-        answer = self._consumer.commit(offsets=self._offsets(), asynchronous=not wait)
-        if wait:
-            self.on_commit(None, answer)
-
-    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """What failed, as it does while the group rebalances, stays and goes with the next one."""
-        for partition in partitions:
-            key = (partition.topic, partition.partition)
-            if error is None and partition.error is None and self._positions.get(key) == partition.offset:
-                del self._positions[key]
-
-    def drain(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        self._collect()
-        while (self._unanswered or self._positions) and time.monotonic() < deadline:
-            self.poll(0.02 if self._unanswered else 0.0)
-            self._collect()
-            if self._positions and not self._unanswered:
-                with contextlib.suppress(KafkaException):  # the group rebalances: again, until the deadline
-                    self._commit(wait=True)
-        return not (self._unanswered or self._positions)
-
-    def forget(self, partitions: Iterable[Partition]) -> None:
-        partitions = list(partitions)
-        self._transport.forget(partitions)
-        for partition in partitions:
-            self._positions.pop(partition, None)
-            self._behind.pop(partition, None)
-            for positions in self._unacknowledged():
-                positions.pop(partition, None)

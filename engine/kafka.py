@@ -311,7 +311,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             # With five records of one partition on their way, and more that wait, librdkafka's idempotent producer
             # spins until they are answered, and takes the core from who should answer (measured: 0.85 of a core, p99 of
             # the first seconds 1.1 s). Three requests of a record each are too few for that; of larger ones
-            # `engine.delivery` takes care.
+            # `engine.waves` takes care.
             "max.in.flight.requests.per.connection": 3,
             "compression.type": "lz4",
             "message.max.bytes": 16 << 20,

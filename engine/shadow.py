@@ -160,7 +160,7 @@ class _Process:
         self._assigned: set[Partition] = set()
         group = {"group.id": f"{settings.group}-shadow", "auto.offset.reset": "latest", "enable.auto.commit": True}
         self._consumer = kafka.consumer(settings.bootstrap_servers, **group)
-        # Nobody waits for these: with a linger longer than an answer takes librdkafka does not spin (`engine.delivery`).
+        # Nobody waits for these: with a linger longer than an answer takes librdkafka does not spin (`engine.waves`).
         self._producer = kafka.producer(settings.bootstrap_servers, **{"linger.ms": 50})
         self._transport = Transport(self._consumer, [self._producer], settings.shadow_output, self._assigned)
 

@@ -9,10 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from engine.config import ServeSettings
-from engine.delivery import LINGER_MS, MANY, Delivery
+from engine.delivery import Delivery
 from engine.errors import StartAgain
 from engine.kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from engine.transport import Partition, Transport
+from engine.waves import LINGER_MS, MANY
 
 # For each step that ends a transaction. By itself librdkafka tries for a minute what cannot succeed after a broker was away for
 # longer than a session: this member is no longer one.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from engine import kafka
 from engine.config import EXACTLY_ONCE, ServeSettings
-from engine.delivery import AtLeastOnce, Delivery
+from engine.delivery import Delivery
 from engine.errors import Fenced, ModelRefused, SakerError, ServingError, StartAgain
 from engine.journal import Journal, Suspects, singles
 from engine.kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -26,6 +26,7 @@ from engine.pipeline import ActiveModel, Backends, given_up, score_batch
 from engine.registry import Located
 from engine.transactions import ExactlyOnce
 from engine.transport import Partition, Taken, open_transport, producer_settings
+from engine.waves import AtLeastOnce
 
 _log = logging.getLogger("saker")
 

@@ -16,12 +16,13 @@ from bench.collect import Record, read_topic
 from deploy.local.kafka import Broker
 from engine import kafka
 from engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
-from engine.delivery import MANY, QUICK, AtLeastOnce, Delivery
+from engine.delivery import Delivery
 from engine.errors import Fenced, StartAgain
 from engine.kafka import TopicPartition
 from engine.pipeline import Scored
 from engine.transactions import ExactlyOnce
 from engine.transport import PublicTaken, Taken, open_transport, producer_settings
+from engine.waves import MANY, QUICK, AtLeastOnce
 from tests.engine.silent import silent
 
 COUNT = 300
@@ -128,7 +129,7 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
 
 
 def test_a_wave_does_not_wait_for_its_linger(bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.delivery.LINGER_MS", (0.0, 3000.0))
+    monkeypatch.setattr("engine.waves.LINGER_MS", (0.0, 3000.0))
     stage = Stage(bootstrap_servers, AtLeastOnce)
     in_time = False
     with contextlib.closing(stage.consumer):

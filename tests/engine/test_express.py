@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from bench.collect import Record, read_topic
 from engine import kafka
 from engine.config import ServeSettings
-from engine.delivery import AtLeastOnce
 from engine.journal import Journal
 from engine.kafka import TopicPartition
 from engine.kernels import native
 from engine.pipeline import ActiveModel, score_batch
 from engine.rejected import PREFIX
 from engine.transport import NativeTransport, open_transport, producer_settings
+from engine.waves import AtLeastOnce
 from training import synthetic
 from training.tables import to_records
 
