@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from deploy.local.environment import alone_with
 from deploy.local.server import StackError
 from engine.config import cache
 
@@ -23,14 +24,15 @@ def program(package: str, name: str) -> Path:
     if (installed := Path("/usr/bin") / name).exists():
         return installed
     unpacked = cache("debian") / package
-    if not unpacked.exists():
-        if shutil.which("apt-get") is None:
-            raise StackError(f"{name} is not installed, and this is no Debian to fetch its package {package} from")
-        with tempfile.TemporaryDirectory(dir=unpacked.parent) as scratch:
-            _fetch(package, Path(scratch))
-            for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
-                binary.write_bytes(binary.read_bytes().replace(_THEIRS, _OURS))
-            (Path(scratch) / "unpacked").replace(unpacked)
+    with alone_with(unpacked):
+        if not unpacked.exists():
+            if shutil.which("apt-get") is None:
+                raise StackError(f"{name} is not installed, and this is no Debian to fetch its package {package} from")
+            with tempfile.TemporaryDirectory(dir=unpacked.parent) as scratch:
+                _fetch(package, Path(scratch))
+                for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
+                    binary.write_bytes(binary.read_bytes().replace(_THEIRS, _OURS))
+                (Path(scratch) / "unpacked").replace(unpacked)
     return unpacked / "usr" / "bin" / name
 
 

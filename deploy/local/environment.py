@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine.config import cache
@@ -17,19 +20,28 @@ class EnvironmentFailed(SakerError):
     """The packages of an environment could not be installed; the message ends with what the installer said."""
 
 
+@contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Keeps other processes that want to make `path` waiting until this one has."""
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its process, however that ends
+        yield
+
+
 def python_of(requirements: Path) -> Path:
     """The Python of an environment with these locked requirements (with hashes)."""
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = cache("environments") / f"{requirements.stem}-{digest}"
     python = folder / "bin" / "python"
-    if (folder / "ready").exists():
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(folder)], requirements)
-    uv = Path(sys.executable).with_name("uv")
-    install = [str(uv), "pip", "install", "--python", str(python)] if uv.exists() else [str(python), "-m", "pip", "install"]
-    _run([*install, "--quiet", "--require-hashes", "-r", str(requirements)], requirements)
-    (folder / "ready").touch()
+    with alone_with(folder):
+        if (folder / "ready").exists():
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(folder)], requirements)
+        uv = Path(sys.executable).with_name("uv")
+        install = [str(uv), "pip", "install", "--python", str(python)] if uv.exists() else [str(python), "-m", "pip", "install"]
+        _run([*install, "--quiet", "--require-hashes", "-r", str(requirements)], requirements)
+        (folder / "ready").touch()
     return python
 
 
