@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.contenders import BenchFailed, Contender, Running, Topics, running
-from bench.open_loop import KEY_DTYPE, PARTITIONS, POOL, Load, send
+from bench.open_loop import KEY_DTYPE, PARTITIONS, Load, send
 from bench.pipeline import records
 from bench.reference_models import reference_model
 from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from engine import kafka
 from engine.decode import Decoder
-from engine.kafka import TopicPartition
+from engine.kafka import Message, TopicPartition
 from engine.metrics import STAGES
 from engine.session import open_session
 
@@ -37,6 +37,7 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 LATE_MS = 100.0
 _READY_SECONDS, _WAIT_SECONDS = 120.0, 20.0
 _CHECKED = 5_000
+_POOL = 1024
 _TOLERANCE = 1e-12
 _PROBE = 1 << 62  # keys from here on are probes
 _HIGHEST_US = 3_600_000_000
@@ -94,10 +95,16 @@ class Run:
 
 
 @cache
+def load_values() -> list[bytes]:
+    """The different records of a load."""
+    return records(reference_model("S"), _POOL)
+
+
+@cache
 def expected_scores() -> NDArray[np.float64]:
-    """What LightGBM itself makes of the records of a load, (POOL,)."""
+    """What LightGBM itself makes of `load_values`."""
     model = reference_model("S")
-    matrix = Decoder(open_session(model.onnx, "off").contract, "off").decode(records(model, POOL)).matrix
+    matrix = Decoder(open_session(model.onnx, "off").contract, "off").decode(load_values()).matrix
     return np.asarray(lgb.Booster(model_file=model.text).predict(matrix, num_threads=1))
 
 
@@ -117,9 +124,11 @@ class _Reader:
         first = self._consumer.poll(seconds)
         if first is None:
             return 0
-        batch = [m for m in [first, *self._consumer.consume(5_000, 0)] if m.error() is None]
+        batch = [first, *self._consumer.consume(5_000, 0)]
         now = time.monotonic()
-        numbers = np.frombuffer(b"".join(m.key() for m in batch), KEY_DTYPE).astype(np.int64)
+        if any(map(Message.error, batch)):
+            batch = [m for m in batch if m.error() is None]
+        numbers = np.frombuffer(b"".join(map(Message.key, batch)), KEY_DTYPE).astype(np.int64)
         if (numbers >= _PROBE).any():
             batch = [m for m, number in zip(batch, numbers, strict=True) if number < _PROBE]
             numbers = numbers[numbers < _PROBE]
@@ -139,7 +148,7 @@ class _Reader:
         expected = expected_scores()
         scores = np.array([orjson.loads(value)["fraud_score"] for value in self.results.values()])
         numbers = np.array(list(self.results), np.int64)
-        return int((np.abs(scores - expected[numbers % POOL]) > _TOLERANCE).sum()) if len(numbers) else 0
+        return int((np.abs(scores - expected[numbers % _POOL]) > _TOLERANCE).sum()) if len(numbers) else 0
 
     def close(self) -> None:
         self._consumer.close()
@@ -159,7 +168,7 @@ def measure(
     ours, theirs = spawn.Pipe()
     with running(contender, topics, workers) as processes:
         _await(processes, reader, topics, workers)
-        sender = spawn.Process(target=send, args=(load, bootstrap_servers, topics.input, theirs))
+        sender = spawn.Process(target=send, args=(load, load_values(), bootstrap_servers, topics.input, theirs))
         sender.start()
         start, before, cpu = ours.recv(), _stages(processes), processes.cpu_seconds()
         missing, until = count, start + due[-1] + _WAIT_SECONDS
@@ -205,7 +214,6 @@ def _await(processes: Running, reader: _Reader, topics: Topics, workers: int) ->
 
     A probe that is still on its way is told from the load by its key.
     """
-    records_of = records(reference_model("S"), 1)
     producer = kafka.producer(topics.bootstrap_servers)
     until, answered = time.monotonic() + _READY_SECONDS, 0
     sent = 0
@@ -214,7 +222,7 @@ def _await(processes: Running, reader: _Reader, topics: Topics, workers: int) ->
         if time.monotonic() > until:
             raise BenchFailed(f"no result of {topics.input} came to {topics.output} in {_READY_SECONDS:.0f} s")
         key = np.array([_PROBE + sent], KEY_DTYPE).tobytes()
-        producer.produce(topics.input, records_of[0], key, partition=answered % PARTITIONS)
+        producer.produce(topics.input, load_values()[0], key, partition=answered % PARTITIONS)
         producer.flush(5)
         sent += 1
         answered += reader.await_probe(0.5)

@@ -21,10 +21,8 @@ from typing import Any
 
 from bench import judge
 from bench.contenders import Contender, model_file, saker
-from bench.e2e import Run
-from bench.open_loop import PARTITIONS, POOL
-from bench.pipeline import records
-from bench.reference_models import reference_model
+from bench.e2e import Run, load_values
+from bench.open_loop import PARTITIONS
 from bench.search import Say, runner
 from bench.subject import BATCHES
 from deploy.local.stack import local_kafka, warm_up
@@ -93,7 +91,7 @@ def pipeline(trees: dict[str, Tree], rounds: int, say: Say) -> Iterator[judge.Fi
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in _SIDES}
     with tempfile.TemporaryDirectory() as scratch:
         lines = Path(scratch) / "records.jsonl"
-        lines.write_bytes(b"\n".join(records(reference_model("S"), POOL)))
+        lines.write_bytes(b"\n".join(load_values()))
         for number in range(rounds):
             for side in _turns(number):
                 tree = trees[side]
@@ -106,8 +104,8 @@ def pipeline(trees: dict[str, Tree], rounds: int, say: Say) -> Iterator[judge.Fi
                 found[side].append(json.loads(done.stdout))
     scores = {side: {(told["scores"], told["digest"]) for told in many} for side, many in found.items()}
     if len(set.union(*scores.values())) != 1:
-        raise GateFailed(f"the base and the head give different scores, of {POOL} records: {scores}")
-    say(f"pipeline: {rounds} rounds, {POOL} records with the same scores")
+        raise GateFailed(f"the base and the head give different scores, of {len(load_values())} records: {scores}")
+    say(f"pipeline: {rounds} rounds, {len(load_values())} records with the same scores")
     for batch in BATCHES:
         for name in ("p99_us", "cpu_us"):
             sides = {side: [told["figures"][str(batch)][name] for told in many] for side, many in found.items()}

@@ -13,15 +13,11 @@ from multiprocessing.connection import Connection
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.peers.straight import produce
-from bench.pipeline import records
-from bench.reference_models import reference_model
+from bench.produce import produce
 from engine import kafka
 
 ARRIVALS = ("poisson", "constant")
 PARTITIONS = 4
-#: Different records; record n of a load is number n % POOL of them.
-POOL = 1024
 KEY_DTYPE = np.dtype(">u8")
 _TICK_SECONDS = 0.001
 _START_SECONDS = 0.2
@@ -48,13 +44,13 @@ class Load:
         return np.asarray(np.cumsum(gaps))
 
 
-def send(load: Load, bootstrap_servers: str, topic: str, told: Connection) -> None:
-    """Entry point of the process. Tells when it starts (monotonic clock), and at the end how late it was at most, in seconds.
+def send(load: Load, values: list[bytes], bootstrap_servers: str, topic: str, told: Connection) -> None:
+    """Entry point of the process. Record n has value n % len(values). Tells when it starts (monotonic clock), and at the end
+    how late it was at most, in seconds.
 
     Records leave by ticks, in batches: a call of the client for each cannot keep 6,000 records/s on two busy cores.
     """
     producer = kafka.producer(bootstrap_servers, **{"queue.buffering.max.messages": 1_000_000})
-    values = records(reference_model("S"), POOL)
     due, count = load.due(), load.count
     keys = np.arange(count, dtype=KEY_DTYPE).tobytes()
     start, sent, latest = time.monotonic() + _START_SECONDS, 0, 0.0
@@ -66,7 +62,7 @@ def send(load: Load, bootstrap_servers: str, topic: str, told: Connection) -> No
             latest = max(latest, now - float(due[sent]))
             for partition in range(PARTITIONS):
                 numbers = range(sent + (partition - sent) % PARTITIONS, upto, PARTITIONS)
-                batch = [{"value": values[n % POOL], "key": keys[8 * n : 8 * n + 8]} for n in numbers]
+                batch = [{"value": values[n % len(values)], "key": keys[8 * n : 8 * n + 8]} for n in numbers]
                 produce(producer, topic, batch, partition)
             sent = upto
         producer.poll(0)

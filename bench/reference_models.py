@@ -7,6 +7,7 @@ trees are trained, and the others are those with their thresholds moved: trainin
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +38,11 @@ def reference_model(name: str) -> ReferenceModel:
     text, onnx = FOLDER / f"{name}.txt", FOLDER / f"{name}.onnx"
     if not onnx.exists():
         booster = _trained(name)
-        booster.save_model(text)
-        onnx.write_bytes(to_onnx(booster, contract_for(booster)).SerializeToString())
+        with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:  # another process may want it at the same time
+            booster.save_model(Path(scratch) / text.name)
+            (Path(scratch) / onnx.name).write_bytes(to_onnx(booster, contract_for(booster)).SerializeToString())
+            (Path(scratch) / text.name).replace(text)
+            (Path(scratch) / onnx.name).replace(onnx)
     return ReferenceModel(text, onnx.read_bytes(), rows(name, N_ROWS, seed=1))
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.contenders import Running, Topics, running, saker
+from bench.e2e import load_values
 from bench.open_loop import Load, send
 from deploy.local.kafka import Broker
 from deploy.local.stack import RAW, REJECTED, SCORED, warm_up
@@ -87,7 +88,7 @@ def main() -> None:
         ours, theirs = spawn.Pipe()
         with running(saker(), topics, asked.workers) as processes:
             load = Load(asked.rate, asked.seconds)
-            sender = spawn.Process(target=send, args=(load, broker.bootstrap_servers, RAW, theirs))
+            sender = spawn.Process(target=send, args=(load, load_values(), broker.bootstrap_servers, RAW, theirs))
             sender.start()
             start: float = ours.recv()
             looks = []

@@ -12,13 +12,10 @@ their public calls. Everything else (configuration, group, commits, callbacks) i
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -28,6 +25,7 @@ from numpy.typing import NDArray
 from engine.decode import Values
 from engine.kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from engine.kernels import native as load_native
+from engine.librdkafka import handle, library
 from engine.metrics import ANSWERED, Answered
 
 if TYPE_CHECKING:
@@ -236,10 +234,9 @@ class NativeTransport(Transport):
         super().__init__(consumer, producers, output, assigned)
         self._messages, self._lines = native.Messages, native.Lines
         self._events_due = 0.0
-        maps = _maps()
-        native.open_librdkafka(_library(maps))
-        self._taker = native.Taker(consumer, _handle(consumer, maps))
-        self._senders = [native.Sender(producer, _handle(producer, maps), output) for producer in producers]
+        native.open_librdkafka(library())
+        self._taker = native.Taker(consumer, handle(consumer))
+        self._senders = [native.Sender(producer, handle(producer), output) for producer in producers]
         self._express = native.Express(self._taker, self._senders[0])
         self._input = ""
 
@@ -307,7 +304,7 @@ def producer_settings(kernels: str) -> dict[str, str]:
     if native is None or native.__file__ is None:
         return {}
     try:
-        native.open_librdkafka(_library(_maps()))
+        native.open_librdkafka(library())
     except OSError:
         return {}  # `open_transport` tells
     return {"plugin.library.paths": native.__file__}
@@ -324,27 +321,3 @@ def open_transport(
         except (OSError, ValueError) as error:
             reason = f"confluent_kafka's clients are not as expected: {error}"
     return Transport(consumer, producers, output, assigned), reason
-
-
-def _maps() -> list[str]:
-    return Path("/proc/self/maps").read_text().splitlines()
-
-
-def _library(maps: list[str]) -> str:
-    """The librdkafka that is loaded."""
-    for line in maps:
-        path = line.split(maxsplit=5)[5:]
-        if path and "librdkafka" in os.path.basename(path[0]):  # noqa: PTH119 - of one word
-            return path[0]
-    raise OSError("no librdkafka is loaded")
-
-
-def _handle(client: Consumer | Producer, maps: list[str]) -> int:
-    """Its rd_kafka_t, which stands first in the object (struct Handle of confluent_kafka.h); raises ValueError if it cannot."""
-    address = ctypes.c_uint64.from_address(id(client) + object.__basicsize__).value
-    for line in maps:
-        area, permissions = line.split(maxsplit=2)[:2]
-        begin, end = (int(bound, 16) for bound in area.split("-"))
-        if begin <= address < end and permissions.startswith("rw"):
-            return address
-    raise ValueError("no memory of its own where its handle should be")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from bench.produce import produce
 from bench.reference_models import ReferenceModel, reference_model
 from engine import kafka
 from engine.session import open_session
@@ -72,19 +73,6 @@ def straight_loop(model: ReferenceModel, library: str = "onnxruntime") -> Score:
         ]
 
     return score
-
-
-def produce(producer: kafka.Producer, topic: str, batch: list[dict[str, Any]], partition: int) -> None:
-    """All of `batch`, waiting where the producer's queue is full.
-
-    `produce_batch` raises nothing then: it marks what it did not take, anywhere in the batch.
-    """
-    while producer.produce_batch(topic, batch, partition=partition) < len(batch):
-        batch = [message for message in batch if "_error" in message]
-        for message in batch:
-            if (error := message.pop("_error")).code() != kafka.KafkaError._QUEUE_FULL:
-                raise kafka.KafkaException(error)
-        producer.poll(0.01)
 
 
 def run(who: str, bootstrap_servers: str, source: str, output: str, group: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +16,8 @@ from engine import kafka
 from engine.decode import Identifiers
 from engine.encode import Encoder
 from engine.kafka import TopicPartition
-from engine.transport import NativeTransport, Origin, Taken, Transport, _handle, open_transport, producer_settings
+from engine.librdkafka import handle
+from engine.transport import NativeTransport, Origin, Taken, Transport, open_transport, producer_settings
 
 N = 400
 FOR_EVER = {"retention.ms": "-1"}  # the records' timestamps are of 2023: Kafka would delete them at its next look
@@ -165,21 +165,20 @@ def test_what_an_idle_producer_has_to_tell_does_not_pile_up(bootstrap_servers: s
     assert len(idle) == 0
 
 
-def test_what_is_no_client_is_not_touched(extension: ModuleType) -> None:
-    maps = ["1000-2000 rw-p 00000000 00:00 0"]
+def test_what_is_no_client_is_not_touched(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.librdkafka._maps", lambda: ["1000-2000 rw-p 00000000 00:00 0"])
     with pytest.raises(ValueError, match="no memory of its own"):
-        _handle(kafka.consumer("localhost:1", **{"group.id": "none"}), maps)
+        handle(kafka.consumer("localhost:1", **{"group.id": "none"}))
     with pytest.raises(ValueError, match="there is no client"):
         extension.Taker(None, 0)
 
 
 def test_a_consumer_is_no_producer(client: Any, extension: ModuleType) -> None:
     native = client("auto")
-    maps = Path("/proc/self/maps").read_text().splitlines()
     with pytest.raises(ValueError, match="the client is no producer"):
-        extension.Sender(native.consumer, _handle(native.consumer, maps), "output")
+        extension.Sender(native.consumer, handle(native.consumer), "output")
     with pytest.raises(ValueError, match="the client is no consumer"):
-        extension.Taker(native.producer, _handle(native.producer, maps))
+        extension.Taker(native.producer, handle(native.producer))
 
 
 def test_what_does_not_belong_together_is_refused(client: Any) -> None:

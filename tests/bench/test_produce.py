@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from bench.collect import read_topic
-from bench.peers.straight import produce
+from bench.produce import produce
 from engine import kafka
 
 COUNT = 500
