@@ -91,7 +91,9 @@ def hard_values(tree: Tree, split: int) -> NDArray[np.float32]:
         members = tree.categories[split]
         if len(members) == 0:
             return np.concatenate([SPECIAL_CATEGORY, SPECIAL])
-        holes = np.setdiff1d(np.arange(members[-1] + 2), members)  # not empty: the number after the last member
+        absent = np.ones(members[-1] + 2, bool)  # not np.setdiff1d: that sorts and hashes millions of numbers
+        absent[members] = False
+        holes = np.flatnonzero(absent)  # not empty: the number after the last member
         ends = np.array([members[0], members[len(members) // 2], members[-1], holes[0], holes[len(holes) // 2], holes[-1]])
         return np.concatenate([ends, ends[:4] + 0.5, SPECIAL_CATEGORY, SPECIAL]).astype(np.float32)
     special = SPECIAL if abs(tree.threshold[split]) < _NEAR_ZERO else _SPECIAL_FAR
