@@ -24,15 +24,10 @@ def program(package: str, name: str) -> Path:
     if (installed := Path("/usr/bin") / name).exists():
         return installed
     unpacked = cache("debian") / package
-    with alone_with(unpacked):
-        if not unpacked.exists():
-            if shutil.which("apt-get") is None:
-                raise StackError(f"{name} is not installed, and this is no Debian to fetch its package {package} from")
-            with tempfile.TemporaryDirectory(dir=unpacked.parent) as scratch:
-                _fetch(package, Path(scratch))
-                for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
-                    binary.write_bytes(binary.read_bytes().replace(_THEIRS, _OURS))
-                (Path(scratch) / "unpacked").replace(unpacked)
+    if not unpacked.exists():
+        with alone_with(unpacked):
+            if not unpacked.exists():
+                _unpack(package, unpacked)
     return unpacked / "usr" / "bin" / name
 
 
@@ -41,6 +36,16 @@ def own_files(binary: Path, folder: Path) -> None:
     shared = binary.parents[1] / "share" / "prometheus"
     if binary.parent != Path("/usr/bin") and shared.exists():
         (folder / "share").symlink_to(shared)
+
+
+def _unpack(package: str, into: Path) -> None:
+    if shutil.which("apt-get") is None:
+        raise StackError(f"{package} is not installed, and this is no Debian to fetch it from")
+    with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
+        _fetch(package, Path(scratch))
+        for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
+            binary.write_bytes(binary.read_bytes().replace(_THEIRS, _OURS))
+        (Path(scratch) / "unpacked").replace(into)
 
 
 def _fetch(package: str, folder: Path) -> None:

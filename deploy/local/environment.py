@@ -22,7 +22,7 @@ class EnvironmentFailed(SakerError):
 
 @contextmanager
 def alone_with(path: Path) -> Iterator[None]:
-    """Keeps other processes that want to make `path` waiting until this one has."""
+    """Keeps other processes that want to make `path` waiting until this one has; look then whether it is there."""
     with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its process, however that ends
         yield
@@ -33,16 +33,21 @@ def python_of(requirements: Path) -> Path:
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
     folder = cache("environments") / f"{requirements.stem}-{digest}"
     python = folder / "bin" / "python"
-    with alone_with(folder):
-        if (folder / "ready").exists():
-            return python
-        shutil.rmtree(folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(folder)], requirements)
-        uv = Path(sys.executable).with_name("uv")
-        install = [str(uv), "pip", "install", "--python", str(python)] if uv.exists() else [str(python), "-m", "pip", "install"]
-        _run([*install, "--quiet", "--require-hashes", "-r", str(requirements)], requirements)
-        (folder / "ready").touch()
+    ready = folder / "ready"
+    if not ready.exists():
+        with alone_with(folder):
+            if not ready.exists():
+                _make(folder, python, requirements)
+                ready.touch()
     return python
+
+
+def _make(folder: Path, python: Path, requirements: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", str(folder)], requirements)
+    uv = Path(sys.executable).with_name("uv")
+    install = [str(uv), "pip", "install", "--python", str(python)] if uv.exists() else [str(python), "-m", "pip", "install"]
+    _run([*install, "--quiet", "--require-hashes", "-r", str(requirements)], requirements)
 
 
 def run_in(requirements: Path, script: Path, *arguments: object) -> None:
