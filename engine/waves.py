@@ -12,7 +12,7 @@ from engine.delivery import Delivery
 from engine.kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from engine.transport import Partition, Transport
 
-COMMIT_SECONDS = 0.05
+_COMMIT_SECONDS = 0.05
 
 # While five records of a partition are unanswered and more of it wait in librdkafka's idempotent producer (2.16), its thread
 # polls without a pause: it takes a core from who should answer, and where that is on this machine there may be no answer for
@@ -66,7 +66,7 @@ class AtLeastOnce(Delivery):
         return max(self._few() - self.in_flight, 0)
 
     def _commit_if_due(self) -> None:
-        if time.monotonic() - self._committed >= COMMIT_SECONDS:
+        if time.monotonic() - self._committed >= _COMMIT_SECONDS:
             self._collect()
             if self._positions:
                 self._commit(wait=False)

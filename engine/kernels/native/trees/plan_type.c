@@ -124,12 +124,10 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
         return;
     float steps = (float)plan->n_lane_steps;
     float alone = variant->lane_step_alone * steps + variant->lane_rank_alone * (float)plan->n_rankers;
-    /* measured: with eight tables fewer rows are in hand, and sets are asked for beside the ranks */
-    float each = variant->lane_step * ((plan->n_planes > 256 ? 1.4f : 1.0f) + (plan->n_sets ? 0.65f : 0.0f));
-    if (!ways->wide) /* lanes have 512 bits even then */
-        each /= 0.73f;
-    ways->lanes_limit = steps > 0 ? below_a_block(block / (each * steps)) : 0;
-    ways->lanes_limit &= plan->n_planes > 256 ? ~1u : ~3u; /* as many rows are in hand at once */
+    const int eight_tables = plan->n_planes > 256; /* then two rows are in hand (lanes.h), otherwise four */
+    /* measured: sets are asked for beside the ranks, and lanes have 512 bits also where blocks do better with less */
+    float each = variant->lane_step * ((eight_tables ? 1.4f : 1.0f) + (plan->n_sets ? 0.65f : 0.0f)) / (ways->wide ? 1.0f : 0.73f);
+    ways->lanes_limit = steps > 0 ? below_a_block(block / (each * steps)) & (eight_tables ? ~1u : ~3u) : 0;
     if (alone < walk * (float)ways->walk_limit)
         ways->walk_limit = (unsigned)(alone / walk);
 }
