@@ -66,6 +66,7 @@ class Shape:
     splits: grid (shared by many nodes), edges (odd numbers) or normal (float64 between two float32).
     growth: random splits any leaf, chain always the newest, even the oldest.
     mixed_targets: the leaves of one tree add to several targets.
+    single: all numbers are float32, and the operator's sums are.
     """
 
     n_trees: int = 5
@@ -77,6 +78,7 @@ class Shape:
     growth: str = "random"
     mixed_targets: bool = False
     average: bool = False
+    single: bool = False
     members: tuple[float, ...] = (2.5, -1.0, 1e10)  # in some of the sets, beside small whole numbers
 
 
@@ -89,11 +91,13 @@ class Generated:
     members: dict[int, frozenset[float]] = field(default_factory=dict)  # by node
 
     def onnx(self, tail: Iterable[NodeProto] = (), constants: Iterable[TensorProto] = ()) -> bytes:
-        """The model: float32 rows "x", cast to "x64", the sums "raw"; `tail` reads "raw" and writes "y"."""
-        cast = helper.make_node("Cast", ["x"], ["x64"], to=TensorProto.DOUBLE)
-        nodes = [cast, self._ensemble(), *tail]
-        outputs = [helper.make_tensor_value_info("raw", TensorProto.DOUBLE, [None, self.shape.n_targets])]
-        outputs += [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)] * (len(nodes) > 2)  # noqa: PLR2004 - a tail
+        """The model: float32 rows "x", cast to "x64" unless it is single, the sums "raw"; `tail` reads "raw" and writes "y"."""
+        kind = TensorProto.FLOAT if self.shape.single else TensorProto.DOUBLE
+        cast = [] if self.shape.single else [helper.make_node("Cast", ["x"], ["x64"], to=TensorProto.DOUBLE)]
+        behind = list(tail)
+        nodes = [*cast, self._ensemble(), *behind]
+        outputs = [helper.make_tensor_value_info("raw", kind, [None, self.shape.n_targets])]
+        outputs += [helper.make_tensor_value_info("y", kind, None)] if behind else []
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, self.shape.n_features])
         graph = helper.make_graph(nodes, "trees", [x], outputs, list(constants))
         opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 5)]
@@ -101,11 +105,12 @@ class Generated:
 
     def _ensemble(self) -> NodeProto:
         a = self.arrays
-        doubles = {"nodes_splits": a.splits, "leaf_weights": a.weights}
-        doubles |= {"membership_values": a.members} if a.members else {}
+        numbers = {"nodes_splits": a.splits, "leaf_weights": a.weights}
+        numbers |= {"membership_values": a.members} if a.members else {}
+        dtype = np.float32 if self.shape.single else np.float64
         return helper.make_node(
             "TreeEnsemble",
-            ["x64"],
+            ["x" if self.shape.single else "x64"],
             ["raw"],
             domain="ai.onnx.ml",
             n_targets=self.shape.n_targets,
@@ -120,7 +125,7 @@ class Generated:
             nodes_falseleafs=a.false_leafs,
             nodes_missing_value_tracks_true=a.tracks,
             leaf_targetids=a.targets,
-            **{name: numpy_helper.from_array(np.array(values, np.float64), name) for name, values in doubles.items()},
+            **{name: numpy_helper.from_array(np.array(values, dtype), name) for name, values in numbers.items()},
         )
 
     def is_true(self, node: int, value: float) -> bool:
@@ -143,7 +148,7 @@ class Generated:
     def expected(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sums (n, targets) of `x` (n, features), added tree by tree."""
         a = self.arrays
-        out = np.zeros((len(x), self.shape.n_targets))
+        out = np.zeros((len(x), self.shape.n_targets), np.float32 if self.shape.single else np.float64)
         for r, row in enumerate(x.astype(np.float64).tolist()):
             for root in a.roots:
                 at, leaf = root, 0
@@ -151,7 +156,7 @@ class Generated:
                     yes = self.is_true(at, row[a.features[at]])
                     at, leaf = (a.true_ids[at], a.true_leafs[at]) if yes else (a.false_ids[at], a.false_leafs[at])
                 out[r, a.targets[at]] += a.weights[at]
-        return out / len(a.roots) if self.shape.average else out
+        return (out / len(a.roots) if self.shape.average else out).astype(np.float64)
 
 
 def generate(seed: int, shape: Shape | None = None, **changes: Any) -> Generated:
@@ -161,6 +166,10 @@ def generate(seed: int, shape: Shape | None = None, **changes: Any) -> Generated
     made = Generated(Arrays(), shape)
     for number in range(shape.n_trees):
         _add_tree(made, rng, target=number % shape.n_targets)
+    if shape.single:
+        with np.errstate(over="ignore"):
+            for name in ("splits", "weights", "members"):
+                setattr(made.arrays, name, np.array(getattr(made.arrays, name), np.float32).tolist())
     return made
 
 

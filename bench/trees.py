@@ -1,4 +1,7 @@
-"""Trees to raw sums, in one run beside onnxruntime, LightGBM, lignum and lleaves: `saker bench trees S M L --batch 256,1`."""
+"""Trees to raw sums, in one run beside onnxruntime, LightGBM, lignum and lleaves: `saker bench trees S M L --batch 256,1`.
+
+With `--converted` the same trees as onnxmltools writes them, in float32, to scores: beside onnxruntime.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from engine.kernels import native
 from engine.kernels.ensemble import ensemble_of
 from engine.kernels.graph import read_graph
 from engine.kernels.trees import TreeKernel
+from engine.trees import NativeTrees
+from export.second_opinion import onnxmltools_model
 
 Score = Callable[[NDArray[np.float32]], Any]
 
@@ -31,13 +36,29 @@ def kernels(model: ReferenceModel) -> dict[str, Score]:
     return {variant: TreeKernel(extension, ensemble, columns, variant).score for variant in extension.variants()}
 
 
-def _onnxruntime(model: ReferenceModel) -> Score:
+def _ask(onnx: bytes) -> Callable[[list[str], NDArray[np.float32]], list[Any]]:
+    """What onnxruntime makes of rows: names of outputs, rows -> the outputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(model.onnx, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(["raw"], {name: x})
+    return lambda names, x: session.run(names, {name: x})
+
+
+def _onnxruntime(model: ReferenceModel) -> Score:
+    return partial(_ask(model.onnx), ["raw"])
+
+
+def converted(model: ReferenceModel) -> dict[str, Score]:
+    """The model as onnxmltools writes it, by the native trees and by onnxruntime."""
+    extension, reason = native("auto")
+    if extension is None:
+        sys.exit(reason)
+    onnx = onnxmltools_model(lgb.Booster(model_file=model.text), model.rows.shape[1]).SerializeToString()
+    ask, output = _ask(onnx), "probabilities"
+    trees = NativeTrees(extension, onnx, output, 1, ask)
+    return {trees.variant: trees.score, "onnxruntime": partial(ask, [output])}
 
 
 def _lightgbm(model: ReferenceModel) -> Score:
@@ -68,11 +89,13 @@ PEERS: dict[str, Callable[[ReferenceModel], Score]] = {
 }
 
 
-def cases(models: Sequence[str], batches: Sequence[int], peers: Sequence[str] = tuple(PEERS)) -> Iterator[Case]:
+def cases(
+    models: Sequence[str], batches: Sequence[int], peers: Sequence[str] = tuple(PEERS), *, by_onnxmltools: bool = False
+) -> Iterator[Case]:
     """The native variants and the peers; lleaves compiles M for a minute and L for longer."""
     for name in models:
         model = reference_model(name)
-        calls = kernels(model) | {peer: PEERS[peer](model) for peer in peers}
+        calls = converted(model) if by_onnxmltools else kernels(model) | {peer: PEERS[peer](model) for peer in peers}
         for batch in batches:
             rows = [model.rows[at : at + batch] for at in range(0, len(model.rows) - batch + 1, batch)]
             for who, score in calls.items():

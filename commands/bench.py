@@ -175,11 +175,15 @@ def trees(
     peers: Annotated[str, typer.Option("--peers", help="By comma; lleaves compiles M for a minute, L for longer.")] = (
         "onnxruntime,LightGBM,lignum"
     ),
+    converted: Annotated[
+        bool, typer.Option("--converted", help="The same trees as onnxmltools writes them, to scores, beside onnxruntime.")
+    ] = False,
     seconds: StageSeconds = 1,
     output: Benchmark = None,
 ) -> None:
     """Trees to raw sums, the native variants beside onnxruntime, LightGBM, lignum and lleaves."""
-    _stages("trees", {"models": models, "batches": _batches(batch), "peers": peers.split(",")}, seconds, output)
+    arguments = {"models": models, "batches": _batches(batch), "peers": peers.split(","), "by_onnxmltools": converted}
+    _stages("trees", arguments, seconds, output)
 
 
 @bench.command(epilog="Example: `saker bench rows`")

@@ -233,4 +233,6 @@ def describe(
     session = description.describe(file, features_file.read_features(features))
     width = len(session.contract.features)
     typer.echo(f"{file}: contract with {width} features written; it is {UNPROVEN}")
+    reason = f", since {session.backend_reason}" if session.backend_reason else ""
+    typer.echo(f"  scored by {session.backend}{reason}")
     typer.echo(f"next: saker score FILE --model {file} -o scores.jsonl")

@@ -66,7 +66,8 @@ class Session:
         if native is None:
             return None, reason
         try:
-            return NativeTrees(native, model, self.contract.output, lambda names, x: self._run.run(names, {self._input: x})), ""
+            ask = lambda names, x: self._run.run(names, {self._input: x})  # noqa: E731 - for the proof
+            return NativeTrees(native, model, self.contract.output, self._column, ask), ""
         except Refused as error:
             return None, f"the native trees do not take this model: {error}"
 
@@ -83,8 +84,8 @@ class Session:
             scores = self._native.score(np.ascontiguousarray(x, np.float32))
         else:
             scores = self._run.run([self.contract.output], {self._input: x})[0]
-        if self._column is not None:
-            scores = scores[:, self._column]
+            if self._column is not None:
+                scores = scores[:, self._column]
         return np.asarray(scores, np.float64)
 
 

@@ -2,6 +2,9 @@
 
     rows --TreeKernel--> raw sums --Tail--> scores
 
+The sums of a float64 ensemble, which `saker export` writes, are LightGBM's to the last bit; those of a float32 ensemble, which
+other converters write, onnxruntime's.
+
 A model that it does not take, or that comes out otherwise on rows made of its own thresholds, is `Refused` with the reason.
 """
 
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels.earlier import with_tree_ensemble
 from engine.kernels.ensemble import Ensemble, ensemble_of
 from engine.kernels.errors import Refused
 from engine.kernels.graph import read_graph
@@ -30,15 +34,22 @@ class NativeTrees:
     """Scores rows: `variant` says on what. Raises `Refused` for a model that is not taken or that comes out otherwise."""
 
     def __init__(
-        self, native: ModuleType, model: bytes, output: str, ask: Callable[[list[str], NDArray[np.float32]], list[Any]]
+        self,
+        native: ModuleType,
+        model: bytes,
+        output: str,
+        column: int | None,
+        ask: Callable[[list[str], NDArray[np.float32]], list[Any]],
     ) -> None:
-        """ask: names of outputs and rows -> what onnxruntime makes of them."""
-        graph = read_graph(model)
+        """column: of the output (n, k) that is the score, None for an output (n,). ask: names of outputs and rows -> what
+        onnxruntime makes of them.
+        """
+        graph = with_tree_ensemble(read_graph(model))
         ensemble, columns = ensemble_of(graph)
         self._kernel = TreeKernel(native, ensemble, columns)
-        self._tail = tail_of(native, graph, ensemble.output, output)
+        self._tail = tail_of(native, graph, ensemble, output, column)
         self.variant = self._kernel.variant
-        self._prove(ensemble, columns.n_input, columns.source, graph.outputs, ask)
+        self._prove(ensemble, columns.n_input, columns.source, column, graph.outputs, ask)
 
     @property
     def plan_and_program(self) -> tuple[Any, Any] | None:
@@ -47,7 +58,7 @@ class NativeTrees:
         return (self._kernel.plan, self._tail.program) if single else None
 
     def score(self, x: NDArray[np.float32]) -> NDArray[Any]:
-        """What the graph's output is for C-contiguous rows `x` (n, f) float32."""
+        """Scores (n,), in the graph's own dtype, of C-contiguous rows `x` (n, f) float32."""
         return self._tail(self._kernel.score(x))
 
     def _prove(
@@ -55,24 +66,22 @@ class NativeTrees:
         ensemble: Ensemble,
         width: int,
         source: NDArray[np.int32],
+        column: int | None,
         outputs: tuple[str, ...],
         ask: Callable[[list[str], NDArray[np.float32]], list[Any]],
     ) -> None:
         rows = hard_rows(ensemble, width, source)
         sums, raw = self._kernel.score(rows), ensemble.output
         names = [self._tail.output] + ([raw] if raw in outputs else [])
-        expected = ask(names, rows)
-        scores = self._tail(sums)
-        if (scores.shape, scores.dtype) != (expected[0].shape, expected[0].dtype):
-            raise Refused(
-                f"scores come out as {scores.dtype} {scores.shape}, by onnxruntime as {expected[0].dtype} {expected[0].shape}"
-            )
+        made, *raw_sums = ask(names, rows)
+        scores, expected = self._tail(sums), made if column is None else made[:, column]
+        if (scores.shape, scores.dtype) != (expected.shape, expected.dtype):
+            raise Refused(f"scores are {scores.dtype} {scores.shape}, by onnxruntime {expected.dtype} {expected.shape}")
         with np.errstate(invalid="ignore"):
-            near = np.abs(scores - expected[0]) <= TOLERANCE * np.abs(expected[0])
-        same = near | (scores == expected[0]) | (np.isnan(scores) & np.isnan(expected[0]))
-        off = ~same.reshape(len(rows), -1).all(axis=1)
-        if raw in outputs:
-            off |= (sums != expected[1]).any(axis=1)
+            near = np.abs(scores - expected) <= TOLERANCE * np.abs(expected)
+        off = ~(near | (scores == expected) | (np.isnan(scores) & np.isnan(expected)))
+        for one in raw_sums:
+            off |= (sums != one).any(axis=1)
         if off.any():
             raise Refused(f"{int(off.sum())} of {len(rows)} rows come out otherwise than by onnxruntime")
 

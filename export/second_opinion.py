@@ -39,7 +39,7 @@ def second_opinion(model: Any, rows: NDArray[np.float32], scores: NDArray[np.flo
     """Convert with onnxmltools and compare with the library's `scores` (n, k) of `rows` (n, f). Never raises for a model."""
     converter = f"onnxmltools {version('onnxmltools')}"
     try:
-        off, largest = rows_off(scores, onnxmltools_scores(model, rows))
+        off, largest = rows_off(scores, _scores(model, rows))
     except ModuleNotFoundError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a converter makes of a model that it does not know
@@ -48,21 +48,25 @@ def second_opinion(model: Any, rows: NDArray[np.float32], scores: NDArray[np.flo
     return SecondOpinion(converter, len(rows), off, largest)
 
 
-def onnxmltools_scores(model: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, k) scores as the converted model gives them: the probability of class 1 where there are two classes."""
+def onnxmltools_model(model: Any, width: int) -> Any:
+    """The onnx.ModelProto that it makes of a LightGBM model of that many features, in silence."""
     import onnxmltools
     from onnxmltools.convert.common.data_types import FloatTensorType
 
     model = getattr(model, "booster_", model)
-    types = [("features", FloatTensorType([None, rows.shape[1]]))]
+    types = [("features", FloatTensorType([None, width]))]
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            converted = onnxmltools.convert_lightgbm(model, initial_types=types, zipmap=False, target_opset=15)
+            return onnxmltools.convert_lightgbm(model, initial_types=types, zipmap=False, target_opset=15)
     finally:
         logging.disable(disabled)
-    session = open_session(converted)
+
+
+def _scores(model: Any, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, k) as the converted model gives them: the probability of class 1 where there are two classes."""
+    session = open_session(onnxmltools_model(model, rows.shape[1]))
     names = [output.name for output in session.get_outputs()]
     scores = np.asarray(session.run([names[-1]], {"features": rows})[0], np.float64)
     return scores.reshape(len(rows), -1)

@@ -37,8 +37,10 @@ class Columns:
         return len(self.source) == self.n_input and not self.kind.any()
 
 
-def columns_of(graph: Graph, trees: Node) -> Columns:
-    """Read the nodes in front of `trees`; raises `Refused`."""
+def columns_of(graph: Graph, trees: Node, *, single: bool) -> Columns:
+    """Read the nodes in front of `trees`; raises `Refused`. single: of float32, and nothing stands in front of them."""
+    if single:
+        return _columns(_width(graph, trees.inputs[0]), np.zeros(0, np.int64), None, None)
     producers = {output: node for node in graph.nodes for output in node.outputs}
     constants = graph.initializers
 

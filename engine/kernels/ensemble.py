@@ -40,6 +40,7 @@ class Ensemble:
     n_features: int
     n_targets: int
     average: bool
+    single: bool  # it is one of float32: sums are rounded to that after each addition
     root: NDArray[Any]  # int32 (trees,) reference
     feature: NDArray[Any]  # int32 (nodes,)
     nan_true: NDArray[Any]  # uint8 (nodes,) NaN takes the true branch
@@ -54,15 +55,19 @@ class Ensemble:
 
 
 def ensemble_of(graph: Graph) -> tuple[Ensemble, Columns]:
-    """The one float64 `TreeEnsemble` of a graph and the columns that it reads. Raises `Refused`."""
+    """The one `TreeEnsemble` of a graph and the columns that it reads. Raises `Refused`."""
     found = [node for node in graph.nodes if node.op_type.startswith("TreeEnsemble")]
     if len(found) != 1:
         raise Refused(f"expected one TreeEnsemble node, got {len(found)}")
     node = found[0]
     if node.op_type != "TreeEnsemble" or node.domain != "ai.onnx.ml":
         raise Refused(f"expected an ai.onnx.ml 5 TreeEnsemble, got {node.domain} {node.op_type}")
-    columns = columns_of(graph, node)
+    columns = columns_of(graph, node, single=_is_single(node))
     return _from_attributes(node, len(columns.source)), columns
+
+
+def _is_single(node: Node) -> bool:
+    return getattr(node.attributes.get("nodes_splits"), "dtype", None) == np.float32
 
 
 def floor32(values: NDArray[Any]) -> NDArray[Any]:
@@ -81,15 +86,16 @@ def _ints(node: Node, name: str, size: int | None = None) -> NDArray[Any]:
     return value
 
 
-def _doubles(node: Node, name: str, size: int | None = None) -> NDArray[Any]:
+def _numbers(node: Node, name: str, size: int | None = None) -> NDArray[Any]:
     value = node.attributes.get(name)
     if not isinstance(value, np.ndarray):
         raise Refused(f"TreeEnsemble.{name} is missing")
-    if value.dtype != np.float64:
-        raise Refused(f"TreeEnsemble.{name}: expected float64, got {value.dtype}")
+    expected = np.float32 if _is_single(node) else np.float64
+    if value.dtype != expected:
+        raise Refused(f"TreeEnsemble.{name}: expected {np.dtype(expected)}, got {value.dtype}")
     if size is not None and value.size != size:
         raise Refused(f"TreeEnsemble.{name}: expected {size} values, got {value.size}")
-    return value.reshape(-1)
+    return value.reshape(-1).astype(np.float64, copy=False)
 
 
 def _references(node: Node, side: str, n_nodes: int, n_leaves: int) -> NDArray[Any]:
@@ -113,7 +119,7 @@ def _from_attributes(node: Node, n_features: int) -> Ensemble:
     n_nodes = len(modes)
     if (modes > MEMBER).any():
         raise Refused(f"nodes_modes: unknown mode {int(modes.max())}")
-    leaf_value = _doubles(node, "leaf_weights")
+    leaf_value = _numbers(node, "leaf_weights")
     leaf_target = _ints(node, "leaf_targetids", len(leaf_value))
     n_targets = int(node.attributes.get("n_targets", leaf_target.max(initial=0) + 1))
     roots = _ints(node, "tree_roots")
@@ -129,7 +135,7 @@ def _from_attributes(node: Node, n_features: int) -> Ensemble:
         raise Refused("nodes_featureids: an index is negative")
     if n_features < width:
         raise Refused(f"nodes_featureids: the trees read feature {width - 1} of an input with {n_features}")
-    splits = _doubles(node, "nodes_splits", n_nodes)
+    splits = _numbers(node, "nodes_splits", n_nodes)
     tracks = np.zeros(n_nodes, bool)
     if len(node.attributes.get("nodes_missing_value_tracks_true", ())):
         tracks = _ints(node, "nodes_missing_value_tracks_true", n_nodes) != 0
@@ -151,6 +157,7 @@ def _from_attributes(node: Node, n_features: int) -> Ensemble:
         n_features=n_features,
         n_targets=n_targets,
         average=aggregate == _AVERAGE,
+        single=_is_single(node),
         root=roots.astype(np.int32),
         feature=feature.astype(np.int32),
         nan_true=nan_true.astype(np.uint8),
@@ -201,7 +208,7 @@ def _bits_of(feature: int, keys: list[tuple[bytes, bool]]) -> CategorySets:
 def _member_lists(node: Node, n_member_nodes: int) -> list[NDArray[Any]]:
     if not n_member_nodes:
         return []
-    values = _doubles(node, "membership_values")
+    values = _numbers(node, "membership_values")
     ends = np.flatnonzero(np.isnan(values)).tolist()
     if not ends or ends[-1] != len(values) - 1:
         ends.append(len(values))  # a delimiter may also follow the last list

@@ -23,7 +23,9 @@ _DOUBLES = (FIXED64, BYTES)
 _MODEL = {7: (BYTES,)}
 _GRAPH = {1: (BYTES,), 5: (BYTES,), 11: (BYTES,), 12: (BYTES,)}
 _NODE = {1: (BYTES,), 2: (BYTES,), 4: (BYTES,), 5: (BYTES,), 7: (BYTES,)}
-_ATTRIBUTE = {1: (BYTES,), 2: (FIXED32,), 3: (VARINT,), 4: (BYTES,), 5: (BYTES,), 7: _FLOATS, 8: _INTEGERS, 20: (VARINT,)}
+_ATTRIBUTE = {
+    1: (BYTES,), 2: (FIXED32,), 3: (VARINT,), 4: (BYTES,), 5: (BYTES,), 7: _FLOATS, 8: _INTEGERS, 9: (BYTES,), 20: (VARINT,),
+}  # fmt: skip
 _TENSOR = {
     1: _INTEGERS, 2: (VARINT,), 4: _FLOATS, 5: _INTEGERS, 7: _INTEGERS, 8: (BYTES,), 9: (BYTES,), 10: _DOUBLES, 14: (VARINT,),
 }  # fmt: skip
@@ -32,13 +34,13 @@ _TYPE = {1: (BYTES,)}
 _TENSOR_TYPE = {1: (VARINT,), 2: (BYTES,)}
 _SHAPE = {1: (BYTES,)}
 _DIMENSION = {1: (VARINT,)}
-_INTEGER_LIST = 7  # AttributeProto.Type.INTS
+_FLOAT_LIST, _INTEGER_LIST = 6, 7  # AttributeProto.Type
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
 
 
 @dataclass(frozen=True)
 class Node:
-    """A graph node; attributes are ints, floats, bytes or arrays, by name."""
+    """A graph node; attributes are ints, floats, bytes, arrays or lists of bytes, by name."""
 
     op_type: str
     domain: str
@@ -78,19 +80,23 @@ def _node(data: memoryview) -> Node:
 
 
 def _attribute(data: memoryview) -> tuple[str, Any]:
-    attribute = message(data, _ATTRIBUTE, run=8)
-    name = text(attribute[1])
+    attribute = message(data, _ATTRIBUTE, runs=(7, 8))
+    value: Any = None
     if attribute[8] or _INTEGER_LIST in attribute[20]:
-        return name, integers(attribute[8])
-    if attribute[7]:
-        return name, numbers(attribute[7], np.float32)
-    if attribute[5]:
-        return name, _tensor(attribute[5][-1])[1]
-    if attribute[4]:
-        return name, bytes(attribute[4][-1])
-    if attribute[3]:
-        return name, signed(attribute[3][-1])
-    return name, float(numbers(attribute[2], np.float32)[-1]) if attribute[2] else None
+        value = integers(attribute[8])
+    elif attribute[7] or _FLOAT_LIST in attribute[20]:
+        value = numbers(attribute[7], np.float32)
+    elif attribute[9]:
+        value = [bytes(one) for one in attribute[9]]
+    elif attribute[5]:
+        value = _tensor(attribute[5][-1])[1]
+    elif attribute[4]:
+        value = bytes(attribute[4][-1])
+    elif attribute[3]:
+        value = signed(attribute[3][-1])
+    elif attribute[2]:
+        value = float(numbers(attribute[2], np.float32)[-1])
+    return text(attribute[1]), value
 
 
 def _tensor(data: memoryview) -> tuple[str, NDArray[Any]]:

@@ -1,6 +1,6 @@
 """What follows the ensemble in the graph: its raw sums to the score. Built once for each model, then a pure function.
 
-    Graph --tail_of--> Tail(raw float64 (n, targets)) -> the graph's output of that name
+    Graph --tail_of--> Tail(sums float64 (n, targets)) -> the graph's output of that name, or one column of it
 
 It follows the graph node by node, so that what an objective means stands in the file alone: elementwise nodes that follow each
 other are one call of native/tail.c, the few others a line of numpy. A graph with any other operator is `Refused`, and
@@ -10,7 +10,7 @@ onnxruntime serves the whole of it, since a session of its own for the rest woul
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernels.earlier import DOMAIN
+from engine.kernels.ensemble import Ensemble
 from engine.kernels.errors import Refused
 from engine.kernels.graph import Graph, Node
 
@@ -30,6 +32,9 @@ ELEMENTWISE = (
     "Identity",
 )  # fmt: skip
 _CONDITIONS = ("Less", "Equal")
+#: onnxruntime's own of float32 are others than the C library's, in their last bit; within its tree operators it takes those.
+_NOT_SINGLE = ("Exp", "Log", "Sigmoid", "Softmax")
+_DOMAINS = ("", "ai.onnx", DOMAIN)
 _OPERANDS = 3
 _DTYPES = {1: np.float32, 6: np.int32, 7: np.int64, 11: np.float64}
 
@@ -39,26 +44,35 @@ class Tail:
     """Call it with the kernel's sums. `steps` are the graph's nodes between them and the output, in order."""
 
     raw: str
+    dtype: Any  # of the sums in the graph
     output: str
+    column: int | None
     steps: tuple[Step, ...]
     #: The native program, where that alone makes a score of a sum: of one target, and what follows it only changes the shape.
     program: Any | None
 
     def __call__(self, raw: NDArray[np.float64]) -> Array:
-        """float64 (n, targets) -> the output, in the graph's own shape and dtype."""
-        values: dict[str, Array] = {self.raw: raw}
+        """float64 (n, targets) -> the output in the graph's own shape and dtype, or the column of it (n,)."""
+        values: dict[str, Array] = {self.raw: raw.astype(self.dtype, copy=False)}
         for step in self.steps:
             step(values)
-        return values[self.output]
+        made = values[self.output]
+        return made if self.column is None else made[:, self.column]
 
 
-def tail_of(native: ModuleType, graph: Graph, raw: str, output: str) -> Tail:
-    """The tail from the tensor `raw` to `output`. Raises `Refused` if a node of it is not known, or reads anything else."""
-    nodes = _behind(graph, raw, output)
-    constants = graph.initializers
-    types: dict[str, Any] = {name: array.dtype for name, array in constants.items()} | {raw: np.dtype(np.float64)}
+def tail_of(native: ModuleType, graph: Graph, ensemble: Ensemble, output: str, column: int | None = None) -> Tail:
+    """The tail from the sums to `output`, or to one column of it. Raises `Refused` if a node of it is not known, or reads
+    anything else.
+    """
+    raw, constants = ensemble.output, graph.initializers
+    nodes, column = _of_column(graph, ensemble, _behind(graph, raw, output), output, column)
+    dtype = np.dtype(np.float32 if ensemble.single else np.float64)
+    types: dict[str, Any] = {name: array.dtype for name, array in constants.items()} | {raw: dtype}
     steps: list[Step] = []
     done = 0
+    for node in nodes:
+        if ensemble.single and node.op_type in _NOT_SINGLE and node.domain != DOMAIN:
+            raise Refused(f"{node.op_type} behind sums of float32 is onnxruntime's own")
     for elementwise, run in groupby(nodes, _is_elementwise):
         group = list(run)
         done += len(group)
@@ -70,7 +84,7 @@ def tail_of(native: ModuleType, graph: Graph, raw: str, output: str) -> Tail:
                 step = _Structural(node, constants)
                 types[node.outputs[0]] = step.dtype or types[node.inputs[0]]
                 steps.append(step)
-    return Tail(raw, output, tuple(steps), _program(raw, steps))
+    return Tail(raw, dtype, output, column, tuple(steps), _program(raw, steps))
 
 
 def _program(raw: str, steps: list[Step]) -> Any | None:
@@ -100,12 +114,27 @@ def _behind(graph: Graph, raw: str, output: str) -> list[Node]:
     return nodes
 
 
+def _of_column(
+    graph: Graph, ensemble: Ensemble, nodes: list[Node], output: str, column: int | None
+) -> tuple[list[Node], int | None]:
+    """What makes only that column, and where it is then: where two classes are put together of one sum, half of the nodes."""
+    together = [node for node in nodes if node.op_type == "Concat" and node.attributes.get("axis") == 1]
+    constants = graph.initializers
+    numbers = all(constants[name].size == 1 for node in nodes for name in node.inputs if name in constants)
+    of_columns = ensemble.n_targets == 1 and all(node in together or _is_elementwise(node) for node in nodes)
+    if column is None or len(together) != 1 or not numbers or not of_columns or column >= len(together[0].inputs):
+        return nodes, column
+    (whole,) = together
+    part = Node("Identity", DOMAIN, (whole.inputs[column],), whole.outputs, {})
+    return _behind(replace(graph, nodes=tuple(part if node is whole else node for node in nodes)), ensemble.output, output), 0
+
+
 def _is_elementwise(node: Node) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in ELEMENTWISE
+    return node.domain in _DOMAINS and node.op_type in ELEMENTWISE
 
 
 class _Elementwise:
-    """Nodes that work value by value, all in float64, as one native program."""
+    """Nodes that work value by value, all in float64 or all in float32, as one native program."""
 
     def __init__(
         self, native: ModuleType, nodes: list[Node], constants: Mapping[str, Array], types: dict[str, Any], later: set[str]
@@ -118,18 +147,19 @@ class _Elementwise:
         self._shaped = {name: constants[name] for name in self.inputs if name in constants}
         register = {name: number for number, name in enumerate([*self.inputs, *fixed])}
         instructions = []
+        self._dtype = np.dtype(np.float32 if types[nodes[0].inputs[-1]] == np.float32 else np.float64)
         for node in nodes:
             for place, name in enumerate(node.inputs):
-                expected = np.bool_ if node.op_type == "Where" and place == 0 else np.float64
+                expected = np.bool_ if node.op_type == "Where" and place == 0 else self._dtype
                 if types[name] != expected or (expected is np.bool_ and name not in made):
-                    raise Refused(f"{node.op_type} behind the trees reads {types[name]}, expected float64")
+                    raise Refused(f"{node.op_type} behind the trees reads {types[name]}, expected {self._dtype}")
             operands = [register[name] for name in node.inputs]
             operands += [0] * (_OPERANDS - len(operands))
             instructions.append([ELEMENTWISE.index(node.op_type), *operands])
             register[node.outputs[0]] = len(register)
-            types[node.outputs[0]] = np.dtype(np.bool_ if node.op_type in _CONDITIONS else np.float64)
+            types[node.outputs[0]] = np.dtype(np.bool_) if node.op_type in _CONDITIONS else self._dtype
         self.outputs = [name for name in made if name in later]
-        if any(types[name] != np.float64 for name in self.outputs):
+        if any(types[name] != self._dtype for name in self.outputs):
             raise Refused("a condition behind the trees is read by more than a Where")
         try:
             self.program: Any = native.Program(
@@ -137,6 +167,7 @@ class _Elementwise:
                 constants=np.array([constants[name].item() for name in fixed], np.float64),
                 outputs=np.array([register[name] for name in self.outputs], np.int32),
                 n_inputs=len(self.inputs),
+                single=self._dtype == np.float32,
             )
         except ValueError as error:
             raise Refused(str(error)) from error
@@ -144,10 +175,11 @@ class _Elementwise:
     def __call__(self, values: dict[str, Array]) -> None:
         inputs = [values[name] if name in values else self._shaped[name] for name in self.inputs]
         if len(inputs) > 1:
-            inputs = [np.ascontiguousarray(array) for array in np.broadcast_arrays(*inputs)]
+            inputs = list(np.broadcast_arrays(*inputs))
+        inputs = [np.ascontiguousarray(array, np.float64) for array in inputs]
         outputs = [np.empty(inputs[0].shape) for _ in self.outputs]
         self.program.run(*inputs, *outputs)
-        values |= zip(self.outputs, outputs, strict=True)
+        values |= {name: made.astype(self._dtype, copy=False) for name, made in zip(self.outputs, outputs, strict=True)}
 
 
 class _Structural:
@@ -166,10 +198,12 @@ class _Structural:
 def _operation(node: Node, constants: Mapping[str, Array]) -> tuple[tuple[str, ...], Callable[..., Array]]:
     """The tensors that the node reads, and what it makes of them."""
     attributes, (first, *others) = node.attributes, node.inputs
-    if node.domain in ("", "ai.onnx"):
+    if node.domain in _DOMAINS:
         if node.op_type == "Softmax":
             axis = attributes.get("axis", -1)
             return (first,), lambda x: _softmax(x, axis)
+        if node.op_type in _REDUCTIONS and np.array_equal(attributes.get("axes", ()), [1]) and attributes.get("keepdims", 1):
+            return (first,), _REDUCTIONS[node.op_type]
         if node.op_type == "Concat" and constants.keys().isdisjoint(node.inputs):
             axis = attributes["axis"]
             return node.inputs, lambda *parts: np.concatenate(parts, axis=axis)
@@ -183,6 +217,13 @@ def _operation(node: Node, constants: Mapping[str, Array]) -> tuple[tuple[str, .
             dtype = _DTYPES[attributes["to"]]
             return (first,), lambda x: x.astype(dtype)
     raise Refused(f"{node.domain or 'ai.onnx'} {node.op_type} behind the trees is not an operator that is known here")
+
+
+#: Over each row. Sums are added from left to right, as onnxruntime does where a tree operator makes them.
+_REDUCTIONS: dict[str, Callable[..., Array]] = {
+    "ReduceMax": lambda x: x.max(axis=1, keepdims=True),
+    "ReduceSum": lambda x: np.add.accumulate(x, axis=1)[:, -1:],
+}
 
 
 def _softmax(x: Array, axis: int) -> Array:

@@ -37,6 +37,7 @@ class TreeKernel:
                 n_features=e.n_features,
                 n_targets=e.n_targets,
                 average=e.average,
+                single=e.single,
                 root=e.root,
                 feature=e.feature,
                 nan_true=e.nan_true,

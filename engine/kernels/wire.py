@@ -35,10 +35,10 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def message(data: memoryview, known: Mapping[int, tuple[int, ...]], run: int = 0) -> dict[int, list[Any]]:
+def message(data: memoryview, known: Mapping[int, tuple[int, ...]], runs: tuple[int, ...] = ()) -> dict[int, list[Any]]:
     """The values of each field in `known`, which says how it may be written: numbers, or bytes as a memoryview.
 
-    run: the number of an integer field that stands there many times in a row; such values come as one array.
+    runs: the numbers of fields of integers or float32 numbers that stand there many times in a row; they come as one value.
     """
     found: dict[int, list[Any]] = {number: [] for number in known}
     at = 0
@@ -49,12 +49,17 @@ def message(data: memoryview, known: Mapping[int, tuple[int, ...]], run: int = 0
         value: Any
         if kind == VARINT:
             value, at = varint(data, at)
-            if number == run and data[begin] == tag:
+            if number in runs and data[begin] == tag:
                 value, size = _run(data[begin:], tag)
                 at = begin + size
         else:
             if kind == BYTES:
                 size, at = varint(data, at)
+            elif kind == FIXED32 and number in runs and data[begin] == tag:
+                value = _fixed_run(data[begin:], tag)
+                found[number].append(value)
+                at = begin + len(value) // 4 * 5
+                continue
             elif kind in _FIXED_BYTES:
                 size = _FIXED_BYTES[kind]
             else:
@@ -93,6 +98,13 @@ def _packed(data: memoryview) -> NDArray[np.int64]:
     if len(array) and (not len(ends) or ends[-1] != len(array) - 1):
         raise Refused("a list of integers is cut short: the file is not ONNX")
     return _decode(array, np.concatenate(([0], ends[:-1] + 1)), ends) if len(ends) else np.empty(0, np.int64)
+
+
+def _fixed_run(data: memoryview, tag: int) -> memoryview:
+    """Values of four bytes each behind the same tag of one byte, from the first byte on, one behind the other."""
+    array = np.frombuffer(data, np.uint8, len(data) // 5 * 5).reshape(-1, 5)
+    other = np.flatnonzero(array[:, 0] != tag)
+    return memoryview(array[: other[0] if len(other) else len(array), 1:].tobytes())
 
 
 def _run(data: memoryview, tag: int) -> tuple[NDArray[np.int64], int]:

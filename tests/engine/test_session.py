@@ -98,9 +98,9 @@ def test_native_trees_that_come_out_otherwise_than_onnxruntime_are_refused(boost
 
         return answer
 
-    assert NativeTrees(extension, data, "score", ask(0.0)).variant == extension.variants()[0]
+    assert NativeTrees(extension, data, "score", None, ask(0.0)).variant == extension.variants()[0]
     with pytest.raises(Refused, match="1 of 64 rows come out otherwise than by onnxruntime"):
-        NativeTrees(extension, data, "score", ask(3e-16))
+        NativeTrees(extension, data, "score", None, ask(3e-16))
 
 
 def test_kernels_are_chosen_by_word_or_environment(booster: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,10 @@ import export
 from bench.kinds import LABEL, features, written
 from engine.contract import Contract, Feature
 from engine.errors import ModelRefused
+from engine.kernels import native
 from engine.pipeline import ActiveModel, score_batch
 from export import describe, features_file, foreign
+from export.second_opinion import onnxmltools_model
 
 HERE = Path(__file__).parent
 
@@ -56,6 +58,21 @@ def test_a_model_of_other_origin_is_served_without_the_proof_and_says_so(logisti
     assert batch.indices == [0]
     assert [(r.index, r.reason) for r in batch.rejections] == [(1, "not_finite")]
     assert "expected a finite score, got nan" in batch.rejections[0].message
+
+
+def test_trees_that_another_converter_wrote_are_scored_natively(trained: Any, tmp_path: Path) -> None:
+    """And by one native call in a worker, whichever of the two columns is the score."""
+    path = tmp_path / "converted.onnx"
+    path.write_bytes(onnxmltools_model(trained("binary"), features().shape[1]).SerializeToString())
+    session = describe.describe(path, template(path, tmp_path))
+    assert (session.contract.output, session.contract.column, session.proven) == ("probabilities", 1, False)
+    extension, _ = native("auto")
+    assert extension
+    assert (session.backend, session.backend_reason) == (extension.variants()[0], "")
+    assert session.plan_and_program is not None
+    other = engine.open_session(path, "off")
+    assert other.backend == "onnxruntime"
+    np.testing.assert_array_equal(session.score(features()), other.score(features()))
 
 
 def test_its_contract_can_be_read_changed_and_written_again(logistic: tuple[Any, Path], tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 /* Python's view of the elementwise part of a graph behind the trees: `Program`, immutable, float64 in and out.
 
+   With `single` every result is rounded to float32, and exponentials and logarithms are those of float32: exactly what arithmetic in
+   float32 gives, since float64 has more than twice its digits.
+
    Registers hold CHUNK values each: first the inputs, then the constants, then what each instruction makes. An instruction is
    four int32: operation, and the registers of up to three operands. Conditions are 1.0 and 0.0. */
 #include "parts.h"
@@ -22,14 +25,14 @@ typedef struct {
     PyObject_HEAD Instruction *instructions;
     double *constants;
     int32_t *outputs; /* registers */
-    int n_inputs, n_constants, n_instructions, n_outputs;
+    int n_inputs, n_constants, n_instructions, n_outputs, single;
 } ProgramObject;
 
 typedef double Register[CHUNK];
 
 static PyTypeObject *type; /* of Program; made once, kept by the module */
 
-static void run(Instruction i, Register *r, double *restrict out, int n) {
+static void run(Instruction i, Register *r, double *restrict out, int n, int single) {
     const double *a = r[i.a], *b = r[i.b], *c = r[i.c];
 #define EACH(expression)                                                                                                              \
     for (int k = 0; k < n; k++)                                                                                                       \
@@ -41,8 +44,8 @@ static void run(Instruction i, Register *r, double *restrict out, int n) {
     case MUL: EACH(a[k] * b[k]);
     case DIV: EACH(a[k] / b[k]);
     case NEG: EACH(-a[k]);
-    case EXP: EACH(exp(a[k]));
-    case LOG: EACH(log(a[k]));
+    case EXP: EACH(single ? expf((float)a[k]) : exp(a[k]));
+    case LOG: EACH(single ? logf((float)a[k]) : log(a[k]));
     case SQRT: EACH(sqrt(a[k]));
     case ABS: EACH(fabs(a[k]));
     case SIGN: EACH(a[k] > 0 ? 1.0 : a[k] < 0 ? -1.0 : a[k]); /* NaN and zeros as they are */
@@ -50,19 +53,21 @@ static void run(Instruction i, Register *r, double *restrict out, int n) {
     case EQUAL: EACH(a[k] == b[k]);
     case WHERE: EACH(a[k] != 0 ? b[k] : c[k]);
     case RECIPROCAL: EACH(1 / a[k]);
-    case SIGMOID: EACH(1 / (1 + exp(-a[k])));
+    case SIGMOID: EACH(1 / (1 + exp(-a[k]))); /* in float32 it is composed of the others */
     case COPY: EACH(a[k]);
     case N_OPERATIONS: break;
     }
 #undef EACH
+    for (int k = 0; single && k < n; k++) out[k] = (float)out[k];
 }
 
-/* Program(instructions, constants, outputs, n_inputs): int32 (n, 4), float64, int32 registers. */
+/* Program(instructions, constants, outputs, n_inputs, single): int32 (n, 4), float64, int32 registers. */
 static PyObject *program_new(PyTypeObject *of, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"instructions", "constants", "outputs", "n_inputs", NULL};
+    static char *names[] = {"instructions", "constants", "outputs", "n_inputs", "single", NULL};
     Py_buffer instructions, constants, outputs;
-    int n_inputs;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "y*y*y*i", names, &instructions, &constants, &outputs, &n_inputs)) return NULL;
+    int n_inputs, single;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "y*y*y*ip", names, &instructions, &constants, &outputs, &n_inputs, &single))
+        return NULL;
     Py_ssize_t n_instructions = instructions.len / (Py_ssize_t)sizeof(Instruction), n_constants = constants.len / 8, n_outputs = outputs.len / 4;
     ProgramObject *self = NULL;
     if (n_inputs < 0 || n_inputs + n_outputs > MAX_ARRAYS || n_inputs + n_constants + n_instructions > MAX_REGISTERS) {
@@ -75,6 +80,7 @@ static PyObject *program_new(PyTypeObject *of, PyObject *arguments, PyObject *ke
     self->n_constants = (int)n_constants;
     self->n_instructions = (int)n_instructions;
     self->n_outputs = (int)n_outputs;
+    self->single = single;
     self->instructions = malloc((size_t)instructions.len + 1);
     self->constants = malloc((size_t)constants.len + 1);
     self->outputs = malloc((size_t)outputs.len + 1);
@@ -121,7 +127,7 @@ static void apply(const ProgramObject *self, const double *const *inputs, double
     for (size_t at = 0; at < n; at += CHUNK) {
         int many = n - at < CHUNK ? (int)(n - at) : CHUNK;
         for (int i = 0; i < self->n_inputs; i++) memcpy(registers[i], inputs[i] + at, (size_t)many * 8);
-        for (int i = 0; i < self->n_instructions; i++) run(self->instructions[i], registers, registers[n_known + i], many);
+        for (int i = 0; i < self->n_instructions; i++) run(self->instructions[i], registers, registers[n_known + i], many, self->single);
         for (int i = 0; i < self->n_outputs; i++) memcpy(outputs[i] + at, registers[self->outputs[i]], (size_t)many * 8);
     }
 }

@@ -13,9 +13,10 @@ from onnx import helper, numpy_helper
 
 from engine.kernels.errors import Refused
 from engine.kernels.graph import read_graph
-from engine.kernels.wire import BYTES, VARINT, integers, message
+from engine.kernels.wire import BYTES, FIXED32, VARINT, integers, message, numbers
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
+FLOAT32 = st.floats(width=32, allow_nan=False)
 
 
 def model_with(attributes: dict[str, Any], initializers: list[onnx.TensorProto] | None = None) -> bytes:
@@ -26,10 +27,13 @@ def model_with(attributes: dict[str, Any], initializers: list[onnx.TensorProto] 
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(INT64, min_size=1, max_size=40), INT64, st.floats(width=32, allow_nan=False), st.text(max_size=20))
-def test_attributes(ints: list[int], number: int, real: float, text: str) -> None:
-    graph = read_graph(model_with({"many": ints, "one": number, "real": real, "text": text}))
+@given(st.lists(INT64, min_size=1, max_size=40), INT64, st.lists(FLOAT32, min_size=1, max_size=40), st.text(max_size=20))
+def test_attributes(ints: list[int], number: int, reals: list[float], text: str) -> None:
+    real, texts = reals[0], [text, "", text]
+    graph = read_graph(model_with({"many": ints, "one": number, "real": real, "reals": reals, "text": text, "texts": texts}))
     (node,) = graph.nodes
+    assert node.attributes["reals"].tolist() == reals
+    assert node.attributes["texts"] == [text.encode(), b"", text.encode()]
     assert node.attributes["many"].tolist() == ints
     assert (node.attributes["one"], node.attributes["real"], node.attributes["text"]) == (number, real, text.encode())
     assert (node.op_type, node.domain, node.inputs, node.outputs) == ("Thing", "some.domain", ("a", ""), ("b",))
@@ -44,11 +48,27 @@ LONG_TAG = UNPACKED.replace(b"\x40\x02", b"\xc0\x00\x02")
 
 
 @pytest.mark.parametrize("written", [UNPACKED, PACKED, MIXED, LONG_TAG], ids=["unpacked", "packed", "mixed", "long tag"])
-@pytest.mark.parametrize("run", [0, 8])
-def test_a_list_of_integers_may_be_written_in_several_ways(written: bytes, run: int) -> None:
+@pytest.mark.parametrize("runs", [(), (8,)])
+def test_a_list_of_integers_may_be_written_in_several_ways(written: bytes, runs: tuple[int, ...]) -> None:
     """proto3 writers pack a list of numbers into one field; onnx's own writer does not."""
     assert onnx.AttributeProto.FromString(written).ints == NUMBERS
-    assert integers(message(memoryview(written), {8: (VARINT, BYTES)}, run)[8]).tolist() == NUMBERS
+    assert integers(message(memoryview(written), {8: (VARINT, BYTES)}, runs)[8]).tolist() == NUMBERS
+
+
+FLOATS = np.array([1.5, -2.0, 3e38], np.float32)
+UNPACKED_FLOATS = b"".join(b"\x3d" + value.tobytes() for value in FLOATS)
+PACKED_FLOATS = b"\x3a\x0c" + FLOATS.tobytes()
+
+
+@pytest.mark.parametrize("written", [UNPACKED_FLOATS, PACKED_FLOATS, UNPACKED_FLOATS[:5] + b"\x3a\x08" + FLOATS[1:].tobytes()])
+@pytest.mark.parametrize("behind", [b"", b"\x18\x07", b"\x18\x80\x80\x01"])
+@pytest.mark.parametrize("runs", [(), (7,)])
+def test_a_list_of_floats_may_be_written_in_several_ways(written: bytes, behind: bytes, runs: tuple[int, ...]) -> None:
+    data = written + behind
+    assert list(onnx.AttributeProto.FromString(data).floats) == FLOATS.tolist()
+    found = message(memoryview(data), {3: (VARINT,), 7: (FIXED32, BYTES)}, runs)
+    assert numbers(found[7], np.float32).tolist() == FLOATS.tolist()
+    assert len(found[3]) == bool(behind)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64, np.uint8, np.bool_])

@@ -128,21 +128,23 @@ static Follow follow_of(const Plan *plan) {
 }
 
 /* `rows` sums at once, of which n are wanted: an addition waits for the one before it, not for those beside it. */
-INLINE void sum_lanes(const Plan *plan, const uint8_t *numbers, unsigned rows, unsigned n, double *out) {
+INLINE void sum_lanes(const Plan *plan, const uint8_t *numbers, unsigned rows, unsigned n, double *out, int single) {
     const size_t stride = (size_t)plan->n_chunks * LANES;
     if (plan->n_targets == 1) {
         double sum[IN_HAND] = {0};
         for (unsigned t = 0; t < plan->n_trees; t++) {
             const double *leaf = plan->leaf + plan->trees[t].leaf;
             for (unsigned r = 0; r < rows; r++)
-                sum[r] += leaf[numbers[r * stride + t]];
+                sum[r] = plus(sum[r], leaf[numbers[r * stride + t]], single);
         }
         memcpy(out, sum, n * sizeof *sum);
     } else {
         memset(out, 0, (size_t)n * plan->n_targets * sizeof *out);
         for (unsigned r = 0; r < n; r++, numbers += stride)
-            for (unsigned t = 0; t < plan->n_trees; t++)
-                out[r * plan->n_targets + plan->trees[t].target] += plan->leaf[plan->trees[t].leaf + numbers[t]];
+            for (unsigned t = 0; t < plan->n_trees; t++) {
+                double *sum = out + r * plan->n_targets + plan->trees[t].target;
+                *sum = plus(*sum, plan->leaf[plan->trees[t].leaf + numbers[t]], single);
+            }
     }
 }
 
@@ -178,15 +180,20 @@ static void score_lanes(const Plan *plan, const float *x, unsigned n, double *ou
         double *sums = out + (size_t)r * plan->n_targets;
         if (rows == 1) {
             follow.one(plan, ranks, scratch->numbers);
-            sum_lanes(plan, scratch->numbers, 1, 1, sums);
+            if (plan->single)
+                sum_lanes(plan, scratch->numbers, 1, 1, sums, 1);
+            else
+                sum_lanes(plan, scratch->numbers, 1, 1, sums, 0);
         } else { /* what lies past the last row leads to some leaf, whose value nobody reads */
             follow.some(plan, ranks, scratch->numbers);
-            sum_lanes(plan, scratch->numbers, follow.rows, rows, sums);
+            if (plan->single)
+                sum_lanes(plan, scratch->numbers, follow.rows, rows, sums, 1);
+            else
+                sum_lanes(plan, scratch->numbers, follow.rows, rows, sums, 0);
         }
     }
-    if (plan->divisor != 1)
-        for (size_t i = 0; i < (size_t)n * plan->n_targets; i++)
-            out[i] /= plan->divisor;
+    for (size_t i = 0; i < (size_t)n * plan->n_targets; i++)
+        out[i] = averaged(plan, out[i]);
 }
 #endif
 

@@ -133,7 +133,7 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
 }
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
-    static char *names[] = {"n_features", "n_targets", "average", "root", "feature", "nan_true", "threshold", "set", "yes", "no", "leaf_value",
+    static char *names[] = {"n_features", "n_targets", "average", "single", "root", "feature", "nan_true", "threshold", "set", "yes", "no", "leaf_value",
                             "leaf_target", "set_feature", "set_n_values", "set_count", "set_values", "set_bits", "n_input", "source",
                             "kind", "band", "isa", "slots_per_group",
                             "rows_per_block", "walk_limit", "lanes_limit", "wide", NULL};
@@ -143,11 +143,11 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
                   {.name = "leaf_target", .item = 4}, {.name = "set_feature", .item = 4}, {.name = "set_n_values", .item = 4},
                   {.name = "set_count", .item = 4}, {.name = "set_values", .item = 4}, {.name = "set_bits", .item = 1}};
     unsigned n_features, n_targets, slots = 0, rows = 0;
-    int average, walk_limit = -1, lanes_limit = -1, wide = -1;
+    int average, single, walk_limit = -1, lanes_limit = -1, wide = -1;
     const char *isa = NULL;
     Columns columns = {0};
     Py_buffer source_of, kind_of;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIpy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIiii:Plan", names, &n_features, &n_targets, &average,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIppy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIiii:Plan", names, &n_features, &n_targets, &average, &single,
                                      &a[0].view, &a[1].view, &a[2].view, &a[3].view, &a[4].view, &a[5].view, &a[6].view, &a[7].view,
                                      &a[8].view, &a[9].view, &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input, &source_of, &kind_of, &columns.band, &isa, &slots, &rows, &walk_limit, &lanes_limit, &wide))
         return NULL;
@@ -171,7 +171,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
         goto done;
     }
     Source source = {.n_features = n_features, .n_targets = n_targets, .n_trees = (uint32_t)n_trees, .n_nodes = (uint32_t)n_nodes,
-                     .n_leaves = (uint32_t)n_leaves, .n_sets = (uint32_t)n_sets, .average = average, .lanes = variant->lane_step > 0, .root = a[ROOT].view.buf,
+                     .n_leaves = (uint32_t)n_leaves, .n_sets = (uint32_t)n_sets, .average = average, .single = single, .lanes = variant->lane_step > 0, .root = a[ROOT].view.buf,
                      .feature = a[FEATURE].view.buf, .nan_true = a[NAN_TRUE].view.buf, .threshold = a[THRESHOLD].view.buf, .set = a[SET].view.buf,
                      .yes = a[YES].view.buf, .no = a[NO].view.buf, .leaf_value = a[LEAF_VALUE].view.buf, .leaf_target = a[LEAF_TARGET].view.buf,
                      .set_feature = a[SET_FEATURE].view.buf, .set_n_values = a[SET_N_VALUES].view.buf, .set_count = a[SET_COUNT].view.buf,

@@ -1,0 +1,267 @@
+"""The tree operators that other converters write, `TreeEnsembleClassifier` and `TreeEnsembleRegressor` (ai.onnx.ml 1 to 3), in
+the terms of ai.onnx.ml 5.
+
+    Graph --with_tree_ensemble--> Graph with one float32 TreeEnsemble, and the nodes for what the operator did behind its sums
+
+What the standard leaves open is read as onnxruntime reads it (tree_ensemble_common.h and tree_ensemble_aggregator.h, 1.32): in
+which order trees are added, and what a classifier of two classes makes of one sum. That this is right is not taken on trust:
+every model is compared with onnxruntime when it is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.kernels.ensemble import EQ, GT, GTE, LEQ, LT, NEQ
+from engine.kernels.errors import Refused
+from engine.kernels.graph import Graph, Node
+
+#: Of the nodes that are made here.
+DOMAIN = "saker"
+_CLASSIFIER, _REGRESSOR = "TreeEnsembleClassifier", "TreeEnsembleRegressor"
+_MODES = {b"BRANCH_LEQ": LEQ, b"BRANCH_LT": LT, b"BRANCH_GTE": GTE, b"BRANCH_GT": GT, b"BRANCH_EQ": EQ, b"BRANCH_NEQ": NEQ}
+_LEAF = b"LEAF"
+_BINARY = 2
+
+
+def with_tree_ensemble(graph: Graph) -> Graph:
+    """The graph with its one older operator replaced, or as it is. Raises `Refused` for what is not known here."""
+    found = [node for node in graph.nodes if node.op_type in (_CLASSIFIER, _REGRESSOR) and node.domain == "ai.onnx.ml"]
+    if len(found) != 1:
+        return graph
+    node = found[0]
+    behind = _Nodes(node.outputs[-1])
+    sums = behind.name()
+    if node.op_type == _CLASSIFIER:
+        trees = _ensemble(node, "class", *_classes(node))
+        scores = _classified(node, sums, behind)
+    else:
+        targets = _integers(node, "target_ids")
+        n_targets = int(node.attributes.get("n_targets", targets.max(initial=0) + 1))
+        trees = _ensemble(node, "target", targets, n_targets)
+        scores = _regressed(node, sums, n_targets, len(trees["tree_roots"]), behind)
+    behind.add("Identity", scores, made=node.outputs[-1])
+    place = graph.nodes.index(node)
+    new = Node("TreeEnsemble", "ai.onnx.ml", node.inputs, (sums,), trees)
+    return replace(
+        graph,
+        nodes=(*graph.nodes[:place], new, *behind.nodes, *graph.nodes[place + 1 :]),
+        initializers=graph.initializers | behind.constants,
+    )
+
+
+class _Nodes:
+    """Nodes that are being made, all in float32; their tensors are called after the operator's output."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix, self._count = prefix, 0
+        self.nodes: list[Node] = []
+        self.constants: dict[str, NDArray[Any]] = {}
+
+    def name(self) -> str:
+        self._count += 1
+        return f"{self._prefix}/{self._count}"
+
+    def constant(self, *values: float) -> str:
+        name = self.name()
+        self.constants[name] = np.array(values, np.float32)
+        return name
+
+    def add(self, operator: str, *inputs: str, made: str | None = None, **attributes: Any) -> str:
+        """Returns the name of what it makes."""
+        output = made or self.name()
+        self.nodes.append(Node(operator, DOMAIN, inputs, (output,), attributes))
+        return output
+
+    def logistic(self, x: str) -> str:
+        """As onnxruntime's ComputeLogistic: 1 / (1 + exp(-|x|)), and one less that for what is below zero."""
+        one = self.constant(1)
+        v = self.add("Div", one, self.add("Add", one, self.add("Exp", self.add("Neg", self.add("Abs", x)))))
+        return self.add("Where", self.add("Less", x, self.constant(0)), self.add("Sub", one, v), v)
+
+    def softmax(self, x: str) -> str:
+        """As onnxruntime's ComputeSoftmax."""
+        row: dict[str, Any] = {"axes": np.array([1]), "keepdims": 1}
+        e = self.add("Exp", self.add("Sub", x, self.add("ReduceMax", x, **row)))
+        return self.add("Div", e, self.add("ReduceSum", e, **row))
+
+
+def _classes(node: Node) -> tuple[NDArray[np.int64], int]:
+    """The target of each weight, and how many targets there are: one for two classes that are told apart by one sum."""
+    of, n_classes = _integers(node, "class_ids"), _n_classes(node)
+    if n_classes == _BINARY and not of.any():
+        return of, 1
+    if n_classes < _BINARY:
+        raise Refused(f"expected two classes or more, got {n_classes}")
+    return of, n_classes
+
+
+def _n_classes(node: Node) -> int:
+    return max(len(node.attributes.get(name, ())) for name in ("classlabels_int64s", "classlabels_strings"))
+
+
+def _classified(node: Node, sums: str, behind: _Nodes) -> str:
+    n_classes, base, transform = _n_classes(node), _floats(node, "base_values"), _transform(node)
+    if n_classes > _BINARY:
+        return _transformed(transform, _with_base(sums, base, n_classes, behind), behind)
+    if _integers(node, "class_ids").any():
+        if len(base):
+            raise Refused("base_values of two classes with a sum each")
+        _expect_a_tree_of_each(node, "class", n_classes)
+        return _transformed(transform, sums, behind)
+    x = _with_base(sums, base, 1, behind)
+    if transform == "LOGISTIC":
+        return behind.add("Concat", behind.logistic(behind.add("Neg", x)), behind.logistic(x), axis=1)
+    if transform != "NONE" or (_floats(node, "class_weights") < 0).any():
+        raise Refused(f"post_transform {transform} of two classes with one sum, expected LOGISTIC, or NONE of probabilities")
+    return behind.add("Concat", behind.add("Sub", behind.constant(1), x), x, axis=1)
+
+
+def _regressed(node: Node, sums: str, n_targets: int, n_trees: int, behind: _Nodes) -> str:
+    aggregate = node.attributes.get("aggregate_function", b"SUM")
+    if aggregate not in (b"SUM", b"AVERAGE"):
+        raise Refused(f"aggregate_function: expected SUM or AVERAGE, got {aggregate.decode(errors='replace')}")
+    x = sums if aggregate == b"SUM" else behind.add("Div", sums, behind.constant(n_trees))
+    transform = _transform(node)
+    if n_targets == 1 and transform != "NONE":
+        raise Refused(f"post_transform {transform} of one target, expected NONE")
+    base = _floats(node, "base_values")
+    if n_targets > 1 and len(base):  # onnxruntime takes zero, not the base value, for a target no leaf of which is reached
+        _expect_a_tree_of_each(node, "target", n_targets)
+    return _transformed(transform, _with_base(x, base, n_targets, behind), behind)
+
+
+def _expect_a_tree_of_each(node: Node, kind: str, n: int) -> None:
+    """All of whose leaves are of that class or target."""
+    pairs = np.unique(np.stack([_integers(node, f"{kind}_treeids"), _integers(node, f"{kind}_ids")]), axis=1)
+    trees, count = np.unique(pairs[0], return_counts=True)
+    if len(np.unique(pairs[1][np.isin(pairs[0], trees[count == 1])])) < n:
+        raise Refused(f"{kind}_ids: expected a tree of each {kind} alone")
+
+
+def _with_base(x: str, base: NDArray[np.float32], n: int, behind: _Nodes) -> str:
+    if len(base) not in (0, n):
+        raise Refused(f"base_values: expected {n}, got {len(base)}")
+    return behind.add("Add", x, behind.constant(*base)) if len(base) else x
+
+
+def _transform(node: Node) -> str:
+    return str(node.attributes.get("post_transform", b"NONE").decode(errors="replace"))
+
+
+def _transformed(transform: str, x: str, behind: _Nodes) -> str:
+    if transform == "NONE":
+        return x
+    if transform not in ("LOGISTIC", "SOFTMAX"):
+        raise Refused(f"post_transform: expected NONE, LOGISTIC or SOFTMAX, got {transform}")
+    return behind.logistic(x) if transform == "LOGISTIC" else behind.softmax(x)
+
+
+def _ensemble(node: Node, kind: str, targets: NDArray[np.int64], n_targets: int) -> dict[str, Any]:
+    """The attributes of a TreeEnsemble (5). kind: class or target, as the names of the leaves' attributes begin."""
+    tree, number = _integers(node, "nodes_treeids"), _integers(node, "nodes_nodeids")
+    n = len(tree)
+    modes = np.array(node.attributes.get("nodes_modes", ()), "S16")
+    splits = _floats(node, "nodes_values")
+    if not n or not len(number) == len(modes) == len(splits) == n:
+        raise Refused(f"nodes_treeids, _nodeids, _modes, _values: {n}, {len(number)}, {len(modes)}, {len(splits)} of them")
+    places = _Places(tree, number)
+    is_leaf = modes == _LEAF
+    branch, leaf = np.flatnonzero(~is_leaf), np.flatnonzero(is_leaf)
+    new_number = np.empty(n, np.int64)  # among the branches or among the leaves
+    new_number[branch], new_number[leaf] = np.arange(len(branch)), np.arange(len(leaf))
+
+    def of_branches(values: NDArray[Any]) -> NDArray[Any]:
+        if len(values) != n:
+            raise Refused(f"{node.op_type}: {n} nodes, and an attribute of {len(values)} values")
+        return values[branch]
+
+    mode = np.full(len(branch), -1)
+    for name, value in _MODES.items():
+        mode[modes[branch] == name] = value
+    if (mode < 0).any():
+        raise Refused(f"nodes_modes: unknown mode {modes[branch][mode < 0][0].decode(errors='replace')}")
+
+    weights = _floats(node, f"{kind}_weights")
+    at = places.of(_integers(node, f"{kind}_treeids"), _integers(node, f"{kind}_nodeids"))
+    if not len(at) == len(weights) == len(targets):
+        raise Refused(f"{node.op_type}: {len(at)} leaves, {len(targets)} {kind}_ids and {len(weights)} {kind}_weights")
+    of_leaf = is_leaf[at]  # onnxruntime takes no notice of the others, which old converters wrote
+    at, weights, targets = at[of_leaf], weights[of_leaf], targets[of_leaf]
+    if (np.bincount(at, minlength=n)[leaf] != 1).any():
+        raise Refused(f"{kind}_nodeids: a leaf with no number or with several")
+    leaf_weights, leaf_targets = np.empty(len(leaf), np.float32), np.empty(len(leaf), np.int64)
+    leaf_weights[new_number[at]], leaf_targets[new_number[at]] = weights, targets
+
+    starts = np.flatnonzero(np.concatenate(([True], tree[1:] != tree[:-1])))
+    if len(np.unique(tree)) != len(starts):
+        raise Refused("nodes_treeids: the nodes of a tree are not side by side")
+    # A tree that is a leaf alone is a node both of whose branches lead to that number.
+    lone = new_number[starts[is_leaf[starts]]]
+    k = len(lone)
+    roots = new_number[starts]
+    roots[is_leaf[starts]] = len(branch) + np.arange(k)
+    children = {}
+    copies = {"true": lone, "false": len(leaf) + np.arange(k)}
+    for side, copy in copies.items():
+        child = places.of(tree[branch], of_branches(_integers(node, f"nodes_{side}nodeids")))
+        children[f"nodes_{side}nodeids"] = np.concatenate([new_number[child], copy])
+        children[f"nodes_{side}leafs"] = np.concatenate([is_leaf[child], np.ones(k)]).astype(np.int64)
+    tracks = _integers(node, "nodes_missing_value_tracks_true")
+
+    def with_lone(values: NDArray[Any]) -> NDArray[Any]:
+        return np.concatenate([of_branches(values), np.zeros(k, values.dtype)])
+
+    return children | {
+        "nodes_modes": np.concatenate([mode, np.full(k, LEQ)]).astype(np.uint8),
+        "nodes_featureids": with_lone(_integers(node, "nodes_featureids")),
+        "nodes_splits": with_lone(splits),
+        "nodes_missing_value_tracks_true": with_lone(tracks if len(tracks) else np.zeros(n, np.int64)),
+        "leaf_weights": np.concatenate([leaf_weights, leaf_weights[lone]]),
+        "leaf_targetids": np.concatenate([leaf_targets, leaf_targets[lone]]),
+        "tree_roots": roots,
+        "n_targets": n_targets,
+    }
+
+
+class _Places:
+    """Where the node of a tree with a number stands among all nodes."""
+
+    def __init__(self, tree: NDArray[np.int64], number: NDArray[np.int64]) -> None:
+        self._span = int(number.max(initial=0)) + 1
+        if number.min(initial=0) < 0 or tree.min(initial=0) < 0:
+            raise Refused("nodes_nodeids: a number is negative")
+        keys = tree * self._span + number
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+        if (self._keys[1:] == self._keys[:-1]).any():
+            raise Refused("nodes_nodeids: a node of a tree is there twice")
+
+    def of(self, tree: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
+        if len(tree) != len(number):
+            raise Refused(f"nodes are named by {len(tree)} trees and {len(number)} numbers")
+        keys = tree * self._span + number
+        found = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        if ((number < 0) | (number >= self._span) | (self._keys[found] != keys)).any():
+            raise Refused("a node that is named is not there")
+        return self._order[found]
+
+
+def _integers(node: Node, name: str) -> NDArray[np.int64]:
+    value = node.attributes.get(name, np.empty(0, np.int64))
+    if not isinstance(value, np.ndarray) or value.dtype != np.int64:
+        raise Refused(f"{node.op_type}.{name}: expected integers, got {value!r}")
+    return value
+
+
+def _floats(node: Node, name: str) -> NDArray[np.float32]:
+    if f"{name}_as_tensor" in node.attributes:
+        raise Refused(f"{node.op_type}.{name}_as_tensor: expected float32 {name}")
+    value = node.attributes.get(name, np.empty(0, np.float32))
+    if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+        raise Refused(f"{node.op_type}.{name}: expected float32 numbers, got {value!r}")
+    return value
