@@ -10,13 +10,13 @@ every model is compared with onnxruntime when it is opened.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.kernels.ensemble import EQ, GT, GTE, LEQ, LT, NEQ
+from engine.kernels.ensemble import EQ, GT, GTE, LEQ, LT, MEMBER, NEQ
 from engine.kernels.errors import Refused
 from engine.kernels.graph import Graph, Node
 
@@ -161,71 +161,133 @@ def _transformed(transform: str, x: str, behind: _Nodes) -> str:
     return behind.logistic(x) if transform == "LOGISTIC" else behind.softmax(x)
 
 
+@dataclass(frozen=True)
+class _Branches:
+    """Arrays over the nodes that are no leaves. A reference is one of them (>= 0) or ~leaf (< 0)."""
+
+    mode: NDArray[Any]
+    feature: NDArray[Any]
+    split: NDArray[Any]  # float32
+    tracks: NDArray[Any]
+    yes: NDArray[Any]  # reference
+    no: NDArray[Any]  # reference
+
+    def __len__(self) -> int:
+        return len(self.mode)
+
+
 def _ensemble(node: Node, kind: str, targets: NDArray[np.int64], n_targets: int) -> dict[str, Any]:
     """The attributes of a TreeEnsemble (5). kind: class or target, as the names of the leaves' attributes begin."""
     tree, number = _integers(node, "nodes_treeids"), _integers(node, "nodes_nodeids")
-    n = len(tree)
     modes = np.array(node.attributes.get("nodes_modes", ()), "S16")
-    splits = _floats(node, "nodes_values")
-    if not n or not len(number) == len(modes) == len(splits) == n:
-        raise Refused(f"nodes_treeids, _nodeids, _modes, _values: {n}, {len(number)}, {len(modes)}, {len(splits)} of them")
-    places = _Places(tree, number)
-    is_leaf = modes == _LEAF
-    branch, leaf = np.flatnonzero(~is_leaf), np.flatnonzero(is_leaf)
-    new_number = np.empty(n, np.int64)  # among the branches or among the leaves
-    new_number[branch], new_number[leaf] = np.arange(len(branch)), np.arange(len(leaf))
+    if not len(tree) or not len(tree) == len(number) == len(modes):
+        raise Refused(f"nodes_treeids, nodes_nodeids, nodes_modes: {len(tree)}, {len(number)}, {len(modes)} of them")
+    places, is_leaf = _Places(tree, number), modes == _LEAF
+    reference = np.where(is_leaf, ~(np.cumsum(is_leaf) - 1), np.cumsum(~is_leaf) - 1)
+    weights, of = _leaves(node, kind, targets, places, reference)
+    starts = np.flatnonzero(np.concatenate(([True], tree[1:] != tree[:-1])))
+    if len(np.unique(tree)) != len(starts):
+        raise Refused("nodes_treeids: the nodes of a tree are not side by side")
+    branches, roots = _rooted(_branches(node, tree, modes, places, reference), reference[starts])
+    branches, roots, members = _with_sets(branches, roots)
+    attributes = {
+        "nodes_modes": branches.mode.astype(np.uint8),
+        "nodes_featureids": branches.feature,
+        "nodes_splits": branches.split,
+        "nodes_missing_value_tracks_true": branches.tracks,
+        "leaf_weights": weights,
+        "leaf_targetids": of,
+        "membership_values": members,
+        "tree_roots": roots,
+        "n_targets": n_targets,
+    }
+    for side, child in (("true", branches.yes), ("false", branches.no)):
+        attributes |= {
+            f"nodes_{side}nodeids": np.where(child < 0, ~child, child),
+            f"nodes_{side}leafs": (child < 0).astype(int),
+        }
+    return attributes
 
-    def of_branches(values: NDArray[Any]) -> NDArray[Any]:
-        if len(values) != n:
-            raise Refused(f"{node.op_type}: {n} nodes, and an attribute of {len(values)} values")
-        return values[branch]
 
-    mode = np.full(len(branch), -1)
-    for name, value in _MODES.items():
-        mode[modes[branch] == name] = value
-    if (mode < 0).any():
-        raise Refused(f"nodes_modes: unknown mode {modes[branch][mode < 0][0].decode(errors='replace')}")
-
+def _leaves(
+    node: Node, kind: str, targets: NDArray[np.int64], places: _Places, reference: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Of each leaf its number and what it is added to."""
     weights = _floats(node, f"{kind}_weights")
     at = places.of(_integers(node, f"{kind}_treeids"), _integers(node, f"{kind}_nodeids"))
     if not len(at) == len(weights) == len(targets):
         raise Refused(f"{node.op_type}: {len(at)} leaves, {len(targets)} {kind}_ids and {len(weights)} {kind}_weights")
-    of_leaf = is_leaf[at]  # onnxruntime takes no notice of the others, which old converters wrote
-    at, weights, targets = at[of_leaf], weights[of_leaf], targets[of_leaf]
-    if (np.bincount(at, minlength=n)[leaf] != 1).any():
+    leaf = ~reference[at]
+    of_leaf = leaf >= 0  # onnxruntime takes no notice of the others, which old converters wrote
+    leaf, n = leaf[of_leaf], int((reference < 0).sum())
+    if (np.bincount(leaf, minlength=n) != 1).any():
         raise Refused(f"{kind}_nodeids: a leaf with no number or with several")
-    leaf_weights, leaf_targets = np.empty(len(leaf), np.float32), np.empty(len(leaf), np.int64)
-    leaf_weights[new_number[at]], leaf_targets[new_number[at]] = weights, targets
+    order = np.argsort(leaf)
+    return weights[of_leaf][order], targets[of_leaf][order]
 
-    starts = np.flatnonzero(np.concatenate(([True], tree[1:] != tree[:-1])))
-    if len(np.unique(tree)) != len(starts):
-        raise Refused("nodes_treeids: the nodes of a tree are not side by side")
-    # A tree that is a leaf alone is a node both of whose branches lead to that number.
-    lone = new_number[starts[is_leaf[starts]]]
-    k = len(lone)
-    roots = new_number[starts]
-    roots[is_leaf[starts]] = len(branch) + np.arange(k)
-    children = {}
-    copies = {"true": lone, "false": len(leaf) + np.arange(k)}
-    for side, copy in copies.items():
-        child = places.of(tree[branch], of_branches(_integers(node, f"nodes_{side}nodeids")))
-        children[f"nodes_{side}nodeids"] = np.concatenate([new_number[child], copy])
-        children[f"nodes_{side}leafs"] = np.concatenate([is_leaf[child], np.ones(k)]).astype(np.int64)
+
+def _branches(
+    node: Node, tree: NDArray[np.int64], modes: NDArray[Any], places: _Places, reference: NDArray[np.int64]
+) -> _Branches:
+    is_branch = reference >= 0
+
+    def of_branches(values: NDArray[Any]) -> NDArray[Any]:
+        if len(values) != len(tree):
+            raise Refused(f"{node.op_type}: {len(tree)} nodes, and an attribute of {len(values)} values")
+        return values[is_branch]
+
+    def child(side: str) -> NDArray[np.int64]:
+        return reference[places.of(tree[is_branch], of_branches(_integers(node, f"nodes_{side}nodeids")))]
+
+    mode = np.full(int(is_branch.sum()), -1)
+    for name, value in _MODES.items():
+        mode[modes[is_branch] == name] = value
+    if (mode < 0).any():
+        raise Refused(f"nodes_modes: unknown mode {modes[is_branch][mode < 0][0].decode(errors='replace')}")
     tracks = _integers(node, "nodes_missing_value_tracks_true")
+    return _Branches(
+        mode,
+        of_branches(_integers(node, "nodes_featureids")),
+        of_branches(_floats(node, "nodes_values")),
+        of_branches(tracks) if len(tracks) else np.zeros_like(mode),
+        child("true"),
+        child("false"),
+    )
 
-    def with_lone(values: NDArray[Any]) -> NDArray[Any]:
-        return np.concatenate([of_branches(values), np.zeros(k, values.dtype)])
 
-    return children | {
-        "nodes_modes": np.concatenate([mode, np.full(k, LEQ)]).astype(np.uint8),
-        "nodes_featureids": with_lone(_integers(node, "nodes_featureids")),
-        "nodes_splits": with_lone(splits),
-        "nodes_missing_value_tracks_true": with_lone(tracks if len(tracks) else np.zeros(n, np.int64)),
-        "leaf_weights": np.concatenate([leaf_weights, leaf_weights[lone]]),
-        "leaf_targetids": np.concatenate([leaf_targets, leaf_targets[lone]]),
-        "tree_roots": roots,
-        "n_targets": n_targets,
-    }
+def _rooted(b: _Branches, roots: NDArray[np.int64]) -> tuple[_Branches, NDArray[np.int64]]:
+    """A tree that is a leaf alone becomes a node both of whose branches lead to it."""
+    alone = roots < 0
+    leaf, zeros = roots[alone], np.zeros(int(alone.sum()), np.int64)
+    roots = np.where(alone, len(b) + np.cumsum(alone) - 1, roots)
+    added = _Branches(zeros + LEQ, zeros, zeros.astype(np.float32), zeros, leaf, leaf)
+    return _Branches(*(np.concatenate([getattr(b, f.name), getattr(added, f.name)]) for f in fields(b))), roots
+
+
+def _with_sets(b: _Branches, roots: NDArray[np.int64]) -> tuple[_Branches, NDArray[np.int64], NDArray[np.float32]]:
+    """Equalities of one feature, one behind the other, that lead to the same place become one node with a set: so converters
+    write a set of categories, and a place that several nodes lead to is no tree. Also the sets, as `membership_values`.
+    """
+    times = np.bincount(np.concatenate([b.yes[b.yes >= 0], b.no[b.no >= 0], roots]), minlength=len(b))
+    behind, known = np.maximum(b.no, 0), ~np.isnan(b.split)
+    goes_on = (b.mode == EQ) & (b.no >= 0) & (times[behind] == 1) & known & known[behind]
+    for values in (b.mode, b.feature, b.tracks, b.yes):
+        goes_on &= values == values[behind]
+    is_behind = np.zeros(len(b), bool)
+    is_behind[behind[goes_on]] = True
+    mode, no, members = b.mode.copy(), b.no.copy(), list[float]()
+    for first in np.flatnonzero(goes_on & ~is_behind).tolist():
+        last = first
+        members.append(b.split[first])
+        while goes_on[last]:
+            last = b.no[last]
+            members.append(b.split[last])
+        members.append(np.nan)
+        mode[first], no[first] = MEMBER, b.no[last]
+    number = np.cumsum(~is_behind) - 1
+    left = [values[~is_behind] for values in (mode, b.feature, b.split, b.tracks, b.yes, no)]
+    left[4:] = [np.where(child < 0, child, number[np.maximum(child, 0)]) for child in left[4:]]
+    return _Branches(*left), number[roots], np.array(members, np.float32)
 
 
 class _Places:
