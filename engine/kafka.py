@@ -91,7 +91,7 @@ def create_topics(
     partitions: int,
     config: Mapping[str, str] | None = None,
 ) -> None:
-    """Create topics; one that exists is left as it is."""
+    """Create topics; one that exists is left as it is. When it returns, the broker tells of all of them."""
     client = admin(bootstrap_servers)
     topics = [NewTopic(name, partitions, config=dict(config or {})) for name in names]
     for name, future in client.create_topics(topics, operation_timeout=_SECONDS).items():
@@ -100,6 +100,12 @@ def create_topics(
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise ServingError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
+    # The controller has them; brokers hear of it a moment later, which on a machine with too much to do is seconds.
+    deadline = time.monotonic() + _SECONDS
+    while missing := {topic.topic for topic in topics} - client.list_topics(timeout=_SECONDS).topics.keys():
+        if time.monotonic() > deadline:
+            raise ServingError(f"created and not there after {_SECONDS:.0f} s: {', '.join(sorted(missing))}; start again")
+        time.sleep(0.01)
 
 
 class Topic(NamedTuple):
