@@ -66,10 +66,14 @@ class Session:
         if native is None:
             return None, reason
         try:
-            ask = lambda names, x: self._run.run(names, {self._input: x})  # noqa: E731 - for the proof
-            return NativeTrees(native, model, self.contract.output, self._column, ask), ""
+            return NativeTrees(native, model, self.contract.output, self._column, self._ask), ""
         except Refused as error:
             return None, f"the native trees do not take this model: {error}"
+
+    def _ask(self, outputs: list[str], x: NDArray[np.float32]) -> list[Any]:
+        """What onnxruntime makes of rows."""
+        found: list[Any] = self._run.run(outputs, {self._input: x})
+        return found
 
     @property
     def plan_and_program(self) -> tuple[Any, Any] | None:
@@ -83,7 +87,7 @@ class Session:
         if self._native:
             scores = self._native.score(np.ascontiguousarray(x, np.float32))
         else:
-            scores = self._run.run([self.contract.output], {self._input: x})[0]
+            (scores,) = self._ask([self.contract.output], x)
             if self._column is not None:
                 scores = scores[:, self._column]
         return np.asarray(scores, np.float64)

@@ -33,7 +33,7 @@ ELEMENTWISE = (
 )  # fmt: skip
 _CONDITIONS = ("Less", "Equal")
 #: onnxruntime's own of float32 are others than the C library's, in their last bit; within its tree operators it takes those.
-_NOT_SINGLE = ("Exp", "Log", "Sigmoid", "Softmax")
+_NOT_SINGLE = ("Exp", "Log", "Sigmoid", "Softmax", "Reciprocal")
 _DOMAINS = ("", "ai.onnx", DOMAIN)
 _OPERANDS = 3
 _DTYPES = {1: np.float32, 6: np.int32, 7: np.int64, 11: np.float64}
