@@ -1,6 +1,6 @@
 """A tree ensemble as flat arrays, read from an ONNX file and brought to two kinds of node.
 
-    model.onnx --graph--> Graph --ensemble_of--> Ensemble --trees--> native Plan
+    model.onnx --graph, earlier--> Graph --ensemble_of--> Ensemble --trees--> native Plan
 
 Numeric node: true if x <= threshold, for float32 x. Set node: true if x equals a member. Every mode of `ai.onnx.ml` 5
 `TreeEnsemble` becomes one of them without changing a decision: x <= t is x <= floor32(t); x < t is x <= the float32 below;

@@ -1,7 +1,8 @@
-"""The tree kernel: raw sums of the trees of an ONNX file, to the last bit as LightGBM adds them.
+"""The tree kernel: raw sums of the trees of an ONNX file, to the last bit as LightGBM adds them, or onnxruntime where they are
+of float32.
 
-    model.onnx --graph.py--> Graph --columns.py, ensemble.py--> Ensemble --native/trees/plan*.c--> Plan
-                                                                                                    |
+    model.onnx --graph.py, earlier.py--> Graph --columns.py, ensemble.py--> Ensemble --native/trees/plan*.c--> Plan
+                                                                                                               |
        rows --rank.h, planes.h--> byte planes --treelets.h--> leaf numbers --leaves.h--> float64 sums   more than a few rows
          |                          \\--lanes.h: 64 trees at once-----^                      ^           few rows, AVX-512
          \\--walk.h: ten trees at once, branch-free-----------------------------------------/           few rows, many leaves
