@@ -40,9 +40,10 @@ def with_tree_ensemble(graph: Graph) -> Graph:
         trees = _ensemble(node, "class", *_classes(node))
         scores = _classified(node, sums, behind)
     else:
-        targets = _integers(node, "target_ids")
-        n_targets = int(node.attributes.get("n_targets", targets.max(initial=0) + 1))
-        trees = _ensemble(node, "target", targets, n_targets)
+        n_targets = node.attributes.get("n_targets")
+        if not isinstance(n_targets, int):
+            raise Refused(f"n_targets: expected a number, got {n_targets!r}")
+        trees = _ensemble(node, "target", _integers(node, "target_ids"), n_targets)
         scores = _regressed(node, sums, n_targets, len(trees["tree_roots"]), behind)
     behind.add("Identity", scores, made=node.outputs[-1])
     place = graph.nodes.index(node)
@@ -101,11 +102,11 @@ def _classes(node: Node) -> tuple[NDArray[np.int64], int]:
 
 
 def _n_classes(node: Node) -> int:
-    return max(len(node.attributes.get(name, ())) for name in ("classlabels_int64s", "classlabels_strings"))
+    return len(_integers(node, "classlabels_int64s")) or len(_words(node, "classlabels_strings"))
 
 
 def _classified(node: Node, sums: str, behind: _Nodes) -> str:
-    n_classes, base, transform = _n_classes(node), _floats(node, "base_values"), _transform(node)
+    n_classes, base, transform = _n_classes(node), _floats(node, "base_values"), _word(node, "post_transform", b"NONE")
     if n_classes > _BINARY:
         return _transformed(transform, _with_base(sums, base, n_classes, behind), behind)
     if _integers(node, "class_ids").any():
@@ -122,11 +123,10 @@ def _classified(node: Node, sums: str, behind: _Nodes) -> str:
 
 
 def _regressed(node: Node, sums: str, n_targets: int, n_trees: int, behind: _Nodes) -> str:
-    aggregate = node.attributes.get("aggregate_function", b"SUM")
-    if aggregate not in (b"SUM", b"AVERAGE"):
-        raise Refused(f"aggregate_function: expected SUM or AVERAGE, got {aggregate.decode(errors='replace')}")
-    x = sums if aggregate == b"SUM" else behind.add("Div", sums, behind.constant(n_trees))
-    transform = _transform(node)
+    aggregate, transform = _word(node, "aggregate_function", b"SUM"), _word(node, "post_transform", b"NONE")
+    if aggregate not in ("SUM", "AVERAGE"):
+        raise Refused(f"aggregate_function: expected SUM or AVERAGE, got {aggregate}")
+    x = sums if aggregate == "SUM" else behind.add("Div", sums, behind.constant(n_trees))
     if n_targets == 1 and transform != "NONE":
         raise Refused(f"post_transform {transform} of one target, expected NONE")
     base = _floats(node, "base_values")
@@ -147,10 +147,6 @@ def _with_base(x: str, base: NDArray[np.float32], n: int, behind: _Nodes) -> str
     if len(base) not in (0, n):
         raise Refused(f"base_values: expected {n}, got {len(base)}")
     return behind.add("Add", x, behind.constant(*base)) if len(base) else x
-
-
-def _transform(node: Node) -> str:
-    return str(node.attributes.get("post_transform", b"NONE").decode(errors="replace"))
 
 
 def _transformed(transform: str, x: str, behind: _Nodes) -> str:
@@ -179,7 +175,7 @@ class _Branches:
 def _ensemble(node: Node, kind: str, targets: NDArray[np.int64], n_targets: int) -> dict[str, Any]:
     """The attributes of a TreeEnsemble (5). kind: class or target, as the names of the leaves' attributes begin."""
     tree, number = _integers(node, "nodes_treeids"), _integers(node, "nodes_nodeids")
-    modes = np.array(node.attributes.get("nodes_modes", ()), "S16")
+    modes = np.array(_words(node, "nodes_modes"), "S16")
     if not len(tree) or not len(tree) == len(number) == len(modes):
         raise Refused(f"nodes_treeids, nodes_nodeids, nodes_modes: {len(tree)}, {len(number)}, {len(modes)} of them")
     places, is_leaf = _Places(tree, number), modes == _LEAF
@@ -311,6 +307,20 @@ class _Places:
         if ((number < 0) | (number >= self._span) | (self._keys[found] != keys)).any():
             raise Refused("a node that is named is not there")
         return self._order[found]
+
+
+def _word(node: Node, name: str, usual: bytes) -> str:
+    value = node.attributes.get(name, usual)
+    if not isinstance(value, bytes):
+        raise Refused(f"{node.op_type}.{name}: expected a word, got {value!r}")
+    return value.decode(errors="replace")
+
+
+def _words(node: Node, name: str) -> list[bytes]:
+    value = node.attributes.get(name, [])
+    if not isinstance(value, list):
+        raise Refused(f"{node.op_type}.{name}: expected words, got {value!r}")
+    return value
 
 
 def _integers(node: Node, name: str) -> NDArray[np.int64]:
