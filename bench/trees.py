@@ -9,6 +9,7 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import lightgbm as lgb
@@ -28,10 +29,15 @@ from export.second_opinion import onnxmltools_model
 Score = Callable[[NDArray[np.float32]], Any]
 
 
-def kernels(model: ReferenceModel) -> dict[str, Score]:
+def _extension() -> ModuleType:
     extension, reason = native("auto")
     if extension is None:
         sys.exit(reason)
+    return extension
+
+
+def kernels(model: ReferenceModel) -> dict[str, Score]:
+    extension = _extension()
     ensemble, columns = ensemble_of(read_graph(model.onnx))
     return {variant: TreeKernel(extension, ensemble, columns, variant).score for variant in extension.variants()}
 
@@ -52,12 +58,9 @@ def _onnxruntime(model: ReferenceModel) -> Score:
 
 def converted(model: ReferenceModel) -> dict[str, Score]:
     """The model as onnxmltools writes it, by the native trees and by onnxruntime."""
-    extension, reason = native("auto")
-    if extension is None:
-        sys.exit(reason)
     onnx = onnxmltools_model(lgb.Booster(model_file=model.text), model.rows.shape[1]).SerializeToString()
     ask, output = _ask(onnx), "probabilities"
-    trees = NativeTrees(extension, onnx, output, 1, ask)
+    trees = NativeTrees(_extension(), onnx, output, 1, ask)
     return {trees.variant: trees.score, "onnxruntime": partial(ask, [output])}
 
 
