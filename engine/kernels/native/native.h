@@ -9,8 +9,8 @@
 
 /* cpu.c: may the variant "avx512", "avx2" or "baseline" run here? Unknown names may not. */
 int runs_variant(const char *variant);
-/* Whether the processor makes two operations of 256 bits of each of 512. */
-int splits_512(void);
+/* Whether as many vectors of 512 bits are worked on at a time as of 256. */
+int full_512(void);
 
 PyObject *plan_type(void);    /* trees/plan_type.c */
 PyObject *program_type(void); /* tail.c */

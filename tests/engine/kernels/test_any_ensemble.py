@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bench.ensembles import ALL_MODES, GT, GTE, LEQ, LT, MEMBER, Generated, Shape, generate, rows_for
+from engine.kernels.errors import Refused
 
 Kernel = Any
 SHAPES = st.builds(
@@ -86,6 +87,22 @@ def test_many_planes_and_trees(agree: Any, kernel_of: Kernel, n_features: int, n
         agree(made, rows_for(made, n_rows, n_rows))
     kernel = kernel_of(made.onnx())
     assert (kernel.ways["lanes"] > 0) == (kernel.variant == "avx512" and n_features < 300)
+
+
+def test_the_most_planes(agree: Any, kernel_of: Kernel) -> None:
+    """A treelet names up to 16,383 planes; what needs more is refused."""
+    made = generate(9, n_trees=100, n_leaves=250, modes=(LEQ,))
+    nodes = range(len(made.arrays.features))
+    made.arrays.tracks = [0 for _ in nodes]
+    for n_features, fits in ((16383, True), (16384, False)):
+        assert len(nodes) >= n_features
+        made.shape = replace(made.shape, n_features=n_features)
+        made.arrays.features = [node % n_features for node in nodes]
+        if fits:
+            agree(made, rows_for(made, 40, 5))
+        else:
+            with pytest.raises(Refused, match="more than 16383 planes"):
+                kernel_of(made.onnx())
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 7, 64, 100, 255, 256, 257, 513, 1000])

@@ -28,8 +28,8 @@ static void place_tree(const Plan *plan, const Tree *tree, const Slot *slots, La
         for (int e = 0; e < MAX_EXITS; e++)
             out->offset[e][lane] = step->offset[e];
         for (unsigned j = 0; j < slot.n; j++) {
-            out->plane[j][lane] = (uint8_t)slot.tests->plane[j];
-            out->plane_bit8[j] |= (uint64_t)(slot.tests->plane[j] >> 8) << lane;
+            out->plane[j][lane] = (uint8_t)(slot.tests->plane[j] / PLANE_UNITS);
+            out->plane_bit8[j] |= (uint64_t)(slot.tests->plane[j] / PLANE_UNITS >> 8) << lane;
             out->of_set[j] |= (uint64_t)(j >= slot.n_numeric) << lane;
             out->code[j][lane] = slot.tests->code[j];
             out->clear[j][lane] = slot.tests->clear[j];

@@ -210,7 +210,7 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     self->filled = filled;
     self->variant = variant;
     const int has_512 = variant->lane_step > 0;
-    self->ways.wide = has_512 && (wide >= 0 ? wide > 0 : !splits_512());
+    self->ways.wide = has_512 && (wide >= 0 ? wide > 0 : full_512());
     /* the widest block amortises a node best until its planes crowd the caches: 14 % on 864 planes, nothing on 575; where treelets of
        AVX-512 have 256 bits 6 % on 400 without sets, the other way 4 % on 575 with sets */
     const unsigned many = has_512 && !self->ways.wide && !plan->n_sets ? 320 : 640;
