@@ -22,14 +22,14 @@ static void find_slots(const Plan *plan, const Group *group, Slot *slots) {
 static void place_tree(const Plan *plan, const Tree *tree, const Slot *slots, LaneStep *steps, unsigned lane) {
     for (uint32_t s = 0; s < tree->n_steps; s++) {
         const Step *step = plan->steps + tree->first_step + s;
-        Slot slot = slots[step->slot];
+        Slot slot = slots[step->slot / EIGHTS];
         LaneStep *out = steps + s;
         out->entry[lane] = step->entry[0];
         for (int e = 0; e < MAX_EXITS; e++)
             out->offset[e][lane] = step->offset[e];
         for (unsigned j = 0; j < slot.n; j++) {
-            out->plane[j][lane] = (uint8_t)(slot.tests->plane[j] / PLANE_UNITS);
-            out->plane_bit8[j] |= (uint64_t)(slot.tests->plane[j] / PLANE_UNITS >> 8) << lane;
+            out->plane[j][lane] = (uint8_t)(slot.tests->plane[j] / EIGHTS);
+            out->plane_bit8[j] |= (uint64_t)(slot.tests->plane[j] / EIGHTS >> 8) << lane;
             out->of_set[j] |= (uint64_t)(j >= slot.n_numeric) << lane;
             out->code[j][lane] = slot.tests->code[j];
             out->clear[j][lane] = slot.tests->clear[j];
