@@ -85,8 +85,7 @@ class ActiveModel:
         return cls(name, sha256, session, Decoder(contract, kernels), encoder)
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """`results[i]` is the encoded score of the record at `indices[i]` of the batch; the others are in `rejections`."""
 
     results: Sequence[bytes]

@@ -85,11 +85,10 @@ class Session:
         if len(x) == 0:
             return np.empty(0)
         if self._native:
-            scores = self._native.score(np.ascontiguousarray(x, np.float32))
-        else:
-            (scores,) = self._ask([self.contract.output], x)
-            if self._column is not None:
-                scores = scores[:, self._column]
+            return self._native.score(np.ascontiguousarray(x, np.float32))
+        (scores,) = self._ask([self.contract.output], x)
+        if self._column is not None:
+            scores = scores[:, self._column]
         return np.asarray(scores, np.float64)
 
 

@@ -48,18 +48,20 @@ class NativeTrees:
         ensemble, columns = ensemble_of(graph)
         self._kernel = TreeKernel(native, ensemble, columns)
         self._tail = tail_of(native, graph, ensemble, output, column)
+        self._program = self._tail.program if self._kernel.n_targets == 1 else None
         self.variant = self._kernel.variant
         self._prove(ensemble, columns.n_input, columns.source, column, graph.outputs, ask)
 
     @property
     def plan_and_program(self) -> tuple[Any, Any] | None:
         """What makes a sum of a row, and a score of that; None if there is more to it."""
-        single = self._kernel.n_targets == 1 and self._tail.program is not None
-        return (self._kernel.plan, self._tail.program) if single else None
+        return None if self._program is None else (self._kernel.plan, self._program)
 
-    def score(self, x: NDArray[np.float32]) -> NDArray[Any]:
-        """Scores (n,), in the graph's own dtype, of C-contiguous rows `x` (n, f) float32."""
-        return self._tail(self._kernel.score(x))
+    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores (n,) of C-contiguous rows `x` (n, f) float32."""
+        if self._program is not None:
+            return self._kernel.score(x, self._program)[:, 0]
+        return self._tail(self._kernel.score(x)).astype(np.float64, copy=False)
 
     def _prove(
         self,
@@ -74,9 +76,9 @@ class NativeTrees:
         sums, raw = self._kernel.score(rows), ensemble.output
         names = [self._tail.output] + ([raw] if raw in outputs else [])
         made, *raw_sums = ask(names, rows)
-        scores, expected = self._tail(sums), made if column is None else made[:, column]
-        if (scores.shape, scores.dtype) != (expected.shape, expected.dtype):
-            raise Refused(f"scores are {scores.dtype} {scores.shape}, by onnxruntime {expected.dtype} {expected.shape}")
+        scores, expected = self.score(rows), (made if column is None else made[:, column]).astype(np.float64)
+        if scores.shape != expected.shape:
+            raise Refused(f"scores are {scores.shape}, by onnxruntime {expected.shape}")
         with np.errstate(invalid="ignore"):
             near = np.abs(scores - expected) <= TOLERANCE * np.abs(expected)
         off = ~(near | (scores == expected) | (np.isnan(scores) & np.isnan(expected)))

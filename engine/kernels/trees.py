@@ -75,13 +75,14 @@ class TreeKernel:
         block, walked, lanes, wide = self.plan.ways
         return {"block": block, "walked": walked, "lanes": lanes, "wide": wide}
 
-    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Raw sums (n, targets) float64 of C-contiguous `x` (n, features) float32.
+    def score(self, x: NDArray[np.float32], program: Any | None = None) -> NDArray[np.float64]:
+        """Raw sums (n, targets) float64 of C-contiguous `x` (n, features) float32; or, of one target, what a native program of
+        one input and one output makes of them.
 
         Raises TypeError for another dtype and ValueError for another shape; nothing is converted or copied.
         """
         out = np.empty((len(x), self.n_targets))
-        self.plan.score(x, out)
+        self.plan.score(x, out, program)
         return out
 
 

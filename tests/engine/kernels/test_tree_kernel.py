@@ -76,6 +76,28 @@ def test_a_refused_call_leaves_the_kernel_usable_and_the_rows_as_they_were(
     assert frozen.tobytes() == x.tobytes()
 
 
+def _doubles(extension: ModuleType, n_inputs: int = 1) -> Any:
+    """The program a + a."""
+    return extension.Program(np.zeros(4, np.int32), np.empty(0), np.array([n_inputs], np.int32), n_inputs, False)
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 17, 300])
+def test_a_program_makes_something_of_each_sum(extension: ModuleType, kernel_of: KernelOf, n_rows: int) -> None:
+    of_one = generate(2, n_targets=1)
+    rows = rows_for(of_one, n_rows, 3)
+    scores = kernel_of(of_one.onnx()).score(rows, _doubles(extension))
+    assert np.array_equal(scores, 2 * of_one.expected(rows))
+
+
+def test_what_is_no_program_of_one_sum_is_refused(
+    extension: ModuleType, kernel: TreeKernel, kernel_of: KernelOf, x: Rows
+) -> None:
+    of_one = kernel_of(generate(2, n_targets=1).onnx())
+    for taken, program in ((of_one, object()), (of_one, _doubles(extension, 2)), (kernel, _doubles(extension))):
+        with pytest.raises(TypeError, match="one target"):
+            taken.score(x, program)
+
+
 def test_an_unknown_variant_is_named(made: Generated, kernel_of: KernelOf) -> None:
     with pytest.raises(Refused, match="sse9"):
         kernel_of(made.onnx(), variant="sse9")

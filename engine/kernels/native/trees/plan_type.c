@@ -278,7 +278,8 @@ static void score_rows(const PlanObject *self, const float *x, size_t n, double 
     }
 }
 
-PyDoc_STRVAR(score_doc, "score(x, out, /)\n--\n\nSums the leaf values of float32 x (n, features) into float64 out (n, targets). Releases the GIL.");
+PyDoc_STRVAR(score_doc, "score(x, out, program=None, /)\n--\n\nSums the leaf values of float32 x (n, features) into float64 out (n, targets), or, of one "
+             "target, what the program makes of each sum. Releases the GIL.");
 
 static PyTypeObject *plan_class; /* made once, kept by the module */
 
@@ -313,9 +314,16 @@ int plan_sum(PyObject *plan, const float *x, size_t n, double *sums) {
 
 static PyObject *plan_score(PyObject *object, PyObject *args) {
     PlanObject *self = (PlanObject *)object;
-    PyObject *x_object, *out_object;
+    PyObject *x_object, *out_object, *program = Py_None;
     Py_buffer x, out;
-    if (!PyArg_ParseTuple(args, "OO:score", &x_object, &out_object) || !view_matrix(x_object, &x, "x", 'f', self->columns.n_input, 0))
+    if (!PyArg_ParseTuple(args, "OO|O:score", &x_object, &out_object, &program))
+        return NULL;
+    const int has_program = program != Py_None;
+    if (has_program && (!is_program(program) || !program_is_function(program) || self->plan->n_targets != 1)) {
+        PyErr_SetString(PyExc_TypeError, "program: expected one that makes a number of a number, and an ensemble of one target");
+        return NULL;
+    }
+    if (!view_matrix(x_object, &x, "x", 'f', self->columns.n_input, 0))
         return NULL;
     if (!view_matrix(out_object, &out, "out", 'd', self->plan->n_targets, 1)) {
         PyBuffer_Release(&x);
@@ -328,6 +336,8 @@ static PyObject *plan_score(PyObject *object, PyObject *args) {
     } else if (x.shape[0]) {
         Py_BEGIN_ALLOW_THREADS
         failed = !sum_rows(self, x.buf, (size_t)x.shape[0], out.buf);
+        if (has_program && !failed)
+            program_apply(program, out.buf, out.buf, (size_t)x.shape[0]);
         Py_END_ALLOW_THREADS
         if (failed)
             PyErr_NoMemory();
