@@ -1,6 +1,6 @@
 """The native way from rows to scores, for the models that it takes: proven against onnxruntime when a model is opened.
 
-    rows --TreeKernel--> raw sums --Tail--> scores
+    rows --TreeKernel--> raw sums --Tail--> scores     (one native call, where a program of the tail makes the score)
 
 The sums of a float64 ensemble, which `saker export` writes, are LightGBM's to the last bit; those of a float32 ensemble, which
 other converters write, onnxruntime's.

@@ -119,7 +119,7 @@ static PyObject *express_use(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(pieces, "y#y#y#y#", &self->head.text, &self->head.length, &self->middle.text, &self->middle.length,
                           &self->endings[0].text, &self->endings[0].length, &self->endings[1].text, &self->endings[1].length))
         return NULL;
-    if (!is_decoder(decoder) || !is_plan(plan) || !is_program(program) || !program_is_function(program) ||
+    if (!is_decoder(decoder) || !is_plan(plan) || !is_function(program) ||
         plan_inputs(plan) != decoder_width(decoder) || plan_targets(plan) != 1) {
         PyErr_SetString(PyExc_TypeError, "expected a Decoder, a Plan of its rows and of one sum, and a Program that makes one score of it");
         return NULL;

@@ -1,4 +1,4 @@
-/* What express.c does with the other types, without Python in between. It has checked what they are when they were handed over. */
+/* What one type does with another, without Python in between. It has checked what they are when they were handed over. */
 #ifndef SAKER_PARTS_H
 #define SAKER_PARTS_H
 
@@ -21,9 +21,8 @@ int plan_inputs(PyObject *plan);
 int plan_targets(PyObject *plan);
 int plan_sum(PyObject *plan, const float *x, size_t n, double *sums);
 
-/* tail.c; a program of one input and one output */
-int is_program(PyObject *object);
-int program_is_function(PyObject *program);
+/* tail.c; a function is a program of one input and one output */
+int is_function(PyObject *object);
 void program_apply(PyObject *program, const double *in, double *out, size_t n);
 
 #endif

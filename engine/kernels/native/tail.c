@@ -132,11 +132,9 @@ static void apply(const ProgramObject *self, const double *const *inputs, double
     }
 }
 
-int is_program(PyObject *object) { return Py_TYPE(object) == type; }
-
-int program_is_function(PyObject *program) {
-    const ProgramObject *self = (const ProgramObject *)program;
-    return self->n_inputs == 1 && self->n_outputs == 1;
+int is_function(PyObject *object) {
+    const ProgramObject *self = (const ProgramObject *)object;
+    return Py_TYPE(object) == type && self->n_inputs == 1 && self->n_outputs == 1;
 }
 
 void program_apply(PyObject *program, const double *in, double *out, size_t n) { apply((const ProgramObject *)program, &in, &out, n); }

@@ -319,7 +319,7 @@ static PyObject *plan_score(PyObject *object, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OO|O:score", &x_object, &out_object, &program))
         return NULL;
     const int has_program = program != Py_None;
-    if (has_program && (!is_program(program) || !program_is_function(program) || self->plan->n_targets != 1)) {
+    if (has_program && (!is_function(program) || self->plan->n_targets != 1)) {
         PyErr_SetString(PyExc_TypeError, "program: expected one that makes a number of a number, and an ensemble of one target");
         return NULL;
     }
