@@ -41,7 +41,7 @@ def options() -> dict[str, Any]:
 setup(
     ext_modules=[
         Extension(
-            "engine.kernels._native",
+            "saker.engine.kernels._native",
             sources=[str(path) for path in sorted(NATIVE.rglob("*.c"))],
             depends=[str(path) for path in sorted(NATIVE.rglob("*.[hp]*"))],  # headers, and what makes one
             py_limited_api=True,

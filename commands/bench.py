@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from commands.options import Json, Tracking, app, tell
+from saker.commands.options import Json, Tracking, app, tell
 
 bench = typer.Typer(help="Measure saker, the floor under it, and what people use instead.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
@@ -26,8 +26,8 @@ Output = Annotated[Path | None, typer.Option("-o", "--output", help="JSON file f
 
 @contextmanager
 def broker(bootstrap_servers: str | None) -> Iterator[str]:
-    from bench.open_loop import PARTITIONS
-    from deploy.local.stack import local_kafka, warm_up
+    from saker.bench.harness.open_loop import PARTITIONS
+    from saker.deploy.local.stack import local_kafka, warm_up
 
     if bootstrap_servers:
         yield bootstrap_servers
@@ -59,10 +59,10 @@ def e2e(
     output: Output = None,
 ) -> None:
     """Latency from the moment a record was due (open loop), on a real Kafka, beside a bare echo in the same run."""
-    from bench import results
-    from bench.contenders import ALL
-    from bench.e2e import Run
-    from bench.search import at_rate, highest_rate, median_run, runner
+    from saker.bench.harness import results
+    from saker.bench.harness.contenders import ALL
+    from saker.bench.harness.e2e import Run
+    from saker.bench.harness.rate_search import at_rate, highest_rate, median_run, runner
 
     if (rates is None) == (limit_ms is None):
         raise typer.BadParameter("give either --rate or --limit-ms")
@@ -110,10 +110,10 @@ def peers(
     Each peer runs in processes of its own and, where it needs one, in a locked environment of its own. One that cannot be
     installed or started is listed with the reason.
     """
-    from bench import results
-    from bench.contenders import ALL
-    from bench.peers_run import compare
-    from bench.search import runner
+    from saker.bench.harness import results
+    from saker.bench.harness.contenders import ALL
+    from saker.bench.harness.rate_search import runner
+    from saker.bench.peers.compare import compare
 
     names = contenders.split(",") if contenders else [name for name in ALL if name != "saker (kernels off)"]
     if unknown := sorted(set(names) - set(ALL)):
@@ -138,7 +138,7 @@ def gate(
 
     Judges p99 and CPU a record of the pipeline and of the end-to-end run, from rounds in which both take turns.
     """
-    from bench import gate as the_gate
+    from saker.bench.gate import gate as the_gate
 
     verdicts = the_gate.run(base, rounds=rounds, e2e_rounds=e2e_rounds, say=_said)
     for verdict in verdicts:
@@ -153,14 +153,14 @@ Benchmark = Annotated[Path | None, typer.Option("-o", "--output", help="pytest-b
 
 
 def _stages(stage: str, arguments: dict[str, Any], seconds: float, output: Path | None) -> None:
-    from bench.stages import lines, run
+    from saker.bench.micro.runner import lines, run
 
     for line in lines(run(stage, arguments, seconds, output)):
         typer.echo(line)
 
 
 def _batches(text: str) -> list[int]:
-    from bench.reference_models import N_ROWS
+    from saker.bench.data.reference_models import N_ROWS
 
     numbers = [int(number) if number.isdecimal() else 0 for number in text.split(",")]
     if not all(0 < number <= N_ROWS for number in numbers):
@@ -208,10 +208,10 @@ def pipeline(
 
     A budget is for the first number of --batch.
     """
-    from bench.stages import lines, over_budget, run
-    from engine import config
-    from engine.errors import ModelRefused, SakerError
-    from engine.registry import locate
+    from saker.bench.micro.runner import lines, over_budget, run
+    from saker.engine import config
+    from saker.engine.errors import ModelRefused, SakerError
+    from saker.engine.model.registry import locate
 
     uri = tracking_uri or config.tracking_uri()
     if against is not None:
@@ -236,7 +236,7 @@ def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="One self-contained HTML page.")] = Path("bench.html"),
 ) -> None:
     """Results as one page with charts: latency by percentile, p99 by rate, stages, peers."""
-    from bench.report import page
+    from saker.bench.harness.report import page
 
     output.write_text(page(files))
     typer.echo(f"written to {output}")

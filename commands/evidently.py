@@ -9,19 +9,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-import training
-from deploy.local.environment import run_in
-from engine import registry
-from engine.contract import Contract
-from engine.decode import Decoder
-from export import publish
+from saker import training
+from saker.deploy.local.environment import run_in
+from saker.engine.contract import Contract
+from saker.engine.model import registry
+from saker.engine.records.decode import Decoder
+from saker.export.registry import run_artifacts
 
 _TRAINING = Path(training.__file__ or "").parent
 
 
 def write_report(name: str, contract: Contract, matrix: NDArray[np.float32], output: Path, tracking_uri: str) -> None:
     """The live rows `matrix` (n, f) against the newest labelled rows of the version's own run; name: fraud/7."""
-    reference, _ = publish.labelled_records(registry.find_version(name, tracking_uri).run_id, tracking_uri)
+    reference, _ = run_artifacts.labelled_records(registry.find_version(name, tracking_uri).run_id, tracking_uri)
     columns = [feature.name for feature in contract.features]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{part}.parquet" for part in ("reference", "current")]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commands.options import app, told_to_stop
+from saker.commands.options import app, told_to_stop
 
 
 @app.command(epilog="Example: `saker stack`")
@@ -20,14 +20,14 @@ def stack(
     """Run a local Kafka and MLflow in the foreground until Ctrl-C."""
     from contextlib import ExitStack
 
-    from deploy.local.stack import local_stack
+    from saker.deploy.local.stack import local_stack
 
     stop = told_to_stop()
     typer.echo("starting Kafka and MLflow ...")
     with local_stack(lasting=True) as running, ExitStack() as more:
         prometheus = ""
         if monitoring:
-            from deploy.local.monitoring import Prometheus
+            from saker.deploy.local.monitoring import Prometheus
 
             server = Prometheus({"saker": ["127.0.0.1:8000"], "saker-monitor": ["127.0.0.1:8001"]})
             more.callback(server.stop)
@@ -53,6 +53,6 @@ def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder for the report.")] = Path("demo-report"),
 ) -> None:
     """Run the whole line on a local stack: train, export, register, promote, serve, replay, check every score."""
-    from bench.demo import run
+    from saker.commands.demo import run
 
     run(output, typer.echo)

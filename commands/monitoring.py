@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from commands.options import Bootstrap, Label, Tracking, app, told_to_stop
-from engine.errors import SakerError
+from saker.commands.options import Bootstrap, Label, Tracking, app, told_to_stop
+from saker.engine.errors import SakerError
 
 _log = logging.getLogger("saker")
 
@@ -36,8 +36,8 @@ def monitor(
 
     Runs until Ctrl-C or SIGTERM, beside `saker serve`, and touches nothing.
     """
-    from commands.watch import Watch
-    from engine.exporter import serve_http
+    from saker.commands.live_monitor import Watch
+    from saker.engine.metrics.exporter import serve_http
 
     models = {"champion": model, "challenger": challenger}
     looked = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
@@ -63,7 +63,7 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    from commands.top import views
+    from saker.commands.top import views
 
     shown = views(url, every)
     if once:

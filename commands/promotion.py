@@ -9,11 +9,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from commands.records import read_table
-from engine.config import MODEL
-from engine.contract import Contract
-from export import publish
-from training import compare, tables
+from saker.commands.records import read_table
+from saker.engine.config import MODEL
+from saker.engine.contract import Contract
+from saker.export.registry import model_versions, run_artifacts
+from saker.training import compare, tables
 
 
 def decide(
@@ -23,25 +23,25 @@ def decide(
 
     Rows that either of the two learned from are left out, by their time.
     """
-    challenger, champion = publish.candidates(tracking_uri)
+    challenger, champion = model_versions.candidates(tracking_uri)
     name = f"{MODEL}/{challenger.version}"
     if champion is not None and champion.version == challenger.version:
         return compare.Decision(False, f"{name} is the champion already")
     if data is None:
-        records, labels = publish.newest_rows(tracking_uri)
+        records, labels = run_artifacts.newest_rows(tracking_uri)
     else:
         table = read_table(data, id_field)
         tables.require(table, label, "--label")
         records, labels = tables.to_records(table.drop(columns=[label])), table[label].tolist()
     truth = np.array(labels, np.int64)
-    contract, scores, proven = publish.score_rows(challenger, records, tracking_uri)
+    contract, scores, proven = model_versions.score_rows(challenger, records, tracking_uri)
     known = [(challenger, contract)]
     kept = ~np.isnan(scores)
     if champion is not None:
-        other, other_scores, _ = publish.score_rows(champion, records, tracking_uri)
+        other, other_scores, _ = model_versions.score_rows(champion, records, tracking_uri)
         known.append((champion, other))
         kept &= ~np.isnan(other_scores)
-    column = time or publish.time_column(challenger, tracking_uri)
+    column = time or run_artifacts.time_column(challenger, tracking_uri)
     kept &= _fresh(records, column, [of for _, of in known])
     if not kept.any():
         raise compare.CannotCompare(
@@ -62,7 +62,7 @@ def decide(
         "promotion.png": decision.plots,
         "promotion.json": json.dumps({"promoted": decision.promoted, "why": decision.why, **decision.figures}).encode(),
     }
-    publish.settle(challenger, promoted=decision.promoted, why=decision.why, files=files, tracking_uri=tracking_uri)
+    model_versions.settle(challenger, promoted=decision.promoted, why=decision.why, files=files, tracking_uri=tracking_uri)
     return decision
 
 

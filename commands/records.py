@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import SakerError
+from saker.engine.errors import SakerError
 
 if TYPE_CHECKING:
-    from training.fit import Settings
+    from saker.training.fit import Settings
 
 Table = Any  # of pandas, which takes half a second to import
 Window = tuple[float | None, float | None]
@@ -18,7 +18,7 @@ Window = tuple[float | None, float | None]
 def file_records(file: Path, id_field: str, label: str) -> list[bytes]:
     """Raw records of a CSV file, or of a file with one JSON object a line; without the label."""
     if file.suffix.lower() == ".csv":
-        from training import tables
+        from saker.training import tables
 
         return tables.to_records(tables.read_csv(file, id_field).drop(columns=[label], errors="ignore"))
     return [_without(label, line) for line in lines(file)]
@@ -26,7 +26,7 @@ def file_records(file: Path, id_field: str, label: str) -> list[bytes]:
 
 def read_table(data: Path, id_field: str) -> Table:
     """A CSV file, or a folder with the IEEE-CIS files."""
-    from training import ieee_cis, tables
+    from saker.training import ieee_cis, tables
 
     return ieee_cis.read(data) if data.is_dir() else tables.read_csv(data, id_field)
 
@@ -35,7 +35,7 @@ def labelled_table(
     data: Path | None, generate: int, seed: int, settings: Settings, window: Window
 ) -> tuple[Table, dict[str, str]]:
     """What to train on, and where it is from. window: start <= time < end in seconds, None where it is open."""
-    from training import synthetic, tables
+    from saker.training import synthetic, tables
 
     start, end = window
     told = {name: str(value) for name, value in (("from", start), ("until", end)) if value is not None}
@@ -60,11 +60,11 @@ def labelled_table(
 
 def folder_records(folder: Path, part: str, label: str, key: str) -> Iterator[tuple[bytes | None, bytes | None]]:
     """The IEEE-CIS files, joined and typed as in training, as (key, record); without the label."""
-    from bench import load
-    from training import ieee_cis, tables
+    from saker.engine.kafka import replay
+    from saker.training import ieee_cis, tables
 
     for frame in ieee_cis.frames(folder, part):
-        yield from load.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)
+        yield from replay.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)
 
 
 def lines(file: Path) -> list[bytes]:
@@ -87,8 +87,8 @@ def _without(label: str, line: bytes) -> bytes:
 
 
 def generated(count: int, seed: int, first: int, label: str, key: str) -> Iterator[tuple[bytes | None, bytes | None]]:
-    from bench import load
-    from training import synthetic, tables
+    from saker.engine.kafka import replay
+    from saker.training import synthetic, tables
 
     for frame in synthetic.frames(count, seed, first):
-        yield from load.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)
+        yield from replay.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)

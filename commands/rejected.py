@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.options import Bootstrap, Json, app, tell
-from engine.errors import SakerError
+from saker.commands.options import Bootstrap, Json, app, tell
+from saker.engine.errors import SakerError
 
 if TYPE_CHECKING:
-    from bench.collect import Record
+    from saker.engine.kafka.reader import Record
 
 rejected = typer.Typer(help="Rejections: look at them, send them again.", no_args_is_help=True)
 app.add_typer(rejected, name="rejected")
@@ -65,7 +65,7 @@ def show(
     topic: Topic = "rejected-transactions",
 ) -> None:
     """One rejection: its headers, and the record byte for byte. This prints what stands in the record."""
-    from bench.collect import read_one
+    from saker.engine.kafka.reader import read_one
 
     partition, _, offset = at.partition(":")
     if not (partition.isdigit() and offset.isdigit()):
@@ -93,8 +93,8 @@ def replay(
     They keep key and headers and have a header saker.replayed; their timestamp is the time of sending, as retention would
     delete older ones. Who replays twice has them scored twice.
     """
-    from engine import kafka
-    from engine.rejected import PREFIX
+    from saker.engine.kafka import clients
+    from saker.engine.kafka.rejected_record import PREFIX
 
     records = _chosen(bootstrap_servers, topic, last, code, field)
     whole = [record for record in records if not _told(record).cut]
@@ -102,7 +102,7 @@ def replay(
     if dry_run:
         typer.echo(f"would send {len(whole)} of {len(records)} rejections{left}")
         return
-    producer = kafka.producer(bootstrap_servers)
+    producer = clients.producer(bootstrap_servers)
     errors: list[str] = []
     for record in whole:
         headers = [(name, value) for name, value in record.headers if not name.startswith(PREFIX)]
@@ -123,8 +123,8 @@ def replay(
 
 
 def _chosen(bootstrap_servers: str, topic: str, last: int, code: str | None, field: str | None) -> list[Record]:
-    from bench.collect import read_last
-    from engine.rejected import PREFIX
+    from saker.engine.kafka.reader import read_last
+    from saker.engine.kafka.rejected_record import PREFIX
 
     def is_chosen(record: Record) -> bool:
         wanted = (("code", code), ("field", field))
@@ -135,7 +135,7 @@ def _chosen(bootstrap_servers: str, topic: str, last: int, code: str | None, fie
 
 
 def _told(record: Record) -> Rejected:
-    from engine.rejected import PREFIX
+    from saker.engine.kafka.rejected_record import PREFIX
 
     told = {name: (value or b"").decode() for name, value in record.headers if name.startswith(PREFIX)}
     code, field, message, *origin = (

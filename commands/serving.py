@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app
-from commands.progress import steps
-from commands.records import file_records, folder_records, generated
-from engine import config
-from engine.contract import UNPROVEN
+from saker.commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app
+from saker.commands.progress import steps
+from saker.commands.records import file_records, folder_records, generated
+from saker.engine import config
+from saker.engine.onnx_metadata import UNPROVEN
 
 
 @app.command(epilog="Example: `saker serve --model fraud@champion --bootstrap-servers localhost:9092 --workers 4`")
@@ -75,9 +75,9 @@ def serve(
     tracking_uri: Tracking = None,
 ) -> None:
     """Score a topic until SIGTERM or Ctrl-C, then drain, flush and commit."""
-    from engine import registry
-    from engine.kernels import mode_of
-    from engine.pool import Pool
+    from saker.engine.kernels import mode_of
+    from saker.engine.model import registry
+    from saker.engine.serving.pool import Pool
 
     settings = config.ServeSettings(
         bootstrap_servers=bootstrap_servers,
@@ -122,21 +122,21 @@ def replay(
     id_field: Identifier = "TransactionID",
 ) -> None:
     """Send transactions at a fixed rate, whatever becomes of them (open loop); the label never leaves."""
-    from bench import load
+    from saker.engine.kafka import replay
 
     if sum(source is not None for source in (file, data, generate)) != 1:
         raise typer.BadParameter("give one of --file, --data and --generate")
     total = 0  # of a folder nobody knows before it is read
     if file:
         records = file_records(file, id_field, label)
-        total, pairs = len(records), load.keyed(records, key)
+        total, pairs = len(records), replay.keyed(records, key)
     elif data:
-        pairs = load.ahead(folder_records, data, part, label, key)
+        pairs = replay.ahead(folder_records, data, part, label, key)
     else:
         total = generate or 0
-        pairs = load.ahead(generated, total, seed, first, label, key)
+        pairs = replay.ahead(generated, total, seed, first, label, key)
     with steps("replay") as say:
-        told = load.replay(
+        told = replay.replay(
             pairs,
             bootstrap_servers=bootstrap_servers,
             topic=topic,
@@ -151,7 +151,7 @@ def replay(
         f"({told.sent / told.seconds:,.0f} records/s, at most {told.latest_seconds * 1000:.0f} ms behind schedule)",
     )
     if told.acknowledged != told.sent:
-        raise load.LoadError(f"{told.sent - told.acknowledged} records were not acknowledged: {told.errors[:1]}")
+        raise replay.LoadError(f"{told.sent - told.acknowledged} records were not acknowledged: {told.errors[:1]}")
 
 
 @app.command(epilog="Example: `saker score transactions.csv --model fraud.onnx -o scores.jsonl`")
@@ -167,8 +167,9 @@ def score(
     """Score a file through the pipeline that serves, without Kafka."""
     import orjson
 
-    from engine import registry
-    from engine.pipeline import ActiveModel, score_batch
+    from saker.engine.model import registry
+    from saker.engine.model.active_model import ActiveModel
+    from saker.engine.pipeline import score_batch
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
     active = ActiveModel.load(located.path, located.name, kernels)

@@ -14,8 +14,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from engine.errors import SakerError
-from engine.metrics import STAGES
+from saker.engine.errors import SakerError
+from saker.engine.metrics.counts import STAGES
 
 Labels = tuple[tuple[str, str], ...]
 

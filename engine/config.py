@@ -55,9 +55,9 @@ class ServeSettings:
     #: Larger rejections are cut. The default is Kafka's; a pool asks the topic.
     rejected_max_bytes: int = 1_048_588
     #: How long a result waits for others to be sent with. None: 0 while few are unanswered, 1 while many are
-    #: (`engine.waves`), and 1 in transactions.
+    #: (`saker.engine.delivery.at_least_once`), and 1 in transactions.
     linger_ms: float | None = None
-    #: Topic of what a second model says (`engine.shadow`), and the share of a core that this may take.
+    #: Topic of what a second model says (`saker.engine.serving.shadow`), and the share of a core that this may take.
     shadow_output: str = "shadow-scores"
     shadow_cpu: float = 0.25
     #: A record that is older when it arrives is scored all the same, marked as late and counted. None: no record is late.

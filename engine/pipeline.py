@@ -2,87 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.decode import Decoder, Values
-from engine.encode import Encoder
-from engine.rejection import Rejection
-from engine.session import Session, open_session
-
-
-class Backends(NamedTuple):
-    """What scores and what decodes: a native variant (avx512, avx2, baseline), or onnxruntime and reference; and why.
-
-    kafka: native or public, of a worker's transport.
-    """
-
-    trees: str
-    rows: str
-    reasons: tuple[str, ...]
-    kafka: str = ""
-
-    def on(self, kafka: str, reason: str) -> Backends:
-        return self._replace(kafka=kafka, reasons=tuple(dict.fromkeys((*self.reasons, *filter(None, [reason])))))
-
-
-class NativeModel(NamedTuple):
-    """What native/express.c makes a result of a record with. pieces: of `Encoder`."""
-
-    decoder: Any
-    plan: Any
-    program: Any
-    threshold: float
-    pieces: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ActiveModel:
-    """Everything that depends on the model, as one value: swapping a model swaps this."""
-
-    name: str
-    sha256: str
-    session: Session
-    decoder: Decoder
-    encoder: Encoder
-
-    @classmethod
-    def load(cls, path: Path, name: str, kernels: str | None = None) -> ActiveModel:
-        """Open and prove the model in `path`; `name` (such as fraud/7) is what every result carries.
-
-        kernels: auto or off; without it SAKER_KERNELS, or auto.
-        """
-        data = path.read_bytes()
-        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels)
-
-    @property
-    def backends(self) -> Backends:
-        return Backends(
-            self.session.backend,
-            self.decoder.backend,
-            tuple(dict.fromkeys(filter(None, (self.session.backend_reason, self.decoder.backend_reason)))),
-        )
-
-    @property
-    def native(self) -> NativeModel | None:
-        """None where a step of it is not native."""
-        decoder, scorer = self.decoder.native, self.session.plan_and_program
-        if decoder is None or scorer is None:
-            return None
-        return NativeModel(decoder, *scorer, self.session.contract.threshold, self.encoder.pieces)
-
-    @classmethod
-    def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None) -> ActiveModel:
-        contract = session.contract
-        encoder = Encoder(contract.id_field, contract.threshold, name, kernels)
-        return cls(name, sha256, session, Decoder(contract, kernels), encoder)
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.records.decode import Values
+from saker.engine.records.rejection import Rejection
 
 
 class Scored(NamedTuple):

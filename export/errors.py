@@ -3,7 +3,7 @@
 All of them are about the model that was handed in: nothing here is retried, nothing is logged and passed over.
 """
 
-from engine.errors import SakerError
+from saker.engine.errors import SakerError
 
 
 class ExportError(SakerError):

@@ -24,8 +24,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from engine.contract import Contract, Feature
-from export.errors import BrokenModel
+from saker.engine.contract import Contract, Feature
+from saker.export.errors import BrokenModel
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "id_field": str, "threshold": (int, float), "score": str, "output": str, "column": int, "features": list,

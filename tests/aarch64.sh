@@ -24,11 +24,12 @@ fi
 
 rm -rf "$work/tree"
 mkdir "$work/tree"
-cp -r engine export bench tests pyproject.toml "$work/tree"
-rm -f "$work"/tree/engine/kernels/*.so
+cp -r saker tests pyproject.toml "$work/tree"
+cp -r bench deploy engine export training "$work/tree/saker" # as they are installed
+rm -f "$work"/tree/saker/engine/kernels/*.so
 cd "$work/tree"
-"$python" engine/kernels/build.py --target aarch64
+"$python" saker/engine/kernels/build.py --target aarch64
 PYTHONPATH=$work/site:. qemu-aarch64-static -L "$work/root" "$work/root/usr/bin/python3.11" -m pytest --noconftest \
   -p tests.engine.conftest -p no:cacheprovider -k "not onnxruntime" \
-  tests/engine/rows tests/engine/test_encode.py tests/engine/test_decode.py \
-  tests/engine/kernels/test_any_ensemble.py tests/engine/kernels/test_tree_kernel.py tests/engine/kernels/test_wire.py
+  tests/engine/records \
+  tests/engine/kernels/test_any_ensemble.py tests/engine/kernels/test_tree_kernel.py tests/engine/kernels/test_protobuf.py

@@ -1,32 +1,27 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
-import lightgbm
 import pandas as pd
 import pytest
 
-from bench.collect import Record, read_topic
-from bench.kinds import KINDS
-from deploy.local.server import free_port
-from deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
-from export import to_onnx
-from training import synthetic
-from training.fit import Settings, Trained, train
+from saker import to_onnx
+from saker.deploy.local.server import free_port
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
+from saker.engine.kafka.reader import Record, read_topic
+from saker.export.selfcheck.model_zoo import KINDS
+from saker.training import synthetic
+from saker.training.fit import Settings, Trained, train
+from tests.support.scores import Model
+from tests.support.serving import PARTITIONS, Read, Serve, Serving, Topics
 
-PARTITIONS = 4
 ULB = Path(__file__).parent / "data" / "ulb_creditcard_sample.csv"
 
 
@@ -37,75 +32,11 @@ def bootstrap_servers() -> Iterator[str]:
         yield address
 
 
-@dataclass(frozen=True, slots=True)
-class Topics:
-    raw: str
-    scored: str
-    rejected: str
-    group: str
-
-
 @pytest.fixture
 def topics(bootstrap_servers: str) -> Topics:
     suffix = f"-{uuid.uuid4().hex[:8]}"
     create_topics(bootstrap_servers, PARTITIONS, suffix)
     return Topics(RAW + suffix, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
-
-
-@dataclass
-class Serving:
-    """`saker serve` as its user runs it: a process of its own, known by its addresses."""
-
-    process: subprocess.Popen[str]
-    url: str
-    _lines: Queue[str | None] = field(default_factory=Queue)
-
-    def __post_init__(self) -> None:
-        threading.Thread(target=self._follow, daemon=True).start()
-
-    def _follow(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            sys.stderr.write(line)  # pytest shows it where a test fails
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
-            text: str = answer.read().decode()
-            return text
-
-    def metric(self, name: str) -> float:
-        """The sum of a metric's samples."""
-        lines = [line for line in self.get("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
-
-    def await_line(self, text: str) -> str:
-        """Read its log up to a line with `text`."""
-        while (line := self._lines.get(timeout=90)) is not None:
-            if text in line:
-                return line
-        raise AssertionError(f"saker serve ended with {self.process.wait()} before it said {text!r}")
-
-    def rest_of_log(self) -> str:
-        """What it said that was not awaited, once it has ended."""
-        return "".join(line for line in iter(self._lines.get, None) if line is not None)
-
-    def worker_ids(self) -> list[int]:
-        return worker_ids(self.process.pid)
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send the signal and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-def worker_ids(pool: int) -> list[int]:
-    children = Path(f"/proc/{pool}/task/{pool}/children").read_text().split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
-
-
-Serve = Callable[..., Serving]
 
 
 @pytest.fixture
@@ -161,24 +92,12 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
         yield start
 
 
-Read = Callable[..., list[Record]]
-
-
 @pytest.fixture
 def read(bootstrap_servers: str) -> Read:
     def read_records(topic: str, count: int, distinct: Callable[[Record], str] | None = None) -> list[Record]:
         return read_topic(bootstrap_servers, topic, count, distinct=distinct, idle_seconds=30)
 
     return read_records
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A trained model, its file, and records that it never saw."""
-
-    booster: lightgbm.Booster
-    path: Path
-    trained: Trained
 
 
 @pytest.fixture(scope="session")

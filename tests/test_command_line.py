@@ -9,9 +9,9 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-import saker as _  # noqa: F401 - adds the commands to the application
-from commands.options import app
-from engine import kafka
+import saker.cli as _  # noqa: F401 - adds the commands to the application
+from saker.commands.options import app
+from saker.engine.kafka import admin
 
 
 def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -136,7 +136,7 @@ def test_doctor_looks_at_topics(bootstrap_servers: str, topics: Any, tmp_path: P
     assert told.returncode == 0, told.stderr
     assert f"topic {topics.raw}: partitions 4, replicas 1, max.message.bytes 1048588, min.insync.replicas 1" in told.stdout
     narrow = f"{topics.raw}-narrow"
-    kafka.create_topics(bootstrap_servers, [narrow], 1)
+    admin.create_topics(bootstrap_servers, [narrow], 1)
     told = saker(*asked, "--output", narrow, folder=tmp_path)
     assert told.returncode == 1
     assert f"topic {narrow} has 1 partitions, {topics.raw} has 4" in told.stdout + told.stderr

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, precision_recall_curve, roc_auc_score, roc_curve
 
-from engine.errors import SakerError
-from training.drift import distribution, psi
-from training.evaluate import FALSE_POSITIVE_RATE, Labels, Scores, evaluate
+from saker.engine.errors import SakerError
+from saker.training.drift import distribution, psi
+from saker.training.evaluate import FALSE_POSITIVE_RATE, Labels, Scores, evaluate
 
 _RESAMPLES = 200
 _CONFIDENCE = 0.95

@@ -16,8 +16,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from engine.contract import Contract, Distribution
-from engine.errors import SakerError
+from saker.engine.contract import Contract, Distribution
+from saker.engine.errors import SakerError
 
 #: Above this PSI a feature or the score has drifted.
 LIMIT = 0.25

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.contract import Contract, Golden, Provenance
-from engine.decode import Decoder
-from training.drift import distribution
-from training.evaluate import evaluate, threshold_at_false_positive_rate
-from training.tables import TableError, features_of, require, to_records
+from saker.engine.contract import Contract, Golden, Provenance
+from saker.engine.records.decode import Decoder
+from saker.training.drift import distribution
+from saker.training.evaluate import evaluate, threshold_at_false_positive_rate
+from saker.training.tables import TableError, features_of, require, to_records
 
 Report = Callable[[str], None]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from training.tables import TableError
+from saker.training.tables import TableError
 
 ID, LABEL, TIME = "TransactionID", "isFraud", "TransactionDT"
 _TEXT_IDS = (12, 15, 16, 23, *range(27, 32), *range(33, 39))

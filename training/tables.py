@@ -9,8 +9,8 @@ import orjson
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype, is_object_dtype
 
-from engine.contract import Feature
-from engine.errors import SakerError
+from saker.engine.contract import Feature
+from saker.engine.errors import SakerError
 
 #: A category keeps its most frequent values; the rest is scored as missing.
 MAX_VOCABULARY = 255

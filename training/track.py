@@ -12,9 +12,9 @@ from pathlib import Path
 import mlflow
 from mlflow.tracking import MlflowClient
 
-from engine.config import BOOSTER, CONTRACT, EXPERIMENT, NEWEST
-from training.evaluate import plots
-from training.fit import Settings, Trained
+from saker.engine.config import BOOSTER, CONTRACT, EXPERIMENT, NEWEST
+from saker.training.evaluate import plots
+from saker.training.fit import Settings, Trained
 
 _NEWEST_ROWS = 5_000
 

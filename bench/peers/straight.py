@@ -1,6 +1,6 @@
 """A bare echo, and what people write themselves: `poll`, `consume`, one call of the model, `produce_batch`.
 
-    python -m bench.peers.straight echo|onnxruntime|lightgbm BOOTSTRAP_SERVERS INPUT OUTPUT GROUP
+    python -m saker.bench.peers.straight echo|onnxruntime|lightgbm BOOTSTRAP_SERVERS INPUT OUTPUT GROUP
 
 The echo writes values as long as a result and does no work: what Kafka and its Python client cost. All of them run with saker's
 own settings of the clients, check nothing of a record, commit once in a while, and may lose or repeat records in a crash.
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from bench.produce import produce
-from bench.reference_models import ReferenceModel, reference_model
-from engine import kafka
-from engine.session import open_session
+from saker.bench.data.reference_models import ReferenceModel, reference_model
+from saker.bench.harness.produce import produce
+from saker.engine.kafka import clients
+from saker.engine.model.session import open_session
 
 RESULT_BYTES = 110
 BATCH = 1000
@@ -78,8 +78,8 @@ def straight_loop(model: ReferenceModel, library: str = "onnxruntime") -> Score:
 def run(who: str, bootstrap_servers: str, source: str, output: str, group: str) -> None:
     """Until it is killed."""
     score = None if who == "echo" else straight_loop(reference_model("S"), who)
-    consumer = kafka.consumer(bootstrap_servers, **{"group.id": group, "enable.auto.commit": True})
-    producer = kafka.producer(bootstrap_servers)
+    consumer = clients.consumer(bootstrap_servers, **{"group.id": group, "enable.auto.commit": True})
+    producer = clients.producer(bootstrap_servers)
     value = b"x" * RESULT_BYTES
     consumer.subscribe([source])
     while True:

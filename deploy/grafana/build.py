@@ -1,4 +1,4 @@
-"""Grafana's JSON from `deploy.grafana.panels`: `python -m deploy.grafana.build` writes deploy/grafana/dashboards/*.json."""
+"""Grafana's JSON from `saker.deploy.grafana.panels`: `make generated` writes deploy/grafana/dashboards/*.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from grafana_foundation_sdk.models import common as words
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import prometheus as prometheus_words
 
-from deploy.grafana.panels import DASHBOARDS, Dashboard, Panel
+from saker.deploy.grafana.panels import DASHBOARDS, Dashboard, Panel
 
 FOLDER = Path(__file__).parent / "dashboards"
 _SOURCE = model.DataSourceRef(type_val="prometheus", uid="prometheus")

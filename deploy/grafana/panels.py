@@ -1,4 +1,4 @@
-"""What the dashboards show: panels as data. `deploy.grafana.build` makes Grafana's JSON of them.
+"""What the dashboards show: panels as data. `saker.deploy.grafana.build` makes Grafana's JSON of them.
 
 `$__rate_interval` is Grafana's: four scrapes at least.
 """
@@ -137,7 +137,10 @@ FRAUD_SCORING = Dashboard(
             "Share flagged as fraud",
             "In 15 minutes, and in a day. A jump is a new kind of fraud, a new model or a broken field.",
             "percentunit",
-            [Query("saker:flagged_share:ratio_rate15m", "15 minutes"), Query("saker:flagged_share:ratio_rate1d", "a day")],
+            [
+                Query("saker:flagged_share:ratio_rate15m", "15 minutes"),
+                Query("saker:flagged_share:ratio_rate1d", "a day"),
+            ],
             width=12,
         ),
         Panel(

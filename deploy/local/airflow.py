@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.local.server import Server, StackError, answers, free_port
+from saker.deploy.local.server import Server, StackError, answers, free_port
 
 #: States of a run in which it stays.
 ENDED = ("success", "failed")

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from deploy.local.environment import alone_with
-from deploy.local.server import StackError
-from engine.config import cache
+from saker.deploy.local.environment import alone_with
+from saker.deploy.local.server import StackError
+from saker.engine.config import cache
 
 # Debian's Prometheus and Alertmanager look for their own files there, whatever they are told; these look under the folder
 # that they are started in. As long as the other, for Go keeps the lengths of its strings elsewhere.

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine.config import cache
-from engine.errors import SakerError
+from saker.engine.config import cache
+from saker.engine.errors import SakerError
 
 
 class EnvironmentFailed(SakerError):

@@ -2,7 +2,7 @@
 
 The caller holds the write end of this process's standard input and never writes. End of file means that the caller
 closed it or is dead (kill -9 included): the server's process group gets SIGTERM, after ten seconds SIGKILL, and its
-folder is removed. `python -m deploy.local.guard FOLDER LOG COMMAND...`
+folder is removed. `python -m saker.deploy.local.guard FOLDER LOG COMMAND...`
 """
 
 from __future__ import annotations

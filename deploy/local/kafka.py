@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deploy.local.server import Server, StackError, free_port
-from engine import kafka
-from engine.config import cache
+from saker.deploy.local.server import Server, StackError, free_port
+from saker.engine.config import cache
+from saker.engine.kafka import admin
 
 _LOCK = Path(__file__).with_name("kafka-jars.sha256")
 # For a minute or less: ready in 2.4 s, and done with compiling after a second or two of traffic.
@@ -129,4 +129,4 @@ class Broker(Server):
 
     def wait(self) -> None:
         # Ready is not an open port: the broker must answer metadata, and create a topic.
-        self.wait_until(lambda: kafka.is_ready(self.bootstrap_servers))
+        self.wait_until(lambda: admin.is_ready(self.bootstrap_servers))

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-import deploy
-from deploy.local.debian import own_files, program
-from deploy.local.server import Server, answers, free_port
+from saker import deploy
+from saker.deploy.local.debian import own_files, program
+from saker.deploy.local.server import Server, answers, free_port
 
 _DEPLOY = Path(deploy.__file__ or "").parent
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
-from engine.errors import SakerError
+from saker.engine.errors import SakerError
 
 
 class StackError(SakerError):
@@ -48,7 +48,7 @@ class Server:
 
     def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._guard = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local.guard", str(self.folder), str(self._log), *command],
+            [sys.executable, "-m", "saker.deploy.local.guard", str(self.folder), str(self._log), *command],
             stdin=subprocess.PIPE,
             env={**os.environ, **(environment or {})},
             start_new_session=True,  # Ctrl-C reaches the caller only, which stops its servers in its own order

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from deploy.local.kafka import Broker
-from deploy.local.tracking import Tracking
-from engine import kafka
+from saker.deploy.local.kafka import Broker
+from saker.deploy.local.tracking import Tracking
+from saker.engine.kafka import admin, clients
 
 RAW, SCORED, REJECTED = "raw-transactions", "scored-transactions", "rejected-transactions"
 
@@ -49,9 +49,9 @@ def local_stack(partitions: int = 4, *, lasting: bool = False) -> Iterator[Stack
 
 
 def create_topics(bootstrap_servers: str, partitions: int, suffix: str = "") -> None:
-    kafka.create_topics(bootstrap_servers, (RAW + suffix, SCORED + suffix), partitions)
+    admin.create_topics(bootstrap_servers, (RAW + suffix, SCORED + suffix), partitions)
     # A rejection is its record and seven headers more: it must fit where the record itself did.
-    kafka.create_topics(bootstrap_servers, (REJECTED + suffix,), partitions, {"max.message.bytes": str(2 << 20)})
+    admin.create_topics(bootstrap_servers, (REJECTED + suffix,), partitions, {"max.message.bytes": str(2 << 20)})
 
 
 def warm_up(bootstrap_servers: str, records: int = 10_000) -> None:
@@ -61,9 +61,9 @@ def warm_up(bootstrap_servers: str, records: int = 10_000) -> None:
     One in production is past that, and so must be one on which latency is measured.
     """
     topic = "warm-up"
-    kafka.create_topics(bootstrap_servers, (topic,), 4)
-    producer = kafka.producer(bootstrap_servers)
-    consumer = kafka.consumer(bootstrap_servers, **{"group.id": topic})
+    admin.create_topics(bootstrap_servers, (topic,), 4)
+    producer = clients.producer(bootstrap_servers)
+    consumer = clients.consumer(bootstrap_servers, **{"group.id": topic})
     consumer.subscribe([topic])
     value = b"x" * 5_000
     for number in range(records):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deploy.local.server import Server, answers, free_port
+from saker.deploy.local.server import Server, answers, free_port
 
 
 class Tracking(Server):

@@ -6,7 +6,7 @@ import importlib
 import os
 from types import ModuleType
 
-from engine.errors import ServingError
+from saker.engine.errors import ServingError
 
 ENVIRONMENT = "SAKER_KERNELS"
 MODES = ("auto", "off")
@@ -25,6 +25,6 @@ def native(mode: str) -> tuple[ModuleType | None, str]:
     if mode == "off":
         return None, "kernels are off"
     try:
-        return importlib.import_module("engine.kernels._native"), ""
+        return importlib.import_module("saker.engine.kernels._native"), ""
     except ImportError as error:
         return None, f"the native kernels are not installed ({error}); see engine/kernels/build.py"

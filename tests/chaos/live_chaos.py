@@ -23,17 +23,17 @@ from typing import Any
 import onnx
 import pytest
 
-from bench.load import replay
-from bench.malformed import malformed
-from deploy.local.kafka import Broker
-from deploy.local.server import free_port
-from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
-from tests.chaos.ledger import balance
-from tests.chaos.test_broker import listener
-from tests.chaos.test_delivery import again_and_again, scores_of
-from tests.conftest import Serving, Topics, worker_ids
-from training import synthetic
-from training.tables import to_records
+from saker.deploy.local.kafka import Broker
+from saker.deploy.local.server import free_port
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from saker.engine.kafka.replay import replay
+from saker.training import synthetic
+from saker.training.malformed import malformed
+from saker.training.tables import to_records
+from tests.support.broker import listener
+from tests.support.ledger import balance
+from tests.support.periodic import every
+from tests.support.serving import Serving, Topics, worker_ids
 
 TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 RATE, SECONDS, SECONDS_OF_ALL = 1_000, 30, 120
@@ -134,15 +134,15 @@ def at_shares(scene: Scene, stack: ExitStack, shares: list[float], act: Callable
 
 
 def begin_workers_killed(scene: Scene, stack: ExitStack) -> None:
-    stack.enter_context(again_and_again(1.0, scene.kill_a_worker))
+    stack.enter_context(every(1.0, scene.kill_a_worker))
 
 
 def begin_parent_killed(scene: Scene, stack: ExitStack) -> None:
-    stack.enter_context(again_and_again(12.0, scene.kill_the_parent))
+    stack.enter_context(every(12.0, scene.kill_the_parent))
 
 
 def begin_stopped(scene: Scene, stack: ExitStack) -> None:
-    stack.enter_context(again_and_again(10.0, scene.stop_and_start))
+    stack.enter_context(every(10.0, scene.stop_and_start))
 
 
 def begin_broker_away(scene: Scene, stack: ExitStack) -> None:
@@ -150,7 +150,7 @@ def begin_broker_away(scene: Scene, stack: ExitStack) -> None:
 
 
 def begin_second_pool(scene: Scene, stack: ExitStack) -> None:
-    stack.enter_context(again_and_again(5.0, scene.second_pool))
+    stack.enter_context(every(5.0, scene.second_pool))
 
 
 def begin_models(scene: Scene, stack: ExitStack) -> None:
@@ -209,7 +209,7 @@ def test_nothing_is_lost(trouble: str, delivery: str, broker: Broker, generated_
             stack.callback(scene.done.set)
             replay(pairs, bootstrap_servers=broker.bootstrap_servers, topic=RAW, rate=RATE)
         bad = {kind or b"" for kind in kinds}
-        ledger = balance(broker.bootstrap_servers, TOPICS, count, bad, scores_of(generated_model))
+        ledger = balance(broker.bootstrap_servers, TOPICS, count, bad, generated_model.expected_scores)
         assert (ledger.sent, ledger.lost, ledger.wrong, ledger.disorder) == (count, 0, 0, 0)
         assert ledger.rejected == len(range(0, count, 100))
         if delivery == "exactly_once":

@@ -15,15 +15,15 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.load import replay
-from deploy.local.kafka import Broker
-from deploy.local.server import free_port
-from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
-from tests.chaos.ledger import balance
-from tests.chaos.test_delivery import scores_of
-from tests.conftest import Serving, Topics
-from training import synthetic
-from training.tables import to_records
+from saker.deploy.local.kafka import Broker
+from saker.deploy.local.server import free_port
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from saker.engine.kafka.replay import replay
+from saker.training import synthetic
+from saker.training.tables import to_records
+from tests.support.broker import listener
+from tests.support.ledger import balance
+from tests.support.serving import Serving, Topics
 
 TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 
@@ -43,11 +43,6 @@ def broker() -> Iterator[Broker]:
         yield broker
     finally:
         broker.stop()
-
-
-def listener(bootstrap_servers: str) -> int:
-    port = int(bootstrap_servers.rpartition(":")[2])
-    return next(int(c.pid) for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
 
 
 def is_ready(serving: Serving) -> bool:
@@ -87,7 +82,7 @@ def test_it_comes_late_and_is_killed(delivery: str, broker: Broker, generated_mo
         broker.start_again()
         broker.wait()
         sender.join()
-        ledger = balance(broker.bootstrap_servers, TOPICS, len(records), (), scores_of(generated_model))
+        ledger = balance(broker.bootstrap_servers, TOPICS, len(records), (), generated_model.expected_scores)
         assert (ledger.lost, ledger.wrong, ledger.disorder) == (0, 0, 0)
         if delivery == "exactly_once":
             assert ledger.repeated == 0

@@ -5,51 +5,20 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-import orjson
 import pytest
 
-from bench.load import replay
-from tests.chaos.ledger import balance
-from tests.conftest import Topics
-from training import synthetic
-from training.fit import build_matrix
-from training.tables import to_records
+from saker.engine.kafka.replay import replay
+from saker.training import synthetic
+from saker.training.tables import to_records
+from tests.support.ledger import balance
+from tests.support.periodic import every
+from tests.support.serving import Topics
 
 RATE, SECONDS = 1_500, 12
 MALFORMED = (b"{", b"", b"[]", b"\xff\x00", b'{"TransactionID"', b"nul", b"[" * 100, b"{}")
-
-
-def scores_of(model: Any) -> Callable[[list[bytes]], dict[int, float]]:
-    def scores(records: list[bytes]) -> dict[int, float]:
-        matrix, _ = build_matrix(model.trained.contract, records)
-        identifiers = [orjson.loads(record)["TransactionID"] for record in records]
-        return dict(zip(identifiers, np.asarray(model.booster.predict(matrix, num_threads=1)).tolist(), strict=True))
-
-    return scores
-
-
-@contextmanager
-def again_and_again(seconds: float, act: Callable[[], None]) -> Iterator[None]:
-    stop = threading.Event()
-
-    def run() -> None:
-        while not stop.wait(seconds):
-            act()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
@@ -69,10 +38,10 @@ def test_workers_are_killed_while_records_flow(
 
     pairs = [(str(number % 50).encode(), record) for number, record in enumerate(records)]
     started = time.monotonic()
-    with again_and_again(2.0, kill_one):
+    with every(2.0, kill_one):
         replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=RATE)
     assert time.monotonic() - started > SECONDS * 0.9
-    ledger = balance(bootstrap_servers, topics, count, MALFORMED, scores_of(generated_model))
+    ledger = balance(bootstrap_servers, topics, count, MALFORMED, generated_model.expected_scores)
     assert (ledger.sent, ledger.lost, ledger.wrong, ledger.disorder) == (count, 0, 0, 0)
     assert ledger.rejected == count // 100
     if delivery == "exactly_once":

@@ -11,11 +11,11 @@ import orjson
 import pytest
 from confluent_kafka import TopicPartition
 
-from bench.load import replay
-from engine import kafka
-from tests.conftest import Topics
-from training import synthetic
-from training.tables import to_records
+from saker.engine.kafka import clients
+from saker.engine.kafka.replay import replay
+from saker.training import synthetic
+from saker.training.tables import to_records
+from tests.support.serving import Topics
 
 
 @pytest.mark.parametrize("kernels", ["auto", "off"])
@@ -73,7 +73,7 @@ def test_also_while_it_runs(generated_model: Any, bootstrap_servers: str, topics
 
 
 def committed(bootstrap_servers: str, topics: Topics, partition: int) -> int:
-    observer = kafka.observer(bootstrap_servers, topics.group)
+    observer = clients.observer(bootstrap_servers, topics.group)
     try:
         return int(observer.committed([TopicPartition(topics.raw, partition)], timeout=10)[0].offset)
     finally:
@@ -81,13 +81,13 @@ def committed(bootstrap_servers: str, topics: Topics, partition: int) -> int:
 
 
 def delete_before(bootstrap_servers: str, topic: str, partition: int, offset: int) -> None:
-    admin = kafka.admin(bootstrap_servers)
+    admin = clients.admin(bootstrap_servers)
     for answer in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
         answer.result()
 
 
 def end_offsets(bootstrap_servers: str, topic: str) -> list[int]:
-    consumer = kafka.consumer(bootstrap_servers, **{"group.id": "ends"})
+    consumer = clients.consumer(bootstrap_servers, **{"group.id": "ends"})
     try:
         return [consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in range(4)]
     finally:

@@ -9,27 +9,26 @@ from typing import Any
 
 import pytest
 
-from bench.load import replay
-from tests.chaos.ledger import balance
-from tests.chaos.test_delivery import scores_of
-from tests.conftest import Topics
-from training import synthetic
-from training.tables import to_records
+from saker.engine.kafka.replay import replay
+from saker.training import synthetic
+from saker.training.tables import to_records
+from tests.support.ledger import balance
+from tests.support.serving import Topics
 
 POISON = b'{"TransactionID": 1, "poison": true}'
 #: No record is known that crashes a worker: this gives every process one, by the hook that Python has for it.
 CRASHING = f"""
 import ctypes
-import engine.decode
+import saker.engine.records.decode
 
-decode = engine.decode.Decoder.decode
+decode = saker.engine.records.decode.Decoder.decode
 
 def crashing(self, values):
     if any(values[place] == {POISON!r} for place in range(len(values))):
         ctypes.string_at(0)
     return decode(self, values)
 
-engine.decode.Decoder.decode = crashing
+saker.engine.records.decode.Decoder.decode = crashing
 """
 
 
@@ -52,7 +51,7 @@ def test_a_record_that_crashes_workers_is_isolated(
     replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw)
     serving = serve(str(generated_model.path), workers=1, kernels=kernels, ready=False)
     tolerance = 1e-14 if kernels == "off" else 0.0  # onnxruntime adds the trees of a single row in another order
-    ledger = balance(bootstrap_servers, topics, len(records), {POISON}, scores_of(generated_model), tolerance)
+    ledger = balance(bootstrap_servers, topics, len(records), {POISON}, generated_model.expected_scores, tolerance)
     assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.rejected) == (0, 0, 0, 2)
     told = read(topics.rejected, 2)  # and again, what was not committed when the next worker died
     assert {(record.value, record.header("saker.error.code")) for record in told} == {(POISON, "worker_crash")}

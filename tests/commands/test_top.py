@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from commands.top import Labels, Reading, Unreachable, read, view
+from saker.commands.top import Labels, Reading, Unreachable, read, view
 
 BUCKETS = {"0.001": 10.0, "0.01": 20.0, "0.1": 20.0, "+Inf": 20.0}
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deploy.local.airflow import Airflow, local_airflow
-from deploy.local.tracking import Tracking
-from tests.dags.airflow import BINARY, DAGS, task_environment
+from saker.deploy.local.airflow import Airflow, local_airflow
+from saker.deploy.local.tracking import Tracking
+from tests.support.airflow import BINARY, DAGS, task_environment
 
 RETRAIN = "retrain_fraud_model"
 SMALL = {"window_days": 2, "rounds": 40}

@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.dags.airflow import BINARY, DAGS, task_environment
+from tests.support.airflow import BINARY, DAGS, task_environment
 
 _SCRIPT = """
 import datetime, json, sys, warnings

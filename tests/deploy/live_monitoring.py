@@ -33,21 +33,23 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-import deploy
-from deploy.grafana.panels import DASHBOARDS, Panel
-from deploy.local.monitoring import Alertmanager, Prometheus
-from deploy.local.server import free_port
-from deploy.local.stack import RAW, local_kafka
-from deploy.local.tracking import Tracking
-from engine import kafka, registry
-from engine.metrics import METRICS
-from engine.pipeline import ActiveModel, score_batch
-from export import publish
-from tests.conftest import worker_ids
-from training import synthetic
-from training.fit import Settings, train
-from training.tables import to_records
-from training.track import log_run
+from saker import deploy
+from saker.deploy.grafana.panels import DASHBOARDS, Panel
+from saker.deploy.local.monitoring import Alertmanager, Prometheus
+from saker.deploy.local.server import free_port
+from saker.deploy.local.stack import RAW, local_kafka
+from saker.deploy.local.tracking import Tracking
+from saker.engine.kafka import admin, clients
+from saker.engine.metrics.declared import METRICS
+from saker.engine.model import registry
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.pipeline import score_batch
+from saker.export.registry import publish
+from saker.training import synthetic
+from saker.training.fit import Settings, train
+from saker.training.tables import to_records
+from saker.training.track import log_run
+from tests.support.serving import worker_ids
 
 FACTOR = 60
 LABELS = "transaction-labels"
@@ -131,7 +133,7 @@ class Load:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        producer = kafka.producer(self.bootstrap_servers)
+        producer = clients.producer(self.bootstrap_servers)
         due, ordinary, flagged = time.monotonic(), itertools.cycle(self.ordinary), itertools.cycle(self.flagged)
         for number in itertools.count():
             due += 1 / RATE
@@ -178,7 +180,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         stack.callback(tracking.stop)
         tracking.launch()
         bootstrap_servers = stack.enter_context(local_kafka(lasting=True))
-        kafka.create_topics(bootstrap_servers, [LABELS, "shadow-scores"], 4)
+        admin.create_topics(bootstrap_servers, [LABELS, "shadow-scores"], 4)
         tracking.wait()
         settings = Settings(rounds=40)
         log_run(train(synthetic.frame(10_000), settings), settings, {}, tracking.uri)
@@ -192,7 +194,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         records = to_records(table.drop(columns="isFraud"))
         located = registry.locate("fraud/1", tracking.uri)
         answers = [orjson.loads(answer) for answer in score_batch(ActiveModel.load(located.path, "fraud/1"), records).results]
-        producer = kafka.producer(bootstrap_servers)
+        producer = clients.producer(bootstrap_servers)
         for answer, truth in zip(answers, table["isFraud"].tolist(), strict=True):
             label = {"TransactionID": answer["TransactionID"], "isFraud": truth}
             producer.produce(LABELS, json.dumps(label).encode())
@@ -340,8 +342,8 @@ def test_workers_that_hang(watched: Watched) -> None:
 
 def delete_waiting(bootstrap_servers: str) -> None:
     """What retention does to records that wait too long."""
-    admin = kafka.admin(bootstrap_servers)
-    everything = [kafka.TopicPartition(RAW, number, -1) for number in range(4)]
+    admin = clients.admin(bootstrap_servers)
+    everything = [clients.TopicPartition(RAW, number, -1) for number in range(4)]
     for answer in admin.delete_records(everything).values():
         answer.result()
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from commands import reference
-from deploy.grafana import build
-from deploy.grafana.panels import DASHBOARDS
-from deploy.local.debian import program
-from engine.metrics import METRICS
+from saker.commands import options_page
+from saker.deploy.grafana import build
+from saker.deploy.grafana.panels import DASHBOARDS
+from saker.deploy.local.debian import program
+from saker.engine.metrics.declared import METRICS
 
 DEPLOY = Path(build.__file__).parents[1]
 RULES, ALERTS = (
@@ -75,7 +75,7 @@ def test_an_alert_says_what_to_do(alert: dict[str, Any]) -> None:
 
 
 def test_the_page_of_options_is_what_the_commands_say() -> None:
-    assert reference.PAGE.read_text() == reference.page(), "run `make generated`"
+    assert options_page.PAGE.read_text() == options_page.page(), "run `make generated`"
 
 
 def test_prometheus_and_alertmanager_take_their_configuration() -> None:

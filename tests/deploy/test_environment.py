@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import environment
+from saker.deploy.local import environment
 
 
 def test_two_that_want_an_environment_at_once_have_it_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import kafka as local
-from deploy.local.kafka import Broker
-from deploy.local.server import Server, StackError
-from deploy.local.stack import RAW, REJECTED, SCORED
-from engine import kafka
+from saker.deploy.local import kafka as local
+from saker.deploy.local.kafka import Broker
+from saker.deploy.local.server import Server, StackError
+from saker.deploy.local.stack import RAW, REJECTED, SCORED
+from saker.engine.kafka import admin
 
 CALLER = """
-from deploy.local.kafka import Broker
-import time
+import signal, time
+from saker.deploy.local.kafka import Broker
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started the tests in the background, without it
 broker = Broker()
 broker.launch()
 broker.wait()
@@ -36,7 +37,7 @@ def commands_with(text: str) -> list[str]:
 
 
 def test_kafka_serves_the_three_topics(bootstrap_servers: str) -> None:
-    assert kafka.partition_counts(bootstrap_servers, [RAW, SCORED, REJECTED]) == {RAW: 4, SCORED: 4, REJECTED: 4}
+    assert admin.partition_counts(bootstrap_servers, [RAW, SCORED, REJECTED]) == {RAW: 4, SCORED: 4, REJECTED: 4}
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine.kernels import native
-from engine.kernels.ensemble import ensemble_of
-from engine.kernels.graph import read_graph
-from engine.kernels.trees import TreeKernel
+from saker.engine.kernels import native
+from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
+from saker.engine.kernels.onnx_reader.graph import read_graph
+from saker.engine.kernels.tree_kernel import TreeKernel
 
 Ways = list[dict[str, Any]]
 

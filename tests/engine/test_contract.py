@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from engine.contract import METADATA_KEY, Contract, Feature, Golden, Provenance, read_contract
-from engine.errors import ModelRefused
+from saker.engine.contract import METADATA_KEY, Contract, Feature, Golden, Provenance, read_contract
+from saker.engine.errors import ModelRefused
 
 CONTRACT = Contract(
     features=(

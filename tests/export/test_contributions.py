@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.kinds import features, written
-from export.metadata import read_training_rows, tree_attributes
+from saker.export.onnx_writer.metadata import read_training_rows, tree_attributes
+from saker.export.selfcheck.model_zoo import features, written
 
 MEMBER = 6
 

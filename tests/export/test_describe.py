@@ -12,15 +12,16 @@ import skl2onnx
 from onnx import TensorProto, helper
 from sklearn.linear_model import LogisticRegression
 
-import engine
-import export
-from bench.kinds import LABEL, features, written
-from engine.contract import Contract, Feature
-from engine.errors import ModelRefused
-from engine.kernels import native
-from engine.pipeline import ActiveModel, score_batch
-from export import describe, features_file, foreign
-from export.second_opinion import onnxmltools_model
+import saker
+from saker.engine.contract import Contract, Feature
+from saker.engine.errors import ModelRefused
+from saker.engine.kernels import native
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.pipeline import score_batch
+from saker.export import describe, external_models, features_file
+from saker.export.proof.onnxmltools_check import onnxmltools_model
+from saker.export.proven_export import export_proven
+from saker.export.selfcheck.model_zoo import LABEL, features, written
 
 HERE = Path(__file__).parent
 
@@ -70,7 +71,7 @@ def test_trees_that_another_converter_wrote_are_scored_natively(trained: Any, tm
     assert extension
     assert (session.backend, session.backend_reason) == (extension.variants()[0], "")
     assert session.plan_and_program is not None
-    other = engine.open_session(path, "off")
+    other = saker.open_session(path, "off")
     assert other.backend == "onnxruntime"
     np.testing.assert_array_equal(session.score(features()), other.score(features()))
 
@@ -88,7 +89,7 @@ def test_another_runtime_that_answers_otherwise_is_noticed(logistic: tuple[Any, 
     describe.describe(path, template(path, tmp_path))
     data = path.read_bytes()
     with pytest.raises(ModelRefused, match=r"golden record \d must score"):
-        engine.open_session(_other_intercept(data))
+        saker.open_session(_other_intercept(data))
 
 
 def _other_intercept(data: bytes) -> bytes:
@@ -103,7 +104,7 @@ def _other_intercept(data: bytes) -> bytes:
 def test_what_has_to_be_said_about_a_file_is_said(logistic: tuple[Any, Path], tmp_path: Path, trained: Any) -> None:
     fitted, path = logistic
     before = path.read_bytes()
-    with pytest.raises(export.UnsupportedModel, match=r"has 5 columns, the features file 1"):
+    with pytest.raises(saker.UnsupportedModel, match=r"has 5 columns, the features file 1"):
         describe.describe(path, Contract((Feature("a"),)))
     five = tuple(Feature(name) for name in "abcde")
     with pytest.raises(ModelRefused, match="probabilities has 2 columns, and the contract does not say which"):
@@ -115,14 +116,14 @@ def test_what_has_to_be_said_about_a_file_is_said(logistic: tuple[Any, Path], tm
     assert path.read_bytes() == before
 
     path.write_bytes(skl2onnx.to_onnx(fitted, features()[:1]).SerializeToString())
-    with pytest.raises(export.UnsupportedModel, match="zipmap=False"):
+    with pytest.raises(saker.UnsupportedModel, match="zipmap=False"):
         describe.template(path)
     path.write_bytes(written(trained("binary")).SerializeToString())
-    session = export.proven.export_proven(trained("binary"), export.contract_for(trained("binary")))
+    session = export_proven(trained("binary"), saker.contract_for(trained("binary")))
     path.write_bytes(session.data)
-    with pytest.raises(export.UnsupportedModel, match="exported and proven with its contract"):
+    with pytest.raises(saker.UnsupportedModel, match="exported and proven with its contract"):
         describe.describe(path, Contract(five))
-    with pytest.raises(export.BrokenModel, match="no such file"):
+    with pytest.raises(saker.BrokenModel, match="no such file"):
         describe.template(tmp_path / "none.onnx")
 
 
@@ -131,16 +132,16 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Add", ["a", "b"], ["c"])], "two", values[:2], values[2:])
     path = tmp_path / "two.onnx"
     path.write_bytes(helper.make_model(graph).SerializeToString())
-    with pytest.raises(export.UnsupportedModel, match=r"expected one float32 input \(n, f\), got a \[n, 2\], b \[n, 2\]"):
+    with pytest.raises(saker.UnsupportedModel, match=r"expected one float32 input \(n, f\), got a \[n, 2\], b \[n, 2\]"):
         describe.template(path)
 
 
 def test_a_booster_with_several_outputs_serves_the_column_that_its_features_file_names(trained: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.txt"
     trained("multiclass").save_model(path)
-    with pytest.raises(export.UnsupportedModel, match=r"has 3 outputs, and an engine serves one: run `saker models describe"):
-        foreign.export_file(path, None)
-    proven = foreign.export_file(path, template(path, tmp_path, ("threshold", "column = 2\nthreshold")), threshold=0.7)
+    with pytest.raises(saker.UnsupportedModel, match=r"has 3 outputs, and an engine serves one: run `saker models describe"):
+        external_models.export_file(path, None)
+    proven = external_models.export_file(path, template(path, tmp_path, ("threshold", "column = 2\nthreshold")), threshold=0.7)
     assert proven.session.contract.threshold == 0.7
     expected = lightgbm.Booster(model_file=path).predict(features())[:, 2]
     np.testing.assert_allclose(proven.session.score(features()), expected, rtol=1e-15)
@@ -149,8 +150,8 @@ def test_a_booster_with_several_outputs_serves_the_column_that_its_features_file
 def test_features_of_other_names_are_refused_for_a_booster(trained: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.txt"
     trained("binary").save_model(path)
-    with pytest.raises(export.UnsupportedModel, match="in its order: Column_1, got amount"):
-        foreign.export_file(path, template(path, tmp_path, ("Column_1", "amount")))
+    with pytest.raises(saker.UnsupportedModel, match="in its order: Column_1, got amount"):
+        external_models.export_file(path, template(path, tmp_path, ("Column_1", "amount")))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_features_of_other_names_are_refused_for_a_booster(trained: Any, tmp_pat
 def test_a_features_file_that_says_something_else_is_refused_with_the_place(text: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "features.toml"
     path.write_text(text)
-    with pytest.raises(export.BrokenModel, match=message):
+    with pytest.raises(saker.BrokenModel, match=message):
         features_file.read_features(path)
 
 

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench.kinds import written
-from export.adversarial import floor32
-from export.parity import check_parity
-from export.probe import open_session
+from saker.export.proof.adversarial_rows import floor32
+from saker.export.proof.leaf_probe import open_session
+from saker.export.proof.parity import check_parity
+from saker.export.selfcheck.model_zoo import written
 
 NUMBERS = st.one_of(
     st.floats(width=32, allow_nan=True, allow_infinity=True),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.contenders import OWN, BenchFailed, Contender, Topics
-from bench.e2e import measure
-from bench.open_loop import Load
+from saker.bench.harness.contenders import OWN, BenchFailed, Contender, Topics
+from saker.bench.harness.e2e import measure
+from saker.bench.harness.open_loop import Load
 
 
 def measured(bootstrap_servers: str, contender: Contender, number: int) -> None:
@@ -65,7 +65,7 @@ def test_wrong_scores_and_repeats_are_counted(bootstrap_servers: str, tmp_path: 
 
 
 def test_a_lost_record_is_counted(bootstrap_servers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.e2e._WAIT_SECONDS", 2)
+    monkeypatch.setattr("saker.bench.harness.e2e._WAIT_SECONDS", 2)
     contender = peer(tmp_path, "if number == 700: continue")
     run = measure(contender, bootstrap_servers, Load(500, 3), workers=1, number=12, warm_up_seconds=1)
     assert (run.lost, run.whole) == (1, False)

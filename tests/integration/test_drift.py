@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from engine import kafka
-from engine.pipeline import ActiveModel, score_batch
-from export import publish
-from tests.conftest import Model, Topics
-from training import synthetic
-from training.fit import Settings, train
-from training.tables import to_records
-from training.track import log_run
+from saker.engine.kafka import clients
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.pipeline import score_batch
+from saker.export.registry import publish
+from saker.training import synthetic
+from saker.training.fit import Settings, train
+from saker.training.tables import to_records
+from saker.training.track import log_run
+from tests.support.scores import Model
+from tests.support.serving import Topics
 
 LIVE = 3_000
 
@@ -28,7 +30,7 @@ def stream(bootstrap_servers: str, topics: Topics, model: ActiveModel, factor: f
     table = synthetic.frame(LIVE, seed=7).drop(columns="isFraud")
     records = to_records(table.assign(TransactionAmt=table["TransactionAmt"] * factor))
     results = score_batch(model, records).results
-    producer, started = kafka.producer(bootstrap_servers), time.time_ns() // 1_000_000
+    producer, started = clients.producer(bootstrap_servers), time.time_ns() // 1_000_000
     for number, pair in enumerate(zip(records, results, strict=True)):
         for topic, value in zip((topics.raw, topics.scored), pair, strict=True):  # a score keeps its record's place and time
             producer.produce(topic, value, partition=number % 4, timestamp=started + number)

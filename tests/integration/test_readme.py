@@ -13,14 +13,13 @@ from typing import Any
 import lightgbm
 import numpy as np
 import orjson
-import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from deploy.local.stack import REJECTED, SCORED
-from engine.contract import Contract
-from training.fit import build_matrix
-from training.tables import read_csv, to_records
+from saker.deploy.local.stack import REJECTED, SCORED
+from saker.engine.contract import Contract
+from saker.training.tables import read_csv, to_records
+from tests.support.scores import expected_scores
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -92,7 +91,8 @@ def test_the_line_by_hand(folder: Path, bootstrap_servers: str, read: Any) -> No
     booster = lightgbm.Booster(model_file=client.download_artifacts(run.info.run_id, "booster.txt"))
     contract = Contract.from_json(Path(client.download_artifacts(run.info.run_id, "contract.json")).read_text())
     assert contract.provenance.run_id == run.info.run_id
-    expected = scores_of(booster, contract)
+    records = to_records(read_csv(ULB, "ID").drop(columns=["Class"]))
+    expected = list(expected_scores(booster, contract, records).values())
     answers = [orjson.loads(message.value) for message in messages]
     streamed = {answer["ID"]: answer["fraud_score"] for answer in answers}
     assert len(answers) == len(streamed) == 3265
@@ -120,12 +120,6 @@ def test_any_lightgbm_model(folder: Path, bootstrap_servers: str) -> None:
     answers = [orjson.loads(line) for line in (folder / "other-scores.jsonl").read_bytes().splitlines()]
     np.testing.assert_allclose([a["fraud_score"] for a in answers], booster.predict(rows), rtol=1e-15)
     assert [a["is_fraud"] for a in answers] == (booster.predict(rows) >= 0.3).tolist()
-
-
-def scores_of(booster: lightgbm.Booster, contract: Contract) -> Any:
-    table: pd.DataFrame = read_csv(ULB, "ID").drop(columns=["Class"])
-    matrix, _ = build_matrix(contract, to_records(table))
-    return booster.predict(matrix, num_threads=1)
 
 
 def start(line: str, folder: Path, uri: str) -> subprocess.Popen[str]:

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from engine import kafka
-from tests.conftest import Topics
-from tests.integration.test_serve import send
+from saker.engine.kafka import admin
+from tests.support.produce import send
+from tests.support.serving import Topics
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_one_that_does_not_fit_is_cut_and_stays(
     cards_model: Any, bootstrap_servers: str, topics: Topics, serve: Any, read: Any, rejected: Any
 ) -> None:
     narrow = f"{topics.rejected}-narrow"
-    kafka.create_topics(bootstrap_servers, [narrow], 4)
+    admin.create_topics(bootstrap_servers, [narrow], 4)
     serving = serve(str(cards_model.path), workers=1, options=["--rejected", narrow])
     large = b"[" + b"1," * 524_200 + b"1]"
     send(bootstrap_servers, topics.raw, [{"value": large, "partition": 1}, {"value": b"{", "partition": 1}])

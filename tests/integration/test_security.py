@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bench.collect import read_topic
-from deploy.local.kafka import Broker
-from deploy.local.server import free_port
-from deploy.local.stack import RAW, REJECTED, SCORED, create_topics
-from engine.security import VARIABLE
-from tests.conftest import Serving
-from tests.integration.test_serve import send
+from saker.deploy.local.kafka import Broker
+from saker.deploy.local.server import free_port
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from saker.engine.kafka.reader import read_topic
+from saker.engine.kafka.security import VARIABLE
+from tests.support.produce import send
+from tests.support.serving import Serving
 
 MODULE = "org.apache.kafka.common.security"
 MECHANISMS = {

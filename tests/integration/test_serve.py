@@ -21,31 +21,15 @@ import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
-from bench.load import keyed, replay
-from engine import kafka
-from engine.config import ServeSettings
-from engine.errors import ServingError
-from engine.pool import Pool
-from engine.registry import locate
-from training import synthetic
-from training.fit import build_matrix
-from training.tables import to_records
-
-
-def expected_scores(model: Any, records: list[bytes]) -> dict[int, float]:
-    matrix, kept = build_matrix(model.trained.contract, records)
-    assert len(kept) == len(records)
-    identifiers = [orjson.loads(record)[model.trained.contract.id_field] for record in records]
-    return dict(zip(identifiers, model.booster.predict(matrix, num_threads=1).tolist(), strict=True))
-
-
-def send(bootstrap_servers: str, topic: str, messages: list[dict[str, Any]]) -> None:
-    producer = kafka.producer(bootstrap_servers)
-    answers: list[Any] = []
-    for message in messages:
-        producer.produce(topic, on_delivery=lambda error, _: answers.append(error), **message)
-    assert producer.flush(30) == 0
-    assert answers == [None] * len(messages)
+from saker.engine.config import ServeSettings
+from saker.engine.errors import ServingError
+from saker.engine.kafka import admin, clients, groups
+from saker.engine.kafka.replay import keyed, replay
+from saker.engine.model.registry import locate
+from saker.engine.serving.pool import Pool
+from saker.training import synthetic
+from saker.training.tables import to_records
+from tests.support.produce import send
 
 
 def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
@@ -70,7 +54,7 @@ def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(
     serving = serve(str(cards_model.path), workers=1)
     scored, rejected = read(topics.scored, 2), read(topics.rejected, 3)
 
-    expected = expected_scores(cards_model, good)
+    expected = cards_model.expected_scores(good)
     for message, (identifier, score) in zip(scored, expected.items(), strict=True):
         answer = orjson.loads(message.value)
         assert list(answer) == ["ID", "fraud_score", "is_fraud", "model", "scored_at_ms"]
@@ -123,7 +107,7 @@ def test_metrics_health_and_a_clean_stop(
     assert serving.metric("rebalances_total") >= 2
     assert serving.metric("fraud_score_count") == len(records)
     threshold = cards_model.trained.contract.threshold
-    scores = expected_scores(cards_model, records).values()
+    scores = cards_model.expected_scores(records).values()
     assert serving.metric("flagged_transactions_total") == sum(score >= threshold for score in scores)
     assert serving.metric("worker_resident_memory_bytes") > 1e8
     for stage in ("decode", "score", "encode", "produce", "acknowledge"):
@@ -183,7 +167,7 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
         else:
             scores[identifier] = answer["fraud_score"]
             order[message.key].append(identifier)
-    expected = expected_scores(generated_model, records)
+    expected = generated_model.expected_scores(records)
     assert scores.keys() == expected.keys()
     np.testing.assert_allclose([scores[i] for i in expected], list(expected.values()), rtol=1e-15)
     # Identifiers count up in the order of sending.
@@ -201,7 +185,7 @@ def test_a_result_that_the_broker_refuses_is_not_committed_over(
     records = cards_model.trained.records[:300]
     limit = {"max.message.bytes": "1000000"}
     narrow = f"{topics.scored}-narrow"
-    kafka.create_topics(bootstrap_servers, [narrow], 4, limit)
+    admin.create_topics(bootstrap_servers, [narrow], 4, limit)
     messages = [{"value": record, "partition": number % 4} for number, record in enumerate(records)]
     messages[150]["headers"] = [("trace", os.urandom(1_020_000))]  # taken over by the result, so that it does not fit
     send(bootstrap_servers, topics.raw, messages)
@@ -209,7 +193,7 @@ def test_a_result_that_the_broker_refuses_is_not_committed_over(
     serving = serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow, ready=False)
     assert f"does not fit {narrow}" in serving.await_line("raise max.message.bytes")
     assert serving.process.wait(60) == 1
-    client = kafka.admin(bootstrap_servers)
+    client = clients.admin(bootstrap_servers)
     refused = TopicPartition(topics.raw, 150 % 4)
     (group,) = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(topics.group, [refused])]).values()
     assert group.result().topic_partitions[0].offset <= 150 // 4
@@ -236,7 +220,7 @@ def test_records_that_come_late_are_scored_and_marked(
     send(bootstrap_servers, topics.raw, sent)
     results = [orjson.loads(message.value) for message in read(topics.scored, len(records))]
     assert [result.get("late") for result in results] == [None, True] * 3
-    assert {result["ID"]: result["fraud_score"] for result in results} == expected_scores(cards_model, records)
+    assert {result["ID"]: result["fraud_score"] for result in results} == cards_model.expected_scores(records)
     while serving.metric("late_transactions_total") < 3:
         assert serving.process.poll() is None
     assert serving.metric("late_transactions_total") == 3
@@ -253,7 +237,7 @@ def test_workers_do_not_outlive_a_killed_parent(cards_model: Any, serve: Any) ->
 
 
 def test_topics_that_do_not_fit_are_named(cards_model: Any, bootstrap_servers: str, topics: Any) -> None:
-    kafka.create_topics(bootstrap_servers, [f"{topics.raw}-narrow"], 1)
+    admin.create_topics(bootstrap_servers, [f"{topics.raw}-narrow"], 1)
     settings = ServeSettings(bootstrap_servers, topics.raw, f"{topics.raw}-narrow", topics.rejected)
     found = locate(str(cards_model.path), "")
     with pytest.raises(ServingError, match=r"has 1 partitions, .* has 4"):
@@ -276,9 +260,9 @@ def test_a_pool_that_stops_leaves_its_group_at_once(
     first = serve(str(cards_model.path), workers=2, options=["--instance", "first"])
     second = serve(str(cards_model.path), workers=1, options=["--instance", "second"])
     assert first.stop() == 0
-    client, found = kafka.admin(bootstrap_servers), None
+    client, found = clients.admin(bootstrap_servers), None
     while found is None:  # the group rebalances
-        found = kafka.members(client, topics.group)
+        found = groups.members(client, topics.group)
     assert found == 1
     records = cards_model.trained.records[:40]
     send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
@@ -296,7 +280,7 @@ def test_the_newer_group_protocol(cards_model: Any, bootstrap_servers: str, topi
     assert first.stop() == 0
     send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records[200:])])
     identifiers = [orjson.loads(message.value)["ID"] for message in read(topics.scored, 400)]
-    assert sorted(identifiers) == sorted(expected_scores(cards_model, records))
+    assert sorted(identifiers) == sorted(cards_model.expected_scores(records))
     assert second.stop() == 0
 
 
@@ -355,7 +339,7 @@ def test_a_model_that_changes_is_followed_and_one_that_is_broken_is_refused(
     pairs = [(str(number).encode(), record) for number, record in enumerate(records)]
     replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=1500, report=change_in_the_middle)
     results = [orjson.loads(result.value) for result in read(topics.scored, len(records))]
-    assert {result["TransactionID"] for result in results} == set(expected_scores(generated_model, records))
+    assert {result["TransactionID"] for result in results} == set(generated_model.expected_scores(records))
     assert len(results) == len(records)
     assert {result["model"] for result in results} == set(names)
     assert 'model_loads_total{result="refused"} 1.0' in serving.get("/metrics")

@@ -7,21 +7,21 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
-from bench.load import replay
-from engine import kafka
-from export import to_onnx
-from tests.conftest import Topics
-from training import synthetic
-from training.fit import Settings, build_matrix, train
-from training.tables import to_records
+from saker import to_onnx
+from saker.engine.kafka import admin, clients, groups
+from saker.engine.kafka.replay import replay
+from saker.training import synthetic
+from saker.training.fit import Settings, train
+from saker.training.tables import to_records
+from tests.support.scores import expected_scores
+from tests.support.serving import Topics
 
 
 def await_group(bootstrap_servers: str, topics: Topics) -> None:
-    admin = kafka.admin(bootstrap_servers)
-    while not kafka.is_settled(admin, f"{topics.group}-shadow", topics.raw, 4):
+    admin = clients.admin(bootstrap_servers)
+    while not groups.is_settled(admin, f"{topics.group}-shadow", topics.raw, 4):
         pass
 
 
@@ -31,7 +31,7 @@ def test_what_the_second_model_says_is_written_down(
     other = train(synthetic.frame(6_000, seed=77), Settings(rounds=20))
     (tmp_path / "other.onnx").write_bytes(to_onnx(other.booster, other.contract).SerializeToString())
     output = f"{topics.scored}-shadow"
-    kafka.create_topics(bootstrap_servers, [output], 4)
+    admin.create_topics(bootstrap_servers, [output], 4)
     options = ["--shadow", str(tmp_path / "other.onnx"), "--shadow-output", output, "--shadow-cpu", "1"]
     serving = serve(str(generated_model.path), workers=1, options=options)
     serving.await_line("shadow: other/")
@@ -41,8 +41,7 @@ def test_what_the_second_model_says_is_written_down(
     replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=2_000)
     results = {record.key: orjson.loads(record.value) for record in read(topics.scored, len(records))}
     beside = {record.key: orjson.loads(record.value) for record in read(output, len(records))}
-    second, _ = build_matrix(other.contract, records)
-    scores = np.asarray(other.booster.predict(second, num_threads=1)).tolist()
+    scores = expected_scores(other.booster, other.contract, records).values()
     disagreed = 0
     for (key, _), score in zip(pairs, scores, strict=True):
         line, result = beside[key], results[key]
@@ -65,7 +64,7 @@ def test_it_leaves_out_what_is_too_much_and_may_die(
     generated_model: Any, bootstrap_servers: str, topics: Topics, serve: Any, read: Any
 ) -> None:
     output = f"{topics.scored}-shadow"
-    kafka.create_topics(bootstrap_servers, [output], 4)
+    admin.create_topics(bootstrap_servers, [output], 4)
     options = ["--shadow", str(generated_model.path), "--shadow-output", output, "--shadow-cpu", "0.01"]
     serving = serve(str(generated_model.path), workers=1, options=options)
     serving.await_line("shadow: fraud/")

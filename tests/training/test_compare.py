@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.compare import Candidate, CannotCompare, Rules, compare
+from saker.training.compare import Candidate, CannotCompare, Rules, compare
 
 ROWS = 3_000
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.contract import Contract
-from engine.decode import Decoder
-from training import synthetic
-from training.drift import LIMIT, NoReference, distribution, drift, drifted, plot, psi
-from training.fit import Settings, Trained, train
-from training.tables import to_records
+from saker.engine.contract import Contract
+from saker.engine.records.decode import Decoder
+from saker.training import synthetic
+from saker.training.drift import LIMIT, NoReference, distribution, drift, drifted, plot, psi
+from saker.training.fit import Settings, Trained, train
+from saker.training.tables import to_records
 
 LIVE = 10_000
 

@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.decode import Decoder
-from export.proven import export_proven
-from training import synthetic
-from training.evaluate import threshold_at_false_positive_rate
-from training.fit import Settings, Trained, build_matrix, train
-from training.tables import TableError, read_csv
+from saker.engine.records.decode import Decoder
+from saker.export.proven_export import export_proven
+from saker.training import synthetic
+from saker.training.evaluate import threshold_at_false_positive_rate
+from saker.training.fit import Settings, Trained, build_matrix, train
+from saker.training.tables import TableError, read_csv
 
 ULB = Path(__file__).parents[1] / "data" / "ulb_creditcard_sample.csv"
 CARDS = Settings(label="Class", time="Time", id_field="ID", rounds=60)

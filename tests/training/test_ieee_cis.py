@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from training import ieee_cis, synthetic
-from training.tables import TableError, features_of, to_records
+from saker.training import ieee_cis, synthetic
+from saker.training.tables import TableError, features_of, to_records
 
 ROWS = 400
 

@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from training import synthetic
+from saker.training import synthetic
 
 IEEE_CIS = [
     "TransactionID", "isFraud", "TransactionDT", "TransactionAmt", "ProductCD",

@@ -5,9 +5,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from engine.contract import Contract
-from engine.decode import Decoder
-from training.tables import TableError, features_of, read_csv, to_records
+from saker.engine.contract import Contract
+from saker.engine.records.decode import Decoder
+from saker.training.tables import TableError, features_of, read_csv, to_records
 
 
 def test_a_csv_becomes_records_that_its_own_contract_decodes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-/* engine.kernels._native: the types of the parts, and which variants the processor runs. */
+/* saker.engine.kernels._native: the types of the parts, and which variants the processor runs. */
 #include "native.h"
 
 static PyObject *native_variants(PyObject *module, PyObject *unused) {
@@ -35,8 +35,8 @@ static int native_exec(PyObject *module) {
 
 static PyMethodDef native_methods[] = {
     {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
-    {"encode", rows_encode, METH_VARARGS, "See engine.encode."},
-    {"open_librdkafka", open_librdkafka, METH_O, "See engine.transport."},
+    {"encode", rows_encode, METH_VARARGS, "See saker.engine.records.encode."},
+    {"open_librdkafka", open_librdkafka, METH_O, "See saker.engine.kafka.transport."},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot native_slots[] = {{Py_mod_exec, native_exec}, {0, NULL}};

@@ -13,13 +13,13 @@ int runs_variant(const char *variant);
 int full_512(void);
 
 PyObject *plan_type(void);    /* trees/plan_type.c */
-PyObject *program_type(void); /* tail.c */
-PyObject *lines_type(void);   /* lines.c */
+PyObject *program_type(void); /* trees/elementwise_program.c */
+PyObject *lines_type(void);   /* rows/results.c */
 PyObject *decoder_type(void); /* rows/decoder_type.c */
 PyObject *messages_type(void); /* kafka/ */
 PyObject *taker_type(void);
 PyObject *sender_type(void);
-PyObject *express_type(void); /* express.c */
+PyObject *express_type(void); /* fast_path.c */
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
 PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/client.c */
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bench.ensembles import ALL_MODES, GT, GTE, LEQ, LT, MEMBER, Generated, Shape, generate, rows_for
-from engine.kernels.errors import Refused
+from saker.engine.kernels.errors import Refused
+from tests.support.random_ensembles import ALL_MODES, GT, GTE, LEQ, LT, MEMBER, Generated, Shape, generate, rows_for
 
 Kernel = Any
 SHAPES = st.builds(

@@ -11,13 +11,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from bench.kinds import KINDS, rows_like_training, written
-from engine.contract import read_contract
-from engine.kernels.ensemble import ensemble_of
-from engine.kernels.graph import read_graph
-from engine.kernels.trees import TreeKernel
-from engine.session import Session
-from engine.trees import TOLERANCE, hard_rows
+from saker.engine.contract import read_contract
+from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
+from saker.engine.kernels.onnx_reader.graph import read_graph
+from saker.engine.kernels.tree_kernel import TreeKernel
+from saker.engine.model.native_trees import TOLERANCE, hard_rows
+from saker.engine.model.session import Session
+from saker.export.selfcheck.model_zoo import KINDS, rows_like_training, written
 
 Trained = Callable[[str], Any]
 

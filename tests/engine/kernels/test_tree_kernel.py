@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.ensembles import EQ, GTE, LEQ, MEMBER, Arrays, Generated, generate, rows_for
-from engine.kernels.ensemble import ensemble_of
-from engine.kernels.errors import Refused
-from engine.kernels.graph import read_graph
-from engine.kernels.trees import TreeKernel
-from tests.memory import ALLOWED_MB, resident_mb
+from saker.engine.kernels.errors import Refused
+from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
+from saker.engine.kernels.onnx_reader.graph import read_graph
+from saker.engine.kernels.tree_kernel import TreeKernel
+from tests.support.memory import ALLOWED_MB, resident_mb
+from tests.support.random_ensembles import EQ, GTE, LEQ, MEMBER, Arrays, Generated, generate, rows_for
 
 KernelOf = Callable[..., TreeKernel]
 Rows = NDArray[np.float32]
@@ -211,5 +211,8 @@ def test_models_come_and_go_without_leaking(extension: ModuleType) -> None:
 
 def test_reading_a_model_imports_neither_onnx_nor_onnxruntime() -> None:
     """A worker does not pay for them: 13 MB and 20 MB."""
-    code = "import sys; import engine.kernels.trees, engine.kernels.tail; print({'onnx', 'onnxruntime'} & set(sys.modules))"
+    code = (
+        "import sys; import saker.engine.kernels.tree_kernel, saker.engine.kernels.onnx_reader.post_transform; "
+        "print({'onnx', 'onnxruntime'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"

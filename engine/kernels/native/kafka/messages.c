@@ -1,5 +1,5 @@
 #include "messages.h"
-#include "../values.h"
+#include "../rows/batch_values.h"
 
 #include <stdlib.h>
 
@@ -129,7 +129,7 @@ static PyMethodDef methods[] = {{"origin", messages_origin, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyType_Slot slots[] = {{Py_tp_dealloc, messages_dealloc}, {Py_tp_methods, methods}, {Py_sq_length, messages_length},
                               {Py_sq_item, messages_item}, {0, NULL}};
-static PyType_Spec spec = {"engine.kernels._native.Messages", sizeof(MessagesObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+static PyType_Spec spec = {"saker.engine.kernels._native.Messages", sizeof(MessagesObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
 
 PyObject *messages_type(void) {
     if (type == NULL) type = (PyTypeObject *)PyType_FromSpec(&spec);

@@ -29,13 +29,13 @@ typedef struct {
     atomic_ullong *counts;
 } Deliveries;
 
-/* taker.c; consume: as rd_kafka_consume_batch_queue, but what is there at once behind the first record. */
+/* consumer_queue.c; consume: as rd_kafka_consume_batch_queue, but what is there at once behind the first record. */
 int is_taker(PyObject *object);
 int taker_is_open(PyObject *taker);
 PyObject *taker_consumer(PyObject *taker);
 size_t taker_consume(PyObject *taker, rd_kafka_message_t **into, size_t most, int wait_ms);
 
-/* sender.c: produces the answer to a record, 0 or librdkafka's error code; whether the first `count` to a partition are delivered. */
+/* result_producer.c: produces the answer to a record, 0 or librdkafka's error code; whether the first `count` to a partition are delivered. */
 int is_sender(PyObject *object);
 int sender_answer(PyObject *sender, const rd_kafka_message_t *record, char *line, size_t length);
 unsigned long long sender_sent(PyObject *sender, int32_t partition);

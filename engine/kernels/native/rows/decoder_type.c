@@ -1,7 +1,7 @@
 /* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a millisecond, and
    hard numbers and handed-over records need it. */
-#include "../parts.h"
-#include "../values.h"
+#include "../internal_api.h"
+#include "batch_values.h"
 #include "rows.h"
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,7 @@ static decode_record_function variant_named(const char *variant) {
     return rows_decode_record_baseline;
 }
 
-/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see engine/kernels/rows.py. */
+/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see engine/kernels/row_kernel.py. */
 static int set_field(field *f, PyObject *description) {
     PyObject *targets, *vocabulary;
     int kind, required, column;
@@ -263,7 +263,7 @@ static PyType_Slot decoder_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec decoder_spec = {"engine.kernels._native.Decoder", sizeof(DecoderObject), 0, Py_TPFLAGS_DEFAULT, decoder_slots};
+static PyType_Spec decoder_spec = {"saker.engine.kernels._native.Decoder", sizeof(DecoderObject), 0, Py_TPFLAGS_DEFAULT, decoder_slots};
 
 PyObject *decoder_type(void) {
     if (decoder_class == NULL) decoder_class = (PyTypeObject *)PyType_FromSpec(&decoder_spec);

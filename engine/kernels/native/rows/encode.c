@@ -4,8 +4,8 @@
 
    The scores come as text already: orjson prints the whole batch in one call ("[0.1,0.2]"), exactly and faster than any
    code that would be worth owning. Here they are cut apart at the commas and put between the other parts. */
-#include "../lines.h"
-#include "../values.h"
+#include "results.h"
+#include "batch_values.h"
 #include <string.h>
 
 typedef struct {

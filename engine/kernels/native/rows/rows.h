@@ -19,7 +19,7 @@
 #define PADDING_AFTER 64
 #define PADDING_BEFORE 64
 
-#define MAX_DEPTH 64 /* engine/rejection.py; a nesting is tracked in the bits of one word */
+#define MAX_DEPTH 64 /* engine/records/rejection.py; a nesting is tracked in the bits of one word */
 
 /* How a field's value is used. */
 enum field_kind { FIELD_UNKNOWN, FIELD_NUMBER, FIELD_TEXT, FIELD_IDENTIFIER, FIELD_DERIVED };
@@ -27,7 +27,7 @@ enum field_kind { FIELD_UNKNOWN, FIELD_NUMBER, FIELD_TEXT, FIELD_IDENTIFIER, FIE
 /* What one column takes from a number; only FIELD_DERIVED fields have more than the plain value. */
 enum target_kind { TARGET_VALUE, TARGET_HOUR_OF_DAY, TARGET_DAY_OF_WEEK };
 
-/* In the order of BY_NUMBER in engine/rejection.py. The other faults are found by the reference only. */
+/* In the order of BY_NUMBER in engine/records/rejection.py. The other faults are found by the reference only. */
 enum fault {
     EMPTY,
     BOOLEAN,

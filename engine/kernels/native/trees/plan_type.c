@@ -1,5 +1,5 @@
 /* Python's view of the tree kernel: `Plan`, an immutable object that holds a laid-out ensemble and scores float32 rows. */
-#include "../parts.h"
+#include "../internal_api.h"
 
 #include <limits.h>
 #include <math.h>
@@ -33,7 +33,7 @@ enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
 /* ---- columns ---------------------------------------------------------------------------------------------------------------------- */
 
-enum { PLAIN, ZERO, CATEGORY }; /* engine/kernels/columns.py */
+enum { PLAIN, ZERO, CATEGORY }; /* engine/kernels/onnx_reader/input_columns.py */
 
 /* A column of the trees' matrix that is not the input's own. */
 typedef struct {
@@ -124,7 +124,7 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
         return;
     float steps = (float)plan->n_lane_steps;
     float alone = variant->lane_step_alone * steps + variant->lane_rank_alone * (float)plan->n_rankers;
-    const int eight_tables = plan->n_planes > 256; /* then two rows are in hand (lanes.h), otherwise four */
+    const int eight_tables = plan->n_planes > 256; /* then two rows are in hand (tree_per_lane.h), otherwise four */
     /* measured: sets are asked for beside the ranks, and lanes have 512 bits also where blocks do better with less */
     float each = variant->lane_step * ((eight_tables ? 1.4f : 1.0f) + (plan->n_sets ? 0.65f : 0.0f)) / (ways->wide ? 1.0f : 0.73f);
     ways->lanes_limit = steps > 0 ? below_a_block(block / (each * steps)) & (eight_tables ? ~1u : ~3u) : 0;
@@ -367,7 +367,7 @@ static PyGetSetDef plan_getset[] = {{"isa", plan_isa, NULL, "name of the variant
                                     {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot plan_slots[] = {{Py_tp_new, plan_new}, {Py_tp_dealloc, plan_dealloc}, {Py_tp_methods, plan_methods},
                                    {Py_tp_getset, plan_getset}, {Py_tp_doc, "A tree ensemble laid out for scoring."}, {0, NULL}};
-static PyType_Spec plan_spec = {"engine.kernels._native.Plan", sizeof(PlanObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, plan_slots};
+static PyType_Spec plan_spec = {"saker.engine.kernels._native.Plan", sizeof(PlanObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, plan_slots};
 
 PyObject *plan_type(void) {
     if (plan_class == NULL)

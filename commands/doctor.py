@@ -1,0 +1,68 @@
+"""Report what this installation is, and whether its parts agree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from saker.commands.options import app
+from saker.engine.errors import SakerError
+
+
+@app.command(epilog="Example: `saker doctor --export --kind binary_sigmoid_2`")
+def doctor(
+    export_: Annotated[bool, typer.Option("--export", help="Export and prove one small model of every kind.")] = False,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="With --export: only this kind.")] = None,
+    bootstrap_servers: Annotated[
+        str | None, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker: whether its topics fit each other.")
+    ] = None,
+    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
+    output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
+    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
+) -> None:
+    """Say what this installation is, and show that its parts agree; exit code 1 when they do not."""
+    import importlib.metadata
+
+    from saker.engine import kernels
+
+    for name in ("saker-onnx", "numpy", "onnxruntime", "confluent-kafka", "lightgbm", "onnx", "onnxmltools", "mlflow"):
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "not installed"
+        typer.echo(f"{name} {version}")
+    extension, reason = kernels.native(kernels.mode_of())
+    typer.echo(f"native kernels {', '.join(extension.variants())}" if extension else f"native kernels not in use: {reason}")
+    if bootstrap_servers is not None:
+        _check_topics(bootstrap_servers, source, output, rejected)
+    if not export_:
+        return
+    from saker.export.selfcheck.converters import measure
+    from saker.export.selfcheck.model_zoo import KINDS
+
+    if unknown := sorted(set(kind or ()) - set(KINDS)):
+        raise typer.BadParameter(f"no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    wrong = []
+    for name in kind or KINDS:
+        row = measure(name)
+        typer.echo(str(row))
+        wrong += [] if row.passed else [name]
+    if wrong:
+        raise SakerError(f"the export differs from LightGBM for {', '.join(wrong)}")
+
+
+def _check_topics(bootstrap_servers: str, *names: str) -> None:
+    from saker.engine.kafka import topic_checks
+
+    found, findings = topic_checks.look(bootstrap_servers, *names)
+    for topic in found:
+        typer.echo(
+            f"topic {topic.name}: partitions {topic.partitions}, replicas {topic.replicas}, "
+            f"max.message.bytes {topic.max_message_bytes}, min.insync.replicas {topic.min_insync_replicas}, "
+            f"retention.ms {topic.retention_ms}, message.timestamp.type {topic.timestamp_type}"
+        )
+    for finding in findings:
+        typer.echo(f"{finding.severity}: {finding.text}")
+    if any(finding.severity == "error" for finding in findings):
+        raise SakerError("the topics do not allow serving")

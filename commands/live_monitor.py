@@ -1,0 +1,115 @@
+"""What `saker drift` and `saker monitor` look at: the newest live records, and the models on those whose label has come."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from saker.engine import config
+from saker.engine.contract import Contract
+from saker.engine.errors import SakerError
+from saker.engine.kafka.reader import read_last, read_newest
+from saker.engine.metrics.declared import family
+from saker.engine.model import registry
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.records.decode import Decoder
+from saker.training.drift import drift
+from saker.training.live_figures import Live, judge
+
+
+class Newest(NamedTuple):
+    """The newest scores (m,) in a topic, their transactions as they came, and as rows (n, f) of the model."""
+
+    values: list[bytes | None]
+    matrix: NDArray[np.float32]
+    scores: NDArray[np.float64]
+
+
+def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int) -> Newest:
+    """Raises `SakerError` where there are none."""
+    records, results = read_newest(bootstrap_servers, source, scored, last)
+    values = [record.value for record in records]
+    matrix = Decoder(contract).decode(values).matrix
+    scores = np.array([orjson.loads(result.value or b"")["fraud_score"] for result in results], np.float64)
+    if not len(scores) or not len(matrix):
+        raise SakerError(f"{scored} at {bootstrap_servers} has no scores to look at")
+    return Newest(values, matrix, scores)
+
+
+@dataclass(eq=False)  # a collector is known by its identity
+class Watch(Collector):
+    """A collector of prometheus_client: what the last look found. Its thread is the only one that changes it."""
+
+    bootstrap_servers: str
+    #: champion and challenger.
+    models: Mapping[str, str | None]
+    topics: tuple[str, str, str | None]
+    label: str
+    last: int
+    tracking_uri: str | None
+    at: float = 0.0
+    psi: dict[str, float] = field(default_factory=dict)
+    records: int = 0
+    labelled: int = 0
+    live: dict[str, Live] = field(default_factory=dict)
+
+    def look(self) -> None:
+        """Raises `SakerError` where there is nothing to look at."""
+        source, scored, topic = self.topics
+        models = {alias: self._model(name) for alias, name in self.models.items() if name is not None}
+        contract = models["champion"].session.contract
+        newest = read(self.bootstrap_servers, contract, source, scored, self.last)
+        self.psi = {one.name: one.psi for one in drift(contract, newest.matrix, newest.scores) if one.judged}
+        self.records = len(newest.matrix)
+        known = self._labels(topic, contract.id_field) if topic else {}
+        pairs = {alias: _labelled(model, newest.values, known) for alias, model in models.items()}
+        self.labelled = len(pairs["champion"][0])
+        self.live = {
+            alias: judge(truth, found, models[alias].session.contract.threshold)
+            for alias, (truth, found) in pairs.items()
+            if len(truth)
+        }
+        self.at = time.time()
+
+    def _model(self, name: str) -> ActiveModel:
+        located = registry.locate(name, self.tracking_uri or config.tracking_uri())
+        return ActiveModel.load(located.path, located.name)
+
+    def _labels(self, topic: str, id_field: str) -> dict[str, int]:
+        """By identifier. A record that is no label is not one."""
+        known: dict[str, int] = {}
+        for record in read_last(self.bootstrap_servers, topic, self.last):
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                told = orjson.loads(record.value or b"")
+                known[str(told[id_field])] = int(told[self.label])
+        return known
+
+    def collect(self) -> Iterator[Metric]:
+        yield family("drift_psi", [((name,), psi) for name, psi in self.psi.items()])
+        yield family("drift_records", [((), self.records)])
+        yield family("live_labelled_records", [((), self.labelled)])
+        for figure in ("precision", "recall", "roc_auc"):
+            told = {alias: getattr(judged, figure) for alias, judged in self.live.items()}
+            yield family(f"live_{figure}", [((alias,), value) for alias, value in told.items() if not math.isnan(value)])
+        yield family("monitor_last_success_timestamp_seconds", [((), self.at)] if self.at else [])
+
+
+def _labelled(
+    model: ActiveModel, values: list[bytes | None], known: Mapping[str, int]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Labels and scores (n,) of the records whose label is known."""
+    if not known:
+        return np.empty(0, np.int64), np.empty(0)
+    decoded = model.decoder.decode(values)
+    labels = np.array([known.get(str(orjson.loads(identifier)), -1) for identifier in decoded.ids], np.int64)
+    return labels[labels >= 0], model.session.score(decoded.matrix)[labels >= 0]

@@ -1,0 +1,141 @@
+"""Results and offsets in transactions: who reads committed records sees each result once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from saker.engine.config import ServeSettings
+from saker.engine.delivery.base import LINGER_MS, MANY, Delivery
+from saker.engine.errors import StartAgain
+from saker.engine.kafka.batch import Partition
+from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from saker.engine.kafka.transport import Transport
+
+# For each step that ends a transaction. By itself librdkafka tries for a minute what cannot succeed after a broker was away for
+# longer than a session: this member is no longer one.
+_TRANSACTION_SECONDS = 10.0
+
+
+class ExactlyOnce(Delivery):
+    """Results and offsets of a stretch of time go into one transaction: who reads committed records sees each result once.
+
+    Two producers take turns. While Kafka takes the offsets of one's transaction and ends it, results go into the other's, which
+    is ended after it and only if it was. A worker that is started again under the same transactional ids aborts what the one
+    before left open, and that one is fenced. A transaction that cannot be committed is aborted together with the one behind it,
+    and the worker starts again from the committed offsets.
+    """
+
+    @staticmethod
+    def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:
+        # A result in a transaction is seen later than a linger anyway.
+        linger = LINGER_MS[MANY] if settings.linger_ms is None else settings.linger_ms
+        return [{"linger.ms": linger, "transactional.id": f"{settings.group}-{name}-{place}"} for place in range(2)]
+
+    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
+        super().__init__(consumer, transport, settings)
+        self._began: float | None = None
+        self._threads = ThreadPoolExecutor(1, "commit")
+        self._committing: Future[None] | None = None
+
+    def _may_send(self) -> bool:
+        if self._windows:
+            return False
+        if self._began is None:
+            try:
+                self._transport.producer.begin_transaction()
+            except KafkaException as error:
+                raise self._failure(error.args[0]) from error
+            self._began = time.monotonic()
+        return True
+
+    def _commit_if_due(self) -> None:
+        if self._committing is not None and self._committing.done():
+            self._await_commit()
+        if self._began is not None and time.monotonic() - self._began >= self._settings.transaction_seconds:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Wait for what is in flight; it is committed with its offsets while the other producer goes on."""
+        self._await_commit()
+        producer = self._transport.producer
+        producer.flush(_TRANSACTION_SECONDS)
+        self._check()
+        while self._windows:
+            window = self._windows.popleft()
+            if not window.done:
+                raise StartAgain("results were not acknowledged in time")
+            self._complete(window)
+        group = self._consumer.consumer_group_metadata()
+        self._committing = self._threads.submit(_commit_transaction, producer, self._offsets(), group)
+        self._positions.clear()
+        self._began = None
+        self._transport.send_by((self._transport.place + 1) % self._transport.places)
+
+    def _await_commit(self) -> None:
+        """Of the transaction before this one.
+
+        librdkafka (2.16) hands over offsets for a minute, or for ever, if the broker goes away just then, whatever time it is
+        given.
+        """
+        committing, self._committing = self._committing, None
+        try:
+            if committing is not None:
+                committing.result(_TRANSACTION_SECONDS)
+        except TimeoutError:
+            raise StartAgain("a transaction was not committed in time") from None
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
+
+    def abort(self) -> None:
+        """What is open, too: otherwise those who read committed records wait until its time is up."""
+        super().abort()
+        if self._began is not None:
+            _abort_transaction(self._transport.producer)
+
+    def drain(self, seconds: float) -> bool:  # noqa: ARG002 - a transaction has a time of its own
+        while self._began is not None or self._held:
+            self._send_held()
+            self._commit()
+        self._await_commit()
+        return True
+
+    def forget(self, partitions: Iterable[Partition]) -> None:
+        """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
+        gone = set(partitions)
+        if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
+            raise StartAgain("partitions of an open transaction went to another consumer")
+        for partition in gone:
+            self._behind.pop(partition, None)
+
+    def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
+        """The consumer commits nothing: the transaction does."""
+
+
+def _commit_transaction(producer: Producer, offsets: list[TopicPartition], group: object) -> None:
+    """Results are acknowledged already. Raises KafkaException, and then it is aborted."""
+    try:
+        _again(lambda seconds: producer.send_offsets_to_transaction(offsets, group, seconds))
+        _again(producer.commit_transaction)
+    except KafkaException:
+        _abort_transaction(producer)
+        raise
+
+
+def _abort_transaction(producer: Producer) -> None:
+    with contextlib.suppress(KafkaException):  # fenced: whoever fenced this one has aborted it
+        producer.abort_transaction(_TRANSACTION_SECONDS)
+
+
+def _again(call: Callable[[float], None]) -> None:
+    """Calls that Kafka says may be made again are, until the time is up."""
+    deadline = time.monotonic() + _TRANSACTION_SECONDS
+    while True:
+        try:
+            return call(max(deadline - time.monotonic(), 0.1))
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise

@@ -1,0 +1,107 @@
+"""Topics: create them, and read their partitions and limits."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from confluent_kafka import (
+    KafkaError,
+    KafkaException,
+)
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from saker.engine.errors import ServingError
+from saker.engine.kafka.clients import QUIET, REQUEST_SECONDS, BrokerUnreachable, admin, connection
+
+_LIMITS = {"max.message.bytes": int, "min.insync.replicas": int, "retention.ms": int, "message.timestamp.type": str}
+
+
+def is_ready(bootstrap_servers: str) -> bool:
+    """Whether a broker answers metadata; waits up to a second for it."""
+    try:
+        client = AdminClient({**connection(bootstrap_servers), "reconnect.backoff.max.ms": 100, **QUIET})
+        return bool(client.list_topics(timeout=1).brokers)
+    except KafkaException:
+        return False
+
+
+def create_topics(
+    bootstrap_servers: str,
+    names: Iterable[str],
+    partitions: int,
+    config: Mapping[str, str] | None = None,
+) -> None:
+    """Create topics; one that exists is left as it is. When it returns, the broker tells of all of them."""
+    client = admin(bootstrap_servers)
+    topics = [NewTopic(name, partitions, config=dict(config or {})) for name in names]
+    for name, future in client.create_topics(topics, operation_timeout=REQUEST_SECONDS).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise ServingError(f"topic {name!r} cannot be created: {error.args[0].str()}") from error
+    # The controller has them; brokers hear of it a moment later, which on a machine with too much to do is seconds.
+    deadline = time.monotonic() + REQUEST_SECONDS
+    while missing := {topic.topic for topic in topics} - client.list_topics(timeout=REQUEST_SECONDS).topics.keys():
+        if time.monotonic() > deadline:
+            raise ServingError(
+                f"created and not there after {REQUEST_SECONDS:.0f} s: {', '.join(sorted(missing))}; start again"
+            )
+        time.sleep(0.01)
+
+
+class Topic(NamedTuple):
+    """replicas: of the partition that has fewest. What the broker does not tell is None. retention_ms: -1 is for ever.
+    timestamp_type: CreateTime (the sender's, which retention counts from) or LogAppendTime (of the arrival).
+    """
+
+    name: str
+    partitions: int
+    replicas: int
+    max_message_bytes: int | None
+    min_insync_replicas: int | None
+    retention_ms: int | None
+    timestamp_type: str | None
+
+
+def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:
+    """As they are now, in this order; raises `ServingError` when the broker does not answer or a topic is missing."""
+    client, names = admin(bootstrap_servers), list(names)
+    found = _metadata(client, bootstrap_servers, names)
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+    limits = {}
+    for resource, future in client.describe_configs(resources, request_timeout=REQUEST_SECONDS).items():
+        with contextlib.suppress(KafkaException):  # it may not be allowed to everybody
+            told = future.result()
+            limits[resource.name] = {name: kind(told[name].value) for name, kind in _LIMITS.items() if name in told}
+    return [
+        Topic(
+            name,
+            len(found[name].partitions),
+            min(len(partition.replicas) for partition in found[name].partitions.values()),
+            *(limits.get(name, {}).get(limit) for limit in _LIMITS),
+        )
+        for name in names
+    ]
+
+
+def partition_counts(bootstrap_servers: str, names: Iterable[str]) -> dict[str, int]:
+    """Partitions of each topic; raises as `topics`."""
+    found = _metadata(admin(bootstrap_servers), bootstrap_servers, names := list(names))
+    return {name: len(found[name].partitions) for name in names}
+
+
+def _metadata(client: AdminClient, bootstrap_servers: str, names: list[str]) -> Any:
+    try:
+        found = client.list_topics(timeout=REQUEST_SECONDS).topics
+    except KafkaException as error:
+        raise BrokerUnreachable(
+            f"no Kafka broker answered at {bootstrap_servers} within {REQUEST_SECONDS:.0f} s: check --bootstrap-servers, "
+            "or start one with `saker stack`",
+        ) from error
+    if missing := [name for name in names if name not in found]:
+        raise ServingError(f"topics not found at {bootstrap_servers}: {', '.join(missing)}; create them first")
+    return found

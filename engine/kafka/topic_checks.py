@@ -1,0 +1,93 @@
+"""Whether the three topics fit each other: checked before the first record is taken, and by `saker doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from saker.engine.kafka import admin
+from saker.engine.kafka.admin import Topic
+
+#: librdkafka's batch.size: results go out in batches of up to so many bytes, and a topic refuses a batch above its limit.
+_BATCH_BYTES = 1_000_000
+_SAFE = 2
+
+
+class Finding(NamedTuple):
+    """error: saker does not serve. warning: it does, and something will go wrong one day. note: worth knowing."""
+
+    severity: Literal["error", "warning", "note"]
+    text: str
+
+
+def look(bootstrap_servers: str, source: str, output: str, rejected: str) -> tuple[list[Topic], list[Finding]]:
+    """The topics of transactions, scores and rejections, and what is to be said of them.
+
+    Raises `ServingError` when one is not there, `BrokerUnreachable` when no broker answers.
+    """
+    found = admin.topics(bootstrap_servers, (source, output, rejected))
+    return found, findings(*found)
+
+
+def findings(source: Topic, output: Topic, rejected: Topic) -> list[Finding]:
+    """What is to be said of them."""
+    found = [*_partitions(source, output, rejected), *_limits(source, output, rejected), *_retention(source, output, rejected)]
+    return found + [finding for topic in (source, output, rejected) for finding in _replicas(topic)]
+
+
+def _partitions(source: Topic, *others: Topic) -> Iterator[Finding]:
+    for topic in others:
+        counts = f"topic {topic.name} has {topic.partitions} partitions, {source.name} has {source.partitions}"
+        if topic.partitions < source.partitions:
+            yield Finding("error", f"{counts}: a result keeps its record's partition, so give it as many")
+        elif topic.partitions > source.partitions:
+            yield Finding("warning", f"{counts}: a result keeps its record's partition, so some stay empty; give it as many")
+
+
+def _limits(source: Topic, output: Topic, rejected: Topic) -> Iterator[Finding]:
+    for topic in (output, rejected):
+        if topic.max_message_bytes is not None and topic.max_message_bytes < _BATCH_BYTES:
+            yield Finding(
+                "error",
+                f"topic {topic.name} takes at most {topic.max_message_bytes:,} bytes (max.message.bytes), and results are sent "
+                f"in batches of up to {_BATCH_BYTES:,}: raise it to that at least",
+            )
+    if source.max_message_bytes and rejected.max_message_bytes and rejected.max_message_bytes <= source.max_message_bytes:
+        yield Finding(
+            "note",
+            f"topic {rejected.name} takes at most {rejected.max_message_bytes:,} bytes (max.message.bytes), {source.name} "
+            f"{source.max_message_bytes:,}: a rejection is its record and headers, so the largest ones are cut; raise it",
+        )
+
+
+def _retention(source: Topic, *others: Topic) -> Iterator[Finding]:
+    for topic in others:
+        kept, needed = topic.retention_ms, source.retention_ms
+        if kept is None or needed is None or kept == -1 or topic.timestamp_type == "LogAppendTime":
+            continue
+        if needed == -1 or kept < needed:
+            yield Finding(
+                "warning",
+                f"topic {topic.name} keeps records for {kept:,} ms (retention.ms), {source.name} for "
+                f"{'ever' if needed == -1 else f'{needed:,} ms'}: what is sent there has its record's timestamp, so the "
+                "answer to an older record is deleted as soon as it is there; keep it as long, or set "
+                "message.timestamp.type=LogAppendTime",
+            )
+
+
+def _replicas(topic: Topic) -> Iterator[Finding]:
+    needed = topic.min_insync_replicas
+    if needed is not None and needed > topic.replicas:
+        yield Finding(
+            "error",
+            f"topic {topic.name} has {topic.replicas} replicas, and min.insync.replicas is {needed}: "
+            "nothing is ever acknowledged; lower it, or add replicas",
+        )
+    elif topic.replicas == 1:
+        yield Finding("note", f"topic {topic.name} has one replica: it is lost with its broker")
+    elif needed is not None and needed < _SAFE:
+        yield Finding(
+            "warning",
+            f"topic {topic.name} has {topic.replicas} replicas, and min.insync.replicas is {needed}: what is acknowledged may "
+            "be on one broker alone, and lost with it; set it to 2",
+        )

@@ -1,0 +1,28 @@
+/* What one type does with another, without Python in between. It has checked what they are when they were handed over. */
+#ifndef SAKER_PARTS_H
+#define SAKER_PARTS_H
+
+#include "native.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* rows/decoder_type.c */
+typedef struct {
+    int64_t start, length; /* of the identifier, in the record's bytes */
+} Identifier;
+int is_decoder(PyObject *object);
+int decoder_width(PyObject *decoder);
+/* Fills a row and returns 1, or returns 0: the record is not one that is accepted here, for whatever reason. */
+int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier);
+
+/* trees/plan_type.c; x: C-contiguous (n, inputs). Returns 0 without memory. */
+int is_plan(PyObject *object);
+int plan_inputs(PyObject *plan);
+int plan_targets(PyObject *plan);
+int plan_sum(PyObject *plan, const float *x, size_t n, double *sums);
+
+/* trees/elementwise_program.c; a function is a program of one input and one output */
+int is_function(PyObject *object);
+void program_apply(PyObject *program, const double *in, double *out, size_t n);
+
+#endif

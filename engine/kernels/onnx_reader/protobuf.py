@@ -1,0 +1,137 @@
+"""The protobuf wire format, as pure functions over bytes. Long lists become numpy arrays in one vectorised pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saker.engine.kernels.errors import Refused
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
+_FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
+_MORE = 0x80  # set in every byte of a varint but its last
+_VARINT_BYTES = 10
+_LAST_SHIFT = 63
+
+
+def varint(data: memoryview, at: int) -> tuple[int, int]:
+    """The number at byte `at`, and the byte behind it."""
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > _LAST_SHIFT:
+            raise Refused(f"expected a varint at byte {at} of {len(data)}: the file is cut short or is not ONNX")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < _MORE:
+            return value, at
+        shift += 7
+
+
+def signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def message(data: memoryview, known: Mapping[int, tuple[int, ...]], runs: tuple[int, ...] = ()) -> dict[int, list[Any]]:
+    """The values of each field in `known`, which says how it may be written: numbers, or bytes as a memoryview.
+
+    runs: the numbers of fields of integers or float32 numbers that stand there many times in a row; they come as one value.
+    """
+    found: dict[int, list[Any]] = {number: [] for number in known}
+    at = 0
+    while at < len(data):
+        begin = at
+        tag, at = varint(data, at)
+        number, kind = tag >> 3, tag & 7
+        value: Any
+        if kind == VARINT:
+            value, at = varint(data, at)
+            if number in runs and data[begin] == tag:
+                value, size = _run(data[begin:], tag)
+                at = begin + size
+        else:
+            if kind == BYTES:
+                size, at = varint(data, at)
+            elif kind == FIXED32 and number in runs and data[begin] == tag:
+                value = _fixed_run(data[begin:], tag)
+                found[number].append(value)
+                at = begin + len(value) // 4 * 5
+                continue
+            elif kind in _FIXED_BYTES:
+                size = _FIXED_BYTES[kind]
+            else:
+                raise Refused(f"wire type {kind} at byte {begin}: the file is not ONNX")
+            if at + size > len(data):
+                raise Refused(f"a field of {size} bytes at byte {begin} goes past the end: the file is cut short")
+            value, at = data[at : at + size], at + size
+        if number not in known:
+            continue
+        if kind not in known[number]:
+            expected = known[number]
+            raise Refused(f"field {number} at byte {begin}: wire type {kind}, expected one of {expected}: the file is not ONNX")
+        found[number].append(value)
+    return found
+
+
+def integers(values: list[Any]) -> NDArray[np.int64]:
+    """A repeated integer field: single values, runs of them, and packed lists."""
+    parts = [_packed(v) if isinstance(v, memoryview) else np.array([signed(v)]) if isinstance(v, int) else v for v in values]
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
+def numbers(values: list[memoryview], kind: type[np.generic]) -> NDArray[Any]:
+    """A repeated field of little-endian numbers: single values and packed lists."""
+    dtype = np.dtype(kind)
+    data = b"".join(values)
+    if len(data) % dtype.itemsize:
+        raise Refused(f"{len(data)} bytes are no whole number of {dtype}: the file is not ONNX")
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype)
+
+
+def _packed(data: memoryview) -> NDArray[np.int64]:
+    """Integers one behind the other."""
+    array = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(array < _MORE)
+    if len(array) and (not len(ends) or ends[-1] != len(array) - 1):
+        raise Refused("a list of integers is cut short: the file is not ONNX")
+    return _decode(array, np.concatenate(([0], ends[:-1] + 1)), ends) if len(ends) else np.empty(0, np.int64)
+
+
+def _fixed_run(data: memoryview, tag: int) -> memoryview:
+    """Values of four bytes each behind the same tag of one byte, from the first byte on, one behind the other."""
+    array = np.frombuffer(data, np.uint8, len(data) // 5 * 5).reshape(-1, 5)
+    other = np.flatnonzero(array[:, 0] != tag)
+    return memoryview(array[: other[0] if len(other) else len(array), 1:].tobytes())
+
+
+def _run(data: memoryview, tag: int) -> tuple[NDArray[np.int64], int]:
+    """Integers each behind the same tag of one byte, from the first byte on, and the bytes that they take."""
+    array = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(array < _MORE)  # of tag, value, tag, value ...
+    tags, ends = ends[0::2], ends[1::2]
+    tags = tags[: len(ends)]
+    begins = np.concatenate(([0], ends[:-1] + 1))  # where a tag of one byte must be
+    other = np.flatnonzero((tags != begins) | (array[begins] != tag))
+    count = int(other[0]) if len(other) else len(ends)
+    return _decode(array, tags[:count] + 1, ends[:count]), int(ends[count - 1]) + 1
+
+
+def _decode(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The varints that take bytes start..end (inclusive) of `data`."""
+    values = (data[starts] & 0x7F).astype(np.uint64)
+    longer, i = np.flatnonzero(ends > starts), 1
+    while len(longer) and i < _VARINT_BYTES:
+        values[longer] |= (data[starts[longer] + i] & 0x7F).astype(np.uint64) << np.uint64(7 * i)
+        longer, i = longer[ends[longer] - starts[longer] > i], i + 1
+    return values.view(np.int64)
+
+
+def text(values: list[memoryview]) -> str:
+    """The last value of a field of text, or an empty one."""
+    try:
+        return str(values[-1], "utf-8") if values else ""
+    except UnicodeDecodeError as error:
+        raise Refused("a name is not UTF-8: the file is not ONNX") from error

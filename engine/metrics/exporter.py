@@ -1,0 +1,155 @@
+"""/metrics, /healthz and /readyz, served by the parent alone: the sums of all its workers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, get_args
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from saker.engine.metrics.counts import Counts
+from saker.engine.metrics.declared import family
+from saker.engine.records.rejection import Reason
+
+_TICK, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+
+
+class PoolMetrics(Collector):
+    """The sums of all workers, as Prometheus reads them."""
+
+    def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
+        """processes: of each running process its name (parent, or the number of the worker) and its id."""
+        self._processes = processes
+        self._model: tuple[str, str, str] | None = None
+        self._found = True
+        self._loads = Counter({"loaded": 0, "refused": 0})
+        # Every series is there from the start: a counter that appears as 1 has never increased.
+        self._total = Counts(failed=Counter(dict.fromkeys(get_args(Reason), 0)))
+        self._shadowed: Counter[str] = Counter()
+        self._newest: dict[int, Counts] = {}
+        self._lags: dict[tuple[str, int], int] | None = {}
+        self._backends: dict[int, tuple[str, str, str]] = {}
+        self._restarts: Counter[int] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, slot: int, counts: Counts) -> None:
+        with self._lock:
+            self._total.add(counts)
+            self._newest[slot] = counts
+            self._restarts[slot] += 0
+
+    def lags(self, found: dict[tuple[str, int], int] | None) -> None:
+        """found: records of each topic and partition that wait; None where no broker answers."""
+        with self._lock:
+            self._lags = found
+
+    def runs_on(self, slot: int, trees: str, rows: str, kafka: str) -> None:
+        with self._lock:
+            self._backends[slot] = (trees, rows, kafka)
+
+    def restarted(self, slot: int) -> None:
+        with self._lock:
+            self._restarts[slot] += 1
+            self._newest.pop(slot, None)
+            self._backends.pop(slot, None)
+
+    def serves(self, name: str, version: str, sha256: str) -> None:
+        with self._lock:
+            self._model = (name, version, sha256)
+
+    def model_found(self, found: bool) -> None:
+        with self._lock:
+            self._found = found
+
+    def model_loaded(self, result: str) -> None:
+        """result: loaded or refused."""
+        with self._lock:
+            self._loads[result] += 1
+
+    def shadowed(self, counts: Counter[str]) -> None:
+        """counts: of records by what came of the comparison (agreed, disagreed, rejected, skipped)."""
+        with self._lock:
+            self._shadowed.update(dict.fromkeys(("agreed", "disagreed", "rejected", "skipped"), 0))
+            self._shadowed.update(counts)
+
+    def collect(self) -> Iterator[Metric]:
+        with self._lock:
+            yield from self._families(self._total)
+
+    def _families(self, total: Counts) -> Iterator[Metric]:
+        yield family("scored_transactions", [((), total.scored)])
+        yield family("flagged_transactions", [((), total.flagged)])
+        yield family("failed_transactions", [((reason,), count) for reason, count in sorted(total.failed.items())])
+        yield family("shadow_transactions", [((result,), count) for result, count in sorted(self._shadowed.items())])
+        yield family("late_transactions", [((), total.late)])
+        yield family("deleted_records", [((), total.deleted)])
+        yield family("fraud_score", [((), total.scores)])
+        yield family("scoring_latency_seconds", [((), total.latency)])
+        yield family("stage_latency_seconds", [((stage,), histogram) for stage, histogram in total.stages.items()])
+        yield family("batch_records", [((), total.batch_records)])
+        yield family("in_flight_records", [((), sum(counts.in_flight for counts in self._newest.values()))])
+        lags = (self._lags or {}).items()
+        yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in lags])
+        yield family("broker_up", [((), float(self._lags is not None))])
+        yield family("rebalances", [((), total.rebalances)])
+        yield family("worker_restarts", [((str(slot),), count) for slot, count in sorted(self._restarts.items())])
+        yield family("workers_ready", sorted(Counter(self._backends.values()).items()))
+        used = {name: told for name, number in self._processes().items() if (told := _used(number))}
+        yield family("worker_cpu_seconds", [((name,), seconds) for name, (seconds, _) in used.items()])
+        yield family("worker_resident_memory_bytes", [((name,), size) for name, (_, size) in used.items()])
+        yield family("model_info", [(self._model, 1)] if self._model else [])
+        yield family("model_found", [((), float(self._found))])
+        yield family("model_loads", [((result,), count) for result, count in self._loads.items()])
+
+
+def _used(process: int) -> tuple[float, int] | None:
+    """CPU seconds and resident bytes of a process (proc(5)); None when it has ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    user, system, resident = (int(fields[place]) for place in (11, 12, 21))  # fields 14, 15 and 24; 3 is the first here
+    return (user + system) / _TICK, resident * _PAGE
+
+
+def serve_http(metrics: Collector, port: int, ready: Callable[[], bool], address: str = "127.0.0.1") -> ThreadingHTTPServer:
+    """Serve /metrics, /healthz and /readyz from a thread; port 0 takes a free one (`server_port`)."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(200, encode(registry), content_type)
+            elif path == "/healthz":
+                self._answer(200, b"ok\n")
+            elif path == "/readyz":
+                self._answer(*((200, b"ready\n") if ready() else (503, b"not ready yet\n")))
+            else:
+                self._answer(404, b"/metrics, /healthz or /readyz\n")
+
+        def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):  # who asked has gone
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Scrapes are not worth a line each."""
+
+    server = ThreadingHTTPServer((address, port), Handler)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server

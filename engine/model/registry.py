@@ -1,0 +1,159 @@
+"""Where a model is found: a file, or a version in the MLflow registry. mlflow is loaded only for the registry.
+
+Only the parent process resolves a model; workers are handed a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saker.engine.config import cache
+from saker.engine.errors import ModelRefused
+from saker.engine.model import signature
+
+_log = logging.getLogger("saker")
+
+SHA256_TAG = "sha256"
+
+
+class NoSuchModel(ModelRefused):
+    """The registry answers, and has nothing under this name."""
+
+
+class RegistryUnreachable(ModelRefused):
+    """The registry does not answer, or not as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A model on this machine's disk and the name that its results carry: fraud/7, or of a file name and digest."""
+
+    path: Path
+    name: str
+    sha256: str
+    #: Ed25519, of its bytes, as far as there is one; see `saker.engine.model.signature`.
+    signature: bytes | None = None
+
+
+def locate(reference: str, tracking_uri: str, public_key: Path | None = None) -> Located:
+    """Find `reference`: FILE.onnx, NAME@ALIAS or NAME/VERSION.
+
+    The path is that of a copy that nobody writes to again. public_key: it must be signed by that one. Raises `ModelRefused`,
+    of these `NoSuchModel` when it is not there and `RegistryUnreachable` when nobody can tell.
+    """
+    return _checked(_locate(reference, tracking_uri), public_key)
+
+
+def _locate(reference: str, tracking_uri: str) -> Located:
+    if reference.endswith(".onnx"):
+        path = Path(reference)
+        if not path.is_file():
+            raise NoSuchModel(f"no such file: {path}")
+        digest = _digest(path)
+        kept = cache("models") / f"{digest}.onnx"
+        if not kept.exists() or _digest(kept) != digest:
+            with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
+                Path(shutil.copy(path, scratch)).replace(kept)
+        beside = path.with_name(f"{path.name}.sig")
+        return Located(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
+    located = fetch(find_version(reference, tracking_uri), tracking_uri)
+    told = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
+    _note(reference, tracking_uri).write_text(json.dumps(told))
+    return located
+
+
+def _checked(located: Located, public_key: Path | None) -> Located:
+    if public_key is not None:
+        signature.check(located.name, located.path.read_bytes(), located.signature, public_key)
+    return located
+
+
+def locate_or_last(reference: str, tracking_uri: str, public_key: Path | None = None) -> Located:
+    """As `locate`; where the registry does not answer, what was found there the last time, if it is still in the cache."""
+    try:
+        return locate(reference, tracking_uri, public_key)
+    except RegistryUnreachable as error:
+        if (known := _remembered(reference, tracking_uri)) is None:
+            raise
+        _log.warning("%s; serving %s, which was found there the last time", error, known.name)
+        return _checked(known, public_key)
+
+
+def _note(reference: str, tracking_uri: str) -> Path:
+    """Where it is noted what a reference meant: a pool can start when the registry does not answer."""
+    digest = hashlib.sha256(f"{tracking_uri}\n{reference}".encode()).hexdigest()[:16]
+    return cache("models") / f"{digest}.json"
+
+
+def _remembered(reference: str, tracking_uri: str) -> Located | None:
+    note = _note(reference, tracking_uri)
+    if not note.exists():
+        return None
+    told = json.loads(note.read_text())
+    path = cache("models") / f"{told['sha256']}.onnx"
+    if not path.exists() or _digest(path) != told["sha256"]:
+        return None
+    return Located(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
+
+
+def find_version(reference: str, tracking_uri: str) -> Any:
+    """The registry's version (mlflow ModelVersion) that NAME@ALIAS or NAME/VERSION points to."""
+    name, separator, which = next((p for s in "@/" if (p := reference.partition(s))[1]), (reference, "", ""))
+    if not (name and which):
+        raise ModelRefused(
+            f"model {reference!r}: expected FILE.onnx, NAME@ALIAS (fraud@champion) or NAME/VERSION (fraud/7)",
+        )
+    try:
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+    except ImportError as error:
+        raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [registry]") from error
+
+    # Its own seven retries take four minutes, in which nothing would be served; who asks, asks again.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    try:
+        client = MlflowClient(tracking_uri)
+        if separator == "@":
+            return client.get_model_version_by_alias(name, which)
+        return client.get_model_version(name, which)
+    except MlflowException as error:
+        # An alias that is not there is an invalid value to mlflow 3.17, a version or a model one that does not exist.
+        missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+        raise (NoSuchModel if missing else RegistryUnreachable)(
+            f"no model {reference} in the registry at {tracking_uri} ({error.message}); see MLFLOW_TRACKING_URI",
+        ) from error
+
+
+def fetch(version: Any, tracking_uri: str) -> Located:
+    """The version's ONNX file, from the user's cache or the registry, checked against the SHA-256 it was given."""
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    name, expected = f"{version.name}/{version.version}", version.tags.get(SHA256_TAG)
+    if expected is None:
+        raise ModelRefused(f"model {name}: no tag {SHA256_TAG} in the registry; register it with `saker export`")
+    path = cache("models") / f"{expected}.onnx"
+    if not path.exists() or _digest(path) != expected:
+        with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
+            try:
+                # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
+                uri = f"{version.source}/model.onnx"
+                fetched = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking_uri))
+            except (MlflowException, OSError) as error:
+                raise RegistryUnreachable(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error
+            if (found := _digest(fetched)) != expected:
+                raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
+            fetched.replace(path)
+    return Located(path, name, expected, bytes.fromhex(version.tags.get(signature.TAG, "")) or None)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,155 @@
+"""JSON bytes to a float32 matrix. A record that cannot be scored is a rejection and leaves its neighbours alone.
+
+    values --> native rows: accepted records straight into the matrix
+                   | rejected, by the number of its fault                     --> Rejection
+                   | not known: the reference decodes that record alone       --> row, or Rejection
+
+A decoder belongs to one worker (one thread) and keeps its matrix, and the orders of fields that it has learned, from batch to
+batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saker.engine.contract import Contract
+from saker.engine.kernels import mode_of
+from saker.engine.kernels import native as load_native
+from saker.engine.kernels.errors import Refused
+from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
+from saker.engine.records.reference_decoder import Reference
+from saker.engine.records.rejection import BY_NUMBER, Rejection
+
+
+class Values(Protocol):
+    """A batch of raw records: a list, or whatever hands them out by their place. None is a record without a value."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: int, /) -> bytes | None: ...
+
+
+class Identifiers(Sequence[bytes]):
+    """The accepted records' identifiers as JSON, as they were written (a string with its quotes), without a copy of each.
+
+    `starts` and `lengths` are bytes of `values[indices]`, or of `replaced[index]` for one that does not stand in its record as
+    it is to be written. It keeps `values` alive: unlike the matrix it stays valid. (Making a frozen dataclass takes as long as
+    decoding a record.)
+    """
+
+    __slots__ = ("indices", "lengths", "replaced", "starts", "values")
+
+    def __init__(
+        self,
+        values: Values,
+        indices: NDArray[np.int32],
+        starts: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        replaced: Mapping[int, bytes],
+    ) -> None:
+        self.values, self.indices, self.starts, self.lengths, self.replaced = values, indices, starts, lengths, replaced
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Identifiers: ...
+    def __getitem__(self, at: int | slice) -> bytes | Identifiers:
+        if isinstance(at, slice):
+            return self.chosen(at)
+        start = int(self.starts[at])
+        index = int(self.indices[at])
+        value = self.replaced.get(index) or self.values[index] or b""
+        return value[start : start + int(self.lengths[at])]
+
+    def chosen(self, which: slice | NDArray[np.bool_]) -> Identifiers:
+        return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which], self.replaced)
+
+
+class Decoded(NamedTuple):
+    """A batch: `matrix` (n, f) float32 and `ids` are the accepted records, `indices` (n,) int32 their places in the batch.
+
+    `matrix` is a view of the decoder's buffer: it is valid until the next `decode`. `handed_over` counts the records that the
+    reference decoded.
+    """
+
+    matrix: NDArray[np.float32]
+    ids: Identifiers
+    indices: NDArray[np.int32]
+    rejections: list[Rejection]
+    handed_over: int
+
+
+class Decoder:
+    """Turns raw records into the matrix that the contract describes. One matrix is allocated and used again."""
+
+    def __init__(self, contract: Contract, kernels: str | None = None, *, variant: str | None = None) -> None:
+        """kernels: auto or off; without it SAKER_KERNELS, or auto. `backend` is then what decodes, and `backend_reason` why
+        not the native rows. variant: one of the native ones instead of the best, for measurements and tests.
+        """
+        self._width = len(contract.features)
+        self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
+        self._reference = Reference(contract)
+        self._native: RowKernel | None = None
+        native, self.backend_reason = load_native(mode_of(kernels))
+        if native is not None:
+            try:
+                self._native = RowKernel(native, contract, variant)
+            except Refused as error:
+                self.backend_reason = f"the native rows do not take this contract: {error}"
+        self.backend = self._native.variant if self._native else "reference"
+
+    @property
+    def native(self) -> Any | None:
+        """The extension's decoder, None without it."""
+        return self._native.decoder if self._native else None
+
+    def decode(self, values: Values) -> Decoded:
+        """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch."""
+        n = len(values)
+        if n > len(self._matrix):
+            self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
+        replaced: dict[int, bytes] = {}
+        ids = Identifiers(values, np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64), replaced)
+        rejections: list[Rejection] = []
+
+        def hand_over(index: int, row: int) -> tuple[int, int] | None:
+            found = self._reference.decode(index, values[index], self._matrix[row])
+            if isinstance(found, Rejection):
+                rejections.append(found)
+                return None
+            replaced[index] = found
+            return 0, len(found)
+
+        def reject(index: int, fault: int, field: str | None) -> None:
+            rejections.append(BY_NUMBER[fault].of(index, field))
+
+        decode = self._native.decode if self._native else _by_reference
+        accepted, handed_over = decode(values, self._matrix, ids.indices, ids.starts, ids.lengths, hand_over, reject)
+        if accepted < n:
+            ids = ids[:accepted]
+        return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
+
+
+def _by_reference(
+    values: Values,
+    _matrix: NDArray[np.float32],
+    indices: NDArray[np.int32],
+    starts: NDArray[np.int64],
+    lengths: NDArray[np.int64],
+    hand_over: HandOver,
+    _reject: Reject,
+) -> tuple[int, int]:
+    """Every record handed over: `RowKernel.decode` without the kernel."""
+    accepted = 0
+    for index in range(len(values)):
+        if (identifier := hand_over(index, accepted)) is not None:
+            indices[accepted] = index
+            starts[accepted], lengths[accepted] = identifier
+            accepted += 1
+    return accepted, len(values)

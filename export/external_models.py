@@ -1,0 +1,202 @@
+"""Models that saker did not train: their contracts, and a LightGBM model file to a proven ONNX file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saker.engine.contract import Contract, Feature, Golden
+from saker.engine.records.decode import Decoder
+from saker.export.errors import BrokenModel, UnsupportedModel
+from saker.export.onnx_writer.objectives import transform_of
+from saker.export.proof.adversarial_rows import adversarial_rows
+from saker.export.proven_export import Proven, export_proven
+from saker.export.readers.ensemble import Ensemble
+from saker.export.readers.open_source import open_source
+from saker.export.readers.source import Source
+
+_GOLDEN, _ROWS = 8, 1_000
+
+
+def contract_for(
+    booster: Any,
+    threshold: float = 0.5,
+    id_field: str = "TransactionID",
+    *,
+    vocabularies: Mapping[str, Sequence[str]] | None = None,
+    iterations: int | None = None,
+) -> Contract:
+    """A contract for a model that saker did not train: its feature names, all of them numbers and optional.
+
+    vocabularies: feature -> what its codes 0, 1, ... are called in a record. Without it the vocabularies of a pandas
+    frame that a Booster was trained on are used; a categorical feature that has none takes its codes as numbers.
+
+    Golden records are made from the model's own thresholds, their scores by its own library. A model with several
+    outputs has none: `export.to_onnx` writes it, the engine serves one score a record. Raises `UnsupportedModel`, when
+    a Booster does not say which vocabulary belongs to which feature too, and `BrokenModel`.
+    """
+    source = open_source(booster, iterations)
+    ensemble = source.ensemble
+    known = dict(vocabularies) if vocabularies is not None else _pandas_vocabularies(ensemble)
+    if unknown := sorted(set(known) - set(ensemble.feature_names)):
+        names = _some(ensemble.feature_names)
+        raise UnsupportedModel("vocabularies", f"the model has no feature {', '.join(unknown)}; it has {names}")
+    return _completed(source, _contract(ensemble, known, threshold, id_field))
+
+
+def likely_contract(booster: Any) -> tuple[Contract, list[str]]:
+    """The contract to start from when it has to be looked at, without golden records, and what to look at."""
+    ensemble = open_source(booster).ensemble
+    vocabularies = ensemble.categories or []
+    categorical = _categorical(ensemble)
+    in_order = dict(zip(categorical, vocabularies, strict=False)) if len(categorical) == len(vocabularies) else {}
+    known = {
+        name: values
+        for name, values in in_order.items()
+        if categorical[name] < len(values) and all(isinstance(value, str) for value in values)
+    }
+    notes = [f"{ensemble.source}, {ensemble.n_features} features, {ensemble.n_outputs} output(s)."]
+    if ensemble.n_outputs > 1:
+        notes.append(f"column = K, from 0 to {ensemble.n_outputs - 1}, has to say which output is the score.")
+    if vocabularies:
+        notes.append("The vocabularies in the Booster, in the order of the frame's columns; it does not say whose they are:")
+        notes += ["  " + json.dumps(list(map(str, values)), ensure_ascii=False) for values in vocabularies]
+    return _contract(ensemble, known, 0.5, "TransactionID"), notes
+
+
+def export_file(
+    path: Path,
+    contract: Contract | None,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    compare_onnxmltools: bool = False,
+    **changes: Any,
+) -> Proven:
+    """A LightGBM model file of any release since 3.0, exported and proven; no run, no registry.
+
+    contract: as `features_file.read_features` gives it; without it, what `contract_for` makes. `changes` replace fields of it.
+
+    Raises `BrokenModel` when it is no model file, and what `contract_for` and `export_proven` raise.
+    """
+    booster = open_model_file(path)
+    report(f"{path}: {booster.num_trees():,} trees, {booster.num_feature()} features")
+    source = open_source(booster)
+    names = source.ensemble.feature_names
+    if contract is None:
+        contract = _contract(source.ensemble, _pandas_vocabularies(source.ensemble), 0.5, "TransactionID")
+    elif (named := tuple(feature.name for feature in contract.features)) != names:
+        wrong = next((pair for pair in zip(names, named, strict=False) if pair[0] != pair[1]), (len(names), len(named)))
+        raise UnsupportedModel("features", f"expected the model's features in its order: {wrong[0]}, got {wrong[1]}")
+    if source.ensemble.n_outputs > 1 and contract.column is None:
+        raise UnsupportedModel(
+            "outputs",
+            f"the model has {source.ensemble.n_outputs} outputs, and an engine serves one: run `saker models describe {path} > "
+            "features.toml`, write `column = K` into it, and pass --features features.toml",
+        )
+    meaning = transform_of(source.ensemble).meaning
+    contract = _completed(source, replace(contract, score=meaning, **changes))
+    return export_proven(booster, contract, compare_onnxmltools=compare_onnxmltools)
+
+
+def open_model_file(path: Path) -> Any:
+    """A `lightgbm.Booster` of a model file; raises `BrokenModel` when it is none."""
+    import lightgbm
+
+    if not path.is_file():
+        raise BrokenModel("model file", f"no such file: {path}")
+    try:
+        return lightgbm.Booster(model_file=path)
+    except lightgbm.basic.LightGBMError as error:
+        raise BrokenModel("model file", f"{path}: LightGBM {lightgbm.__version__} cannot read it: {error}") from error
+
+
+def golden_records(
+    contract: Contract, rows: NDArray[np.float32], score: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+) -> tuple[Golden, ...]:
+    """Records that JSON can hold and the contract takes, near `rows` (n, f), with the scores that `score` gives them."""
+    records = []
+    for number, row in enumerate(rows.tolist()):
+        record: dict[str, Any] = {contract.id_field: number}
+        for feature, value in zip(contract.features, row, strict=True):
+            if feature.kind == "category":
+                known = 0 <= value < len(feature.vocabulary)
+                instead = feature.vocabulary[0] if feature.required and feature.vocabulary else None
+                record[feature.field] = feature.vocabulary[int(value)] if known else instead
+            elif feature.kind == "number" or feature.field not in record:
+                record[feature.field] = value if np.isfinite(value) else 0.0 if feature.required else None
+        records.append(json.dumps(record))
+    decoded = Decoder(contract).decode([record.encode() for record in records])
+    scores = score(decoded.matrix).tolist()
+    return tuple(
+        Golden(record, tuple(None if np.isnan(value) else value for value in row), score)
+        for record, row, score in zip(records, decoded.matrix.tolist(), scores, strict=True)
+    )
+
+
+def _contract(ensemble: Ensemble, vocabularies: Mapping[str, Sequence[str]], threshold: float, id_field: str) -> Contract:
+    features = tuple(
+        Feature(name, "category", vocabulary=tuple(vocabularies[name])) if name in vocabularies else Feature(name)
+        for name in ensemble.feature_names
+    )
+    return Contract(features, id_field=id_field, threshold=threshold, score=transform_of(ensemble).meaning)
+
+
+def _completed(source: Source, contract: Contract) -> Contract:
+    """With golden records, where one output is the score."""
+    contract = replace(contract, tolerance=source.relative_tolerance)
+    if source.ensemble.n_outputs > 1 and contract.column is None:
+        return contract
+    rows = adversarial_rows(source.ensemble, max_rows=_ROWS).rows
+    rows = rows[np.linspace(0, len(rows) - 1, _GOLDEN).astype(int)]
+    return replace(
+        contract, golden=golden_records(contract, rows, lambda matrix: source.scores(matrix, 1)[:, contract.column or 0])
+    )
+
+
+def _categorical(ensemble: Ensemble) -> dict[str, int]:
+    """The categorical features and the largest code of each."""
+    named = zip(ensemble.feature_names, ensemble.codes, strict=True)
+    return {name: largest for name, largest in named if largest is not None}
+
+
+def _pandas_vocabularies(ensemble: Ensemble) -> dict[str, Sequence[str]]:
+    """The Booster keeps one vocabulary for each pandas column of categories, in order, and not which column it was.
+
+    An ordered category is a number to LightGBM, and its vocabulary is kept like the others. So the categorical features are
+    the columns in question only if their codes fit and no feature of whole numbers fits as well.
+    """
+    vocabularies = ensemble.categories
+    if not vocabularies:
+        return {}
+    columns = _categorical(ensemble)
+    pairs = list(zip(columns.values(), vocabularies, strict=False))
+    fit = len(columns) == len(vocabularies) and all(largest < len(values) for largest, values in pairs)
+    full = all(largest == len(values) - 1 for largest, values in pairs)
+
+    def may_be_one(largest: int | None) -> bool:
+        return largest is not None and any(
+            largest == len(values) - 1 if full else largest < len(values) for values in vocabularies
+        )
+
+    ordered = [name for name, count in zip(ensemble.feature_names, ensemble.counts, strict=True) if may_be_one(count)]
+    if not fit or ordered or not all(isinstance(value, str) for values in vocabularies for value in values):
+        also = f", and {_some(ordered)} may be ordered categories" if ordered else ""
+        raise UnsupportedModel(
+            "vocabularies",
+            f"the Booster has {len(vocabularies)} pandas vocabularies ({_some(map(str, vocabularies))}) and {len(columns)} "
+            f"categorical features ({_some(columns)}){also}; it does not say which belongs to which, or they are not strings. "
+            "Run `saker models describe MODEL > features.toml`, look, and pass --features features.toml; "
+            'in Python pass vocabularies={"feature": ["value of code 0", ...]}',
+        )
+    return dict(zip(columns, vocabularies, strict=True))
+
+
+def _some(values: Any) -> str:
+    shown = list(values)
+    return ", ".join(shown[:5]) + (", ..." if len(shown) > 5 else "")  # noqa: PLR2004 - a few

@@ -1,0 +1,37 @@
+"""The door: what every library that trains tree ensembles has to offer to be exported and proven.
+
+    model (Booster, estimator) --open_source--> Source: its trees (`ensemble`) + the library's own answers (the oracle)
+
+A library is known by the module of the model's class and imported by nobody but the file that reads it.
+"""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from saker.export.readers.ensemble import Ensemble
+
+
+class Source(Protocol):
+    """A trained model: the trees to export, and what the library itself says of rows, float32 (n, f)."""
+
+    ensemble: Ensemble
+    exact: bool  # whether it adds in float64, tree by tree: the same bits then
+    relative_tolerance: float  # for margins: 1e-9 where the library adds in float64
+    sum_epsilon: float  # machine epsilon of the type in which the library adds the trees
+
+    def margins(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
+        """(n, k) what the output `raw` has to be."""
+
+    def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
+        """(n, k) what the output `score` has to be."""
+
+    def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
+        """(n, trees) the leaf of each tree, or of those of one iteration, in the ensemble's order and numbering."""
+
+    def leaf_values(self, tree: int) -> NDArray[np.float64]:
+        """(leaves,) what each leaf of one tree adds."""
+
+    def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows with values that the library refuses (infinities, say) replaced by others."""

@@ -1,0 +1,5 @@
+"""`python -m saker`."""
+
+from saker.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""A few records that are answered natively: the same results, positions and counts as by the way over Python."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from saker.engine.config import ServeSettings
+from saker.engine.delivery.at_least_once import AtLeastOnce
+from saker.engine.kafka import admin, clients
+from saker.engine.kafka.clients import TopicPartition
+from saker.engine.kafka.native_transport import NativeTransport, open_transport, producer_settings
+from saker.engine.kafka.reader import Record, read_topic
+from saker.engine.kafka.rejected_record import PREFIX
+from saker.engine.kernels import native
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.pipeline import score_batch
+from saker.engine.serving.poison_records import Journal
+from saker.training import synthetic
+from saker.training.tables import to_records
+
+N = 300
+BAD = {7: b"", 8: b"{", 9: b'{"TransactionID":1,"TransactionID":2}', 10: None}
+HEADERS: list[tuple[str, bytes | None]] = [("trace", b"a")]
+
+
+class Line:
+    """A delivery on the native transport, fed as a worker feeds it."""
+
+    def __init__(self, bootstrap_servers: str, model: ActiveModel) -> None:
+        self.servers, self.model, self.journal = bootstrap_servers, model, Journal()
+        self.source = f"express-{uuid.uuid4().hex[:8]}"
+        self.output, self.rejected = f"{self.source}-out", f"{self.source}-rejected"
+        admin.create_topics(bootstrap_servers, [self.source, self.output, self.rejected], 2)
+        settings = ServeSettings(bootstrap_servers, output=self.output, rejected=self.rejected, group=self.source)
+        self.assigned = {(self.source, 0), (self.source, 1)}
+        self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.source})
+        of_transport = producer_settings("auto")
+        producers = clients.producers(bootstrap_servers, [of_transport | one for one in AtLeastOnce.producers(settings, "")])
+        self.transport, why = open_transport(self.consumer, producers, self.output, self.assigned, "auto")
+        assert isinstance(self.transport, NativeTransport), why
+        self.delivery = AtLeastOnce(self.consumer, self.transport, settings)
+        self.transport.follow(self.assigned)
+        self.transport.answer_by(model.native, self.journal.cells)
+        self.consumer.assign([TopicPartition(self.source, number, 0) for number in (0, 1)])
+        self.sender = clients.producer(bootstrap_servers)
+
+    def send(self, number: int, value: bytes | None) -> None:
+        self.sender.produce(
+            self.source,
+            value,
+            [None, b"%d" % number][number % 2],
+            number % 3 == 0,
+            headers=HEADERS if number % 5 == 0 else None,
+        )
+
+    def step(self) -> int:
+        """As `Worker._step`; returns how many were answered over Python."""
+        taken, errors = self.transport.take(16, 0.01, self.delivery.room_for_few())
+        assert errors == []
+        if len(taken):
+            self.delivery.send(taken, taken.positions(), score_batch(self.model, taken))
+        self.delivery.poll()
+        return len(taken)
+
+    def committed(self) -> dict[int, int]:
+        asked = [TopicPartition(self.source, number) for number in (0, 1)]
+        return {at.partition: at.offset for at in self.consumer.committed(asked, 30)}
+
+    def results(self, partition: int) -> int:
+        """How many there are."""
+        return int(self.consumer.get_watermark_offsets(TopicPartition(self.output, partition), 30)[1])
+
+    def close(self) -> None:
+        self.transport.close()
+        self.consumer.close()
+
+
+@pytest.fixture
+def line(bootstrap_servers: str, generated_model: Any) -> Iterator[Line]:
+    line = Line(bootstrap_servers, ActiveModel.load(generated_model.path, "fraud/1"))
+    assert line.model.native is not None
+    yield line
+    line.close()
+
+
+@pytest.fixture(scope="module")
+def records() -> list[bytes | None]:
+    frame = synthetic.frame(N, seed=5).drop(columns=["isFraud"])
+    return [BAD.get(number, record) for number, record in enumerate(to_records(frame))]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_scores_are_written_as_by_orjson(score: float) -> None:
+    extension, reason = native("auto")
+    assert extension is not None, reason
+    assert extension.Express.print_score(score) == orjson.dumps(score)
+
+
+@pytest.mark.parametrize("power", range(-8, 19))
+def test_scores_are_written_as_by_orjson_where_exponents_begin(power: int) -> None:
+    extension, _ = native("auto")
+    assert extension is not None
+    for score in (10.0**power, -1.2345 * 10.0**power, 123.0 * 10.0**power):
+        assert extension.Express.print_score(score) == orjson.dumps(score)
+
+
+def test_it_answers_as_the_way_over_python(line: Line, records: list[bytes | None]) -> None:
+    """Some come one by one, some many at once; some cannot be scored, and go between those that can over Python."""
+    rng, sent, over_python = np.random.default_rng(1), 0, 0
+    deadline = time.monotonic() + 120
+    while sent < N:
+        count = min(int(rng.choice([1, 2, 20], p=[0.5, 0.4, 0.1])), N - sent)
+        for number in range(sent, sent + count):
+            line.send(number, records[number])
+        sent += count
+        assert line.sender.flush(30) == 0
+        over_python += line.step()
+        assert line.journal.read() == ({}, False)
+        # Now and then the next ones find none on their way, whatever time the broker takes; and in the end.
+        while (rng.random() < 0.7 or sent == N) and sum(max(at, 0) for at in line.committed().values()) < sent:
+            assert time.monotonic() < deadline, line.committed()
+            over_python += line.step()
+            line.delivery.drain(10)
+    expected = score_batch(line.model, records)
+    assert len(BAD) <= over_python < N - 50  # both had enough to do
+    results = read_topic(line.servers, line.output, N - len(BAD))
+    assert len(results) == N - len(BAD)
+    by_partition: dict[int, list[Record]] = {0: [], 1: []}
+    for result in results:
+        by_partition[result.partition].append(result)
+    for index, encoded in zip(expected.indices.tolist(), expected.results, strict=True):
+        result = by_partition[index % 3 == 0].pop(0)
+        assert result.key == [None, b"%d" % index][index % 2]
+        assert result.headers == (HEADERS if index % 5 == 0 else [])
+        assert _without_time(result.value) == _without_time(encoded)
+    rejected = read_topic(line.servers, line.rejected, len(BAD))
+    assert sorted(one.header(f"{PREFIX}code") for one in rejected) == sorted(one.reason for one in expected.rejections)
+    counts = line.delivery.take_counts()
+    assert (counts.scored, counts.failed.total(), counts.in_flight) == (N - len(BAD), len(BAD), 0)
+    assert counts.flagged == np.count_nonzero(expected.scores >= expected.threshold)
+    assert counts.batch_records.total == sum(counts.latency.counts) == N
+    assert counts.scores.total == pytest.approx(expected.scores.sum())
+    batches = sum(counts.batch_records.counts)
+    assert {stage: sum(histogram.counts) for stage, histogram in counts.stages.items()} == dict.fromkeys(counts.stages, batches)
+
+
+def test_no_more_than_few_are_on_their_way(line: Line, records: list[bytes | None]) -> None:
+    """And none while it has no model."""
+    for number in range(N):
+        line.send(number, records[0])
+    assert line.sender.flush(30) == 0
+    taken, _ = line.transport.take(5, 10, 4)
+    assert len(taken) == 5
+    line.transport.answer_by(None, line.journal.cells)
+    del taken
+    while len(line.transport.take(3, 10, 100)[0]) == 0:
+        pass
+    assert line.transport.in_flight == 0
+
+
+def test_what_is_late_is_handed_out(line: Line, records: list[bytes | None]) -> None:
+    line.transport.answer_by(line.model.native, line.journal.cells, 60_000)
+    for partition, age_ms in ((0, 0), (1, 120_000)):
+        line.sender.produce(line.source, records[0], None, partition, timestamp=int(time.time() * 1000) - age_ms)
+    assert line.sender.flush(30) == 0
+    handed_out: list[int] = []
+    deadline = time.monotonic() + 60
+    while line.results(0) < 1 or not handed_out:
+        assert time.monotonic() < deadline
+        taken, _ = line.transport.take(1, 0.01, 100)
+        handed_out += [taken.origin(index)[1] for index in range(len(taken))]
+    assert handed_out == [1]
+
+
+def test_what_is_forgotten_is_not_told(line: Line, records: list[bytes | None]) -> None:
+    for number in range(2):
+        line.send(number * 3 + 1 - number, records[0])  # partition 0, then 1
+    assert line.sender.flush(30) == 0
+    deadline = time.monotonic() + 60
+    while line.transport.in_flight or [line.results(number) for number in (0, 1)] != [1, 1]:
+        assert time.monotonic() < deadline
+        line.transport.take(1, 0.01, 100)
+    line.transport.forget([(line.source, 0)])
+    told = line.transport.tell()
+    assert told is not None
+    positions, answered = told
+    assert positions == {(line.source, 1): 1}
+    assert len(answered.scores) == 2
+    assert line.transport.tell() is None
+
+
+def _without_time(value: bytes | None) -> Any:
+    assert value is not None
+    result = json.loads(value)
+    assert isinstance(result.pop("scored_at_ms"), int)
+    return result

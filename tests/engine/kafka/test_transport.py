@@ -1,0 +1,199 @@
+"""The native transport does what the public one does, on the same real Kafka."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from saker.engine.kafka import admin, clients
+from saker.engine.kafka.batch import Origin, Taken
+from saker.engine.kafka.clients import TopicPartition
+from saker.engine.kafka.librdkafka_handle import handle
+from saker.engine.kafka.native_transport import NativeTransport, open_transport, producer_settings
+from saker.engine.kafka.reader import read_topic
+from saker.engine.kafka.transport import Transport
+from saker.engine.records.decode import Identifiers
+from saker.engine.records.encode import Encoder
+
+N = 400
+FOR_EVER = {"retention.ms": "-1"}  # the records' timestamps are of 2023: Kafka would delete them at its next look
+HEADERS: list[tuple[str, bytes | None]] = [("trace", b"\x00a"), ("trace", b""), ("none", None)]
+
+
+@pytest.fixture(scope="module")
+def source(bootstrap_servers: str) -> str:
+    """A topic of two partitions with records of every sort."""
+    topic = f"transport-{uuid.uuid4().hex[:8]}"
+    admin.create_topics(bootstrap_servers, [topic], 2, FOR_EVER)
+    producer = clients.producer(bootstrap_servers)
+    for n in range(N):
+        key = [None, b"", b"key-%d" % n][n % 3]
+        value = None if n == 7 else b"" if n == 8 else b'{"id":%d}' % n
+        headers = HEADERS if n % 2 else None
+        producer.produce(topic, value, key, n % 5 == 0, headers=headers, timestamp=1_700_000_000_000 + n)
+    assert producer.flush(30) == 0
+    return topic
+
+
+class Client:
+    """A transport with the clients that it works on."""
+
+    def __init__(self, bootstrap_servers: str, source: str, output: str, kernels: str, **settings: Any) -> None:
+        self.consumer = clients.consumer(bootstrap_servers, **{"group.id": "transport"})
+        self.producer = clients.producer(bootstrap_servers, **producer_settings(kernels), **settings)
+        assigned = {(source, 0), (source, 1)}
+        self.transport, self.reason = open_transport(self.consumer, [self.producer], output, assigned, kernels)
+        self.transport.follow(assigned)
+        self.consumer.assign([TopicPartition(source, partition, 0) for partition in (0, 1)])
+
+    def take(self, most: int) -> Iterator[Taken]:
+        left, until = N, time.monotonic() + 60
+        while left:
+            assert time.monotonic() < until, f"{self.transport.backend}: {left} of {N} records did not come"
+            taken, errors = self.transport.take(most, 1)
+            assert errors == []
+            if len(taken):
+                left -= len(taken)
+                yield taken
+
+    def close(self) -> None:
+        self.transport.close()
+        self.consumer.close()
+
+
+@pytest.fixture
+def client(bootstrap_servers: str, source: str) -> Iterator[Any]:
+    opened: list[Client] = []
+
+    def make(kernels: str, output: str = "none", **settings: Any) -> Client:
+        opened.append(Client(bootstrap_servers, source, output, kernels, **settings))
+        assert isinstance(opened[-1].transport, NativeTransport if kernels == "auto" else Transport), opened[-1].reason
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def seen(client: Client, most: int) -> dict[int, list[tuple[Any, ...]]]:
+    """Partition -> what was taken of it, and of each batch what was said of it."""
+    found: dict[int, list[tuple[Any, ...]]] = {0: [], 1: []}
+    for taken in client.take(most):
+        n = len(taken)
+        origins = [Origin(*taken.origin(i)) for i in range(n)]
+        times = np.empty(n, np.int64)
+        taken.timestamps(times)
+        assert times.tolist() == [origin.timestamp_ms for origin in origins]
+        assert taken.positions() == {(o.topic, o.partition): o.offset + 1 for o in origins}
+        with pytest.raises(IndexError):
+            taken[n]
+        for i, origin in enumerate(origins):
+            found[origin.partition].append((taken[i], *origin))
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+def test_both_take_the_same(client: Any, most: int) -> None:
+    public, native = seen(client("off"), most), seen(client("auto"), most)
+    assert native == public
+    assert sum(map(len, native.values())) == N
+    assert {headers and tuple(headers) for *_, headers in native[0]} == {None, tuple(HEADERS)}
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_results_carry_what_their_records_had_also_through_a_full_queue(
+    client: Any, bootstrap_servers: str, source: str, kernels: str
+) -> None:
+    output = f"{source}-{kernels}-{uuid.uuid4().hex[:8]}"
+    admin.create_topics(bootstrap_servers, [output], 2, FOR_EVER)
+    one = client(kernels, output, **{"queue.buffering.max.messages": 10})
+    encoder = Encoder("id", 0.5, "m", kernels)
+    acknowledged: list[Any] = []
+    expected, others = 0, []
+    sent: dict[int, list[Origin]] = {0: [], 1: []}
+    for taken in one.take(150):
+        indices = np.array([i for i in range(len(taken)) if taken[i]], np.int32)
+        numbers = [b"%d" % int((taken[i] or b"")[6:-1]) for i in indices]
+        ids = Identifiers(numbers, np.arange(len(numbers), dtype=np.int32), np.zeros(len(numbers), np.int64),
+                          np.array([len(number) for number in numbers]), {})  # fmt: skip
+        results = encoder.encode(ids, np.full(len(numbers), 0.25), 17)
+        called, delivered = one.transport.send(taken, indices, results, lambda *told: acknowledged.append(told))
+        expected += called
+        others.append(delivered)
+        for i in indices:
+            origin = Origin(*taken.origin(int(i)))
+            sent[origin.partition].append(origin)
+    assert one.producer.flush(30) == 0
+    assert [error for error, _ in acknowledged] == [None] * expected
+    assert expected == (0 if kernels == "auto" else N - 2)
+    assert all(delivered() for delivered in others)
+    read = read_topic(bootstrap_servers, output, N - 2)
+    for partition, origins in sent.items():
+        came = [(r.key, r.headers or None, r.timestamp_ms) for r in read if r.partition == partition]
+        assert came == [(o.key, o.headers, o.timestamp_ms) for o in origins]
+
+
+def test_a_batch_is_delivered_when_each_of_its_partitions_is(client: Any, bootstrap_servers: str, source: str) -> None:
+    output = f"{source}-{uuid.uuid4().hex[:8]}"
+    admin.create_topics(bootstrap_servers, [output], 2, FOR_EVER)
+    one = client("auto", output, **{"linger.ms": 60_000})  # nothing goes before it is flushed
+    encoder, others = Encoder("id", 0.5, "m"), []
+    for taken in one.take(100):
+        indices = np.arange(len(taken), dtype=np.int32)
+        ids = Identifiers([b"7"] * len(taken), indices, np.zeros(len(taken), np.int64), np.ones(len(taken), np.int64), {})
+        results = encoder.encode(ids, np.full(len(taken), 0.25), 17)
+        others.append(one.transport.send(taken, indices, results, lambda *_: None)[1])
+    assert len(others) > 1
+    assert not any(delivered() for delivered in others)
+    assert one.producer.flush(30) == 0
+    assert all(delivered() for delivered in others)
+
+
+def test_what_an_idle_producer_has_to_tell_does_not_pile_up(bootstrap_servers: str) -> None:
+    busy, idle = clients.producers(bootstrap_servers, [{}, {}])
+    transport = Transport(clients.consumer(bootstrap_servers, **{"group.id": "transport"}), [busy, idle], "none", set())
+    deadline = time.monotonic() + 30
+    while len(idle) < 3 and time.monotonic() < deadline:
+        busy.poll(0.1)
+    assert len(idle) >= 3, "it tells its statistics"
+    while len(idle) and time.monotonic() < deadline:
+        transport.poll(0.1)
+    assert len(idle) == 0
+
+
+def test_what_is_no_client_is_not_touched(extension: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saker.engine.kafka.librdkafka_handle._maps", lambda: ["1000-2000 rw-p 00000000 00:00 0"])
+    with pytest.raises(ValueError, match="no memory of its own"):
+        handle(clients.consumer("localhost:1", **{"group.id": "none"}))
+    with pytest.raises(ValueError, match="there is no client"):
+        extension.Taker(None, 0)
+
+
+def test_a_consumer_is_no_producer(client: Any, extension: ModuleType) -> None:
+    native = client("auto")
+    with pytest.raises(ValueError, match="the client is no producer"):
+        extension.Sender(native.consumer, handle(native.consumer), "output")
+    with pytest.raises(ValueError, match="the client is no consumer"):
+        extension.Taker(native.producer, handle(native.producer))
+
+
+def test_what_does_not_belong_together_is_refused(client: Any) -> None:
+    native = client("auto")
+    sender = native.transport._senders[0]
+    nothing = np.empty(0, np.int32)
+    lines = Encoder("id", 0.5, "m").encode(
+        Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), {}), np.empty(0), 0
+    )
+    taken = next(native.take(10))
+    for messages, indices, results in (([], nothing, lines), (taken, np.zeros(1, np.int32), lines), (taken, nothing, [])):
+        with pytest.raises(ValueError, match="expected Messages"):
+            sender.send(messages, indices, results, 0)
+    native.transport.close()
+    with pytest.raises(ValueError, match="open taker"):
+        native.transport._express.take(1, 0, 0)

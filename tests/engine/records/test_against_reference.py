@@ -1,0 +1,110 @@
+"""The reference is the definition: every variant gives its bits and its rejections. orjson, in turn, judges the reference."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+
+from saker.engine.contract import DERIVATIONS
+from saker.engine.records.decode import Decoded
+from tests.engine.records.decoders import CONTRACT, DECODERS, NATIVE, make_decoder
+from tests.engine.records.strategies import BATCHES, records
+
+LONG_LIVED = {name: make_decoder(name) for name in DECODERS}  # what they learn depends on all the examples before
+
+
+def same(found: Decoded, expected: Decoded) -> None:
+    assert found.indices.tolist() == expected.indices.tolist()
+    assert found.matrix.tobytes() == expected.matrix.tobytes()
+    assert found.rejections == expected.rejections
+    assert list(found.ids) == list(expected.ids)
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@settings(max_examples=200, deadline=None)
+@given(values=BATCHES)
+def test_fresh_decoder(name: str, values: list[bytes | None]) -> None:
+    expected = LONG_LIVED["reference"].decode(values)
+    decoder = make_decoder(name)
+    same(decoder.decode(values), expected)
+    same(decoder.decode(values), LONG_LIVED["reference"].decode(values))
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@settings(max_examples=200, deadline=None)
+@given(values=BATCHES)
+def test_decoder_that_has_seen_much(name: str, values: list[bytes | None]) -> None:
+    same(LONG_LIVED[name].decode(values), LONG_LIVED["reference"].decode(values))
+
+
+@settings(max_examples=400, deadline=None)
+@given(value=records())
+def test_orjson_finds_the_same_in_what_the_reference_accepts(value: bytes) -> None:
+    decoded = LONG_LIVED["reference"].decode([value])
+    reasons = [rejected.reason for rejected in decoded.rejections]
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        # The one difference: orjson has no place for a number beyond float64, which a record may carry unread.
+        if "infinity" not in str(error):
+            assert reasons == ["invalid_json"]
+        return
+    assert reasons != ["invalid_json"]
+    if reasons:
+        return
+    assert len(parsed) == len(json.loads(value, object_pairs_hook=list))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(decoded.matrix[0], np.array(_row(parsed), np.float32))  # of -0 orjson makes 0
+    if not isinstance(parsed["id"], float):
+        assert orjson.loads(decoded.ids[0]) == parsed["id"]
+
+
+def _row(parsed: dict[str, Any]) -> list[float]:
+    row = []
+    for feature in CONTRACT.features:
+        content = parsed.get(feature.field)
+        if content is None or content == "":
+            row.append(float("nan"))
+        elif feature.kind == "category":
+            known = content in feature.vocabulary
+            row.append(feature.vocabulary.index(content) if known else float("nan"))
+        elif feature.derivation:
+            row.append(DERIVATIONS[feature.derivation](float(content)))
+        else:
+            row.append(float(content))
+    return row
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("value", ["{}", 1, bytearray(b"{}"), memoryview(b"{}")])
+def test_a_value_that_is_not_bytes_is_a_bug_of_the_caller(name: str, value: Any) -> None:
+    with pytest.raises(TypeError):
+        make_decoder(name).decode([b"{}", value])
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_decoder_is_not_entered_twice(name: str) -> None:
+    decoder = make_decoder(name)
+
+    class Nosy:
+        def decode(self, _index: int, value: bytes, _row: object) -> None:
+            decoder.decode([value])
+
+    reference, decoder._reference = decoder._reference, Nosy()  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="one batch at a time"):
+        decoder.decode([b"{}"])
+    decoder._reference = reference
+    assert len(decoder.decode([b'{"id":1,"amount":1,"must":"y"}', b"{}"]).matrix) == 1
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("size", [1000, 100_000, 3_000_000])
+def test_large_records(name: str, size: int) -> None:
+    text, escaped = b"a" * size, b"\\u0061" * (size // 6)
+    values: list[bytes | None] = [b'{"id":1,"amount":5,"x":"%b","device":"%b","must":"y"}' % (text, escaped)] * 2
+    same(make_decoder(name).decode(values), make_decoder("reference").decode(values))

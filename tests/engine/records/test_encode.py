@@ -1,0 +1,83 @@
+"""Results are JSON that says what went in; orjson reads it back."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from saker.engine.records.decode import Identifiers
+from saker.engine.records.encode import Encoder
+from tests.engine.records.decoders import make_decoder
+
+DECODER = make_decoder("reference")
+NATIVE, PYTHON = "auto", "off"
+
+
+def ids_of(texts: list[str]) -> Identifiers:
+    return DECODER.decode([None, *(b'{"amount":1,"id": %b ,"must":"y"}' % text.encode() for text in texts), b"bad"]).ids
+
+
+IDENTIFIERS = st.one_of(
+    st.integers().map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.text(min_size=1).map(json.dumps),
+)
+SCORES = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1), st.sampled_from([0.0, -0.0, 1.0, 5e-324, 0.1, 1e22])
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(IDENTIFIERS, SCORES), max_size=20), st.floats(0, 1), st.text(), st.integers(0, 2**53))
+def test_what_is_written_reads_back(rows: list[tuple[str, float]], threshold: float, model: str, now_ms: int) -> None:
+    ids, scores = ids_of([text for text, _ in rows]), np.array([score for _, score in rows], np.float64)
+    late = np.arange(len(rows)) % 3 == 0 if now_ms % 2 else None
+    lines = Encoder("TransactionID", threshold, model, NATIVE).encode(ids, scores, now_ms, late)
+    assert list(lines) == list(Encoder("TransactionID", threshold, model, PYTHON).encode(ids, scores, now_ms, late))
+    assert len(lines) == len(rows)
+    for place, (line, (text, score)) in enumerate(zip(lines, rows, strict=True)):
+        read = orjson.loads(line)
+        assert read.pop("late", False) is (late is not None and bool(late[place]))
+        assert list(read) == ["TransactionID", "fraud_score", "is_fraud", "model", "scored_at_ms"]
+        assert read["TransactionID"] == orjson.loads(text)
+        assert np.float64(read["fraud_score"]).tobytes() == np.float64(score).tobytes()
+        assert read["is_fraud"] is (score >= threshold)
+        assert (read["model"], read["scored_at_ms"]) == (model, now_ms)
+
+
+@pytest.mark.parametrize("kernels", [NATIVE, PYTHON])
+def test_the_bytes(kernels: str) -> None:
+    lines = Encoder("tx id", 0.5, "fraud/7", kernels).encode(
+        ids_of(["9007199254740993", '"é"']), np.array([0.012345678, 0.5]), 17
+    )
+    assert list(lines) == [
+        b'{"tx id":9007199254740993,"fraud_score":0.012345678,"is_fraud":false,"model":"fraud/7","scored_at_ms":17}',
+        '{"tx id":"é","fraud_score":0.5,"is_fraud":true,"model":"fraud/7","scored_at_ms":17}'.encode(),
+    ]
+
+
+def test_identifiers_outlive_the_next_batch() -> None:
+    ids = ids_of(["1", "2"])
+    ids_of(["3", "4", "5"])
+    assert list(ids) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("kernels", [NATIVE, PYTHON])
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 1), ()])
+def test_scores_that_do_not_fit_are_a_bug_of_the_caller(kernels: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="one score for each of 2"):
+        Encoder("id", 0.5, "m", kernels).encode(ids_of(["1", "2"]), np.zeros(shape), 0)
+
+
+def test_identifiers_that_lie_outside_of_their_values_are_noticed() -> None:
+    ids = ids_of(["1", "2"])
+    ids.lengths[1] = 1000
+    with pytest.raises(ValueError, match="do not belong"):
+        Encoder("id", 0.5, "m", NATIVE).encode(ids, np.zeros(2), 0)
+    with pytest.raises(IndexError):
+        Encoder("id", 0.5, "m", NATIVE).encode(Identifiers([], ids.indices, ids.starts, ids.lengths, {}), np.zeros(2), 0)

@@ -1,0 +1,16 @@
+"""Records of any shape into a topic, each acknowledged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from saker.engine.kafka import clients
+
+
+def send(bootstrap_servers: str, topic: str, messages: list[dict[str, Any]]) -> None:
+    producer = clients.producer(bootstrap_servers)
+    answers: list[Any] = []
+    for message in messages:
+        producer.produce(topic, on_delivery=lambda error, _: answers.append(error), **message)
+    assert producer.flush(30) == 0
+    assert answers == [None] * len(messages)

@@ -1,0 +1,84 @@
+"""`saker serve` as its user runs it, and the topics and models that tests give it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+
+from saker.engine.kafka.reader import Record
+
+PARTITIONS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    raw: str
+    scored: str
+    rejected: str
+    group: str
+
+
+@dataclass
+class Serving:
+    """`saker serve` as its user runs it: a process of its own, known by its addresses."""
+
+    process: subprocess.Popen[str]
+    url: str
+    _lines: Queue[str | None] = field(default_factory=Queue)
+
+    def __post_init__(self) -> None:
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            sys.stderr.write(line)  # pytest shows it where a test fails
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def get(self, path: str) -> str:
+        with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        lines = [line for line in self.get("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+    def await_line(self, text: str) -> str:
+        """Read its log up to a line with `text`."""
+        while (line := self._lines.get(timeout=90)) is not None:
+            if text in line:
+                return line
+        raise AssertionError(f"saker serve ended with {self.process.wait()} before it said {text!r}")
+
+    def rest_of_log(self) -> str:
+        """What it said that was not awaited, once it has ended."""
+        return "".join(line for line in iter(self._lines.get, None) if line is not None)
+
+    def worker_ids(self) -> list[int]:
+        return worker_ids(self.process.pid)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+def worker_ids(pool: int) -> list[int]:
+    children = Path(f"/proc/{pool}/task/{pool}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+Serve = Callable[..., Serving]
+
+
+Read = Callable[..., list[Record]]
