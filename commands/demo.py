@@ -25,6 +25,7 @@ from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
 from saker.engine.kafka.reader import Record, read_topic
 from saker.engine.kafka.replay import Sent, keyed, replay
+from saker.engine.onnx_trees import SCORE_TOLERANCE
 from saker.export.registry import publish
 from saker.training import synthetic, track
 from saker.training.fit import Settings, Trained, build_matrix, train
@@ -32,7 +33,6 @@ from saker.training.malformed import Malformed, malformed
 from saker.training.tables import to_records
 
 TRAINED, SCORED_ROWS, WORKERS, RATE = 50_000, 20_000, 2, 2_000.0
-_TOLERANCE = 1e-6
 
 Say = Callable[[str], None]
 
@@ -111,7 +111,7 @@ def _stream(stack: Stack, trained: Trained, folder: Path, clock: _Clock, say: Sa
     last_line = _count(sent, results, rejections)
     _check_scores(trained.booster, trained.contract, records, results)
     _check_rejections(bad, rejections)
-    clock.done("check", f"every score equals LightGBM's within {_TOLERANCE:g}, every rejection has its reason")
+    clock.done("check", f"every score equals LightGBM's within {SCORE_TOLERANCE:g}, every rejection has its reason")
     _report(results, sent, folder, say)
     return last_line
 
@@ -163,9 +163,9 @@ def _check_scores(booster: Booster, contract: Contract, records: list[bytes], re
     expected = booster.predict(matrix, num_threads=1)
     answers = {answer["TransactionID"]: answer["fraud_score"] for answer in map(_answer, results)}
     given = np.array([answers[orjson.loads(record)["TransactionID"]] for record in records])
-    worst = float(np.abs(given - expected).max())
-    if not worst <= _TOLERANCE:
-        raise DemoFailed(f"a score differs from LightGBM's by {worst:.3g}")
+    worst = float((np.abs(given - expected) / expected).max())
+    if not worst <= SCORE_TOLERANCE:
+        raise DemoFailed(f"a score differs from LightGBM's by a relative {worst:.3g}")
 
 
 def _check_rejections(bad: list[Malformed], rejections: list[Record]) -> None:

@@ -55,7 +55,7 @@ def doctor(
 def _check_topics(bootstrap_servers: str, *names: str) -> None:
     from saker.engine.kafka import topic_checks
 
-    found, findings = topic_checks.look(bootstrap_servers, *names)
+    found, findings = topic_checks.check(bootstrap_servers, *names)
     for topic in found:
         typer.echo(
             f"topic {topic.name}: partitions {topic.partitions}, replicas {topic.replicas}, "

@@ -63,7 +63,7 @@ class Watch(Collector):
     labelled: int = 0
     live: dict[str, Live] = field(default_factory=dict)
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raises `SakerError` where there is nothing to look at."""
         source, scored, topic = self.topics
         models = {alias: self._model(name) for alias, name in self.models.items() if name is not None}

@@ -40,13 +40,13 @@ def monitor(
     from saker.engine.metrics.exporter import serve_http
 
     models = {"champion": model, "challenger": challenger}
-    looked = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
+    watch = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
     stop = told_to_stop()
-    server = serve_http(looked, metrics_port, lambda: looked.at > 0, metrics_address)
+    server = serve_http(watch, metrics_port, lambda: watch.at > 0, metrics_address)
     _log.info("metrics at http://%s:%d/metrics", metrics_address, server.server_port)
     while not stop.is_set():
         try:
-            looked.look()
+            watch.check()
         except SakerError as error:
             _log.warning("%s; looking again in %.0f s", error, every)
         stop.wait(every)

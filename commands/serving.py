@@ -72,6 +72,12 @@ def serve(
         float, typer.Option("--hung-seconds", min=1, help="A worker that is silent for so long is killed and started again.")
     ] = 60.0,
     kernels: Kernels = None,
+    transport: Annotated[
+        Literal["auto", "native", "public"],
+        typer.Option(
+            "--transport", help="How Kafka is called: on librdkafka itself (native), or by the public calls of confluent-kafka."
+        ),
+    ] = "auto",
     tracking_uri: Tracking = None,
 ) -> None:
     """Score a topic until SIGTERM or Ctrl-C, then drain, flush and commit."""
@@ -99,6 +105,7 @@ def serve(
         hung_seconds=hung_seconds,
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
+        transport=transport,
     )
     uri = tracking_uri or config.tracking_uri()
     first = registry.locate_or_last(model, uri, public_key)

@@ -55,7 +55,7 @@ class ServeSettings:
     #: Larger rejections are cut. The default is Kafka's; a pool asks the topic.
     rejected_max_bytes: int = 1_048_588
     #: How long a result waits for others to be sent with. None: 0 while few are unanswered, 1 while many are
-    #: (`saker.engine.delivery.at_least_once`), and 1 in transactions.
+    #: (delivery/at_least_once.py), and 1 in transactions.
     linger_ms: float | None = None
     #: Topic of what a second model says (`saker.engine.serving.shadow`), and the share of a core that this may take.
     shadow_output: str = "shadow-scores"
@@ -71,3 +71,5 @@ class ServeSettings:
     transaction_seconds: float = 0.05
     #: auto: the native kernels wherever they take the model; off: the reference paths.
     kernels: str = "auto"
+    #: auto: librdkafka itself where the installed confluent-kafka was tested; native: that, or an error; public: public calls.
+    transport: str = "auto"

@@ -13,7 +13,7 @@ class ServingError(SakerError):
     """Kafka, a topic or a setting does not allow serving."""
 
 
-class StartAgain(Exception):
+class RestartWorker(Exception):
     """A worker cannot go on, and one that starts again at the committed offsets can: nothing is lost."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +23,8 @@ class Scored(NamedTuple):
     #: Of the results (n,), and from which one on it is fraud.
     scores: NDArray[np.float64]
     threshold: float
-    #: decode, score, encode; who delivers it adds what comes behind.
-    stage_seconds: dict[str, float]
+    #: decode, score, encode
+    stage_seconds: Mapping[str, float]
 
 
 def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | None = None) -> Scored:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -19,7 +18,6 @@ import numpy as np
 import orjson
 from hdrh.histogram import HdrHistogram
 from numpy.typing import NDArray
-from prometheus_client.parser import text_string_to_metric_families
 
 from saker.bench.data.reference_models import records, reference_model
 from saker.bench.harness.contenders import BenchFailed, Contender, Running, Topics, running
@@ -28,6 +26,7 @@ from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from saker.engine.kafka import clients, groups
 from saker.engine.kafka.clients import Message, TopicPartition
 from saker.engine.metrics.counts import STAGES
+from saker.engine.metrics.reading import Reading, read
 from saker.engine.model.session import open_session
 from saker.engine.records.decode import Decoder
 
@@ -169,13 +168,13 @@ def measure(
         _await(processes, reader, topics, workers)
         sender = spawn.Process(target=send, args=(load, load_values(), bootstrap_servers, topics.input, theirs))
         sender.start()
-        start, before, cpu = ours.recv(), _stages(processes), processes.cpu_seconds()
+        start, before, cpu = ours.recv(), _metrics(processes), processes.cpu_seconds()
         missing, until = count, start + due[-1] + _WAIT_SECONDS
         while missing and time.monotonic() < until:
             missing -= reader.poll(0.1)
         late = ours.recv()
         sender.join()
-        cpu, after, peak = processes.cpu_seconds() - cpu, _stages(processes), processes.peak_mb()
+        cpu, after, peak = processes.cpu_seconds() - cpu, _metrics(processes), processes.peak_mb()
         processes.check()
     reader.close()
     latencies = (reader.read_at - start - due)[warm:]
@@ -241,30 +240,15 @@ def histogram_of(seconds: NDArray[np.float64]) -> HdrHistogram:
     return histogram
 
 
-_Sums = dict[str, tuple[float, float]]  # stage -> seconds, batches; "batch" -> records, batches
+def _metrics(processes: Running) -> Reading | None:
+    """Of a contender that has saker's metrics."""
+    return None if processes.metrics_port is None else read(f"http://127.0.0.1:{processes.metrics_port}/metrics")
 
 
-def _stages(processes: Running) -> _Sums:
-    """The sums so far, of a contender that has saker's metrics; nothing of another."""
-    if processes.metrics_port is None:
-        return {}
-    with urllib.request.urlopen(f"http://127.0.0.1:{processes.metrics_port}/metrics") as answer:
-        text = answer.read().decode()
-    sums: dict[str, dict[str, float]] = {}
-    for family in text_string_to_metric_families(text):
-        if family.name in ("stage_latency_seconds", "batch_records"):
-            for sample in family.samples:
-                sums.setdefault(sample.labels.get("stage", "batch"), {})[sample.name.rpartition("_")[2]] = sample.value
-    return {stage: (found["sum"], found["count"]) for stage, found in sums.items()}
-
-
-def _spent(before: _Sums, after: _Sums, mean_ms: float) -> tuple[float, dict[str, float]]:
+def _spent(before: Reading | None, after: Reading | None, mean_ms: float) -> tuple[float, dict[str, float]]:
     """Records in a mean batch, and the mean ms of a batch in each stage."""
-    if not after:
+    if before is None or after is None:
         return 0.0, {}
-    means = {}
-    for stage, (total, count) in after.items():
-        earlier, times = before[stage]
-        means[stage] = (total - earlier) / max(count - times, 1)
-    stages = {stage: means[stage] * 1000 for stage in STAGES}
-    return means["batch"], {"wait": mean_ms - sum(stages.values()), **stages}
+    gained = after.since(before)
+    stages = {stage: gained.mean("stage_latency_seconds", stage=stage) * 1000 for stage in STAGES}
+    return gained.mean("batch_records"), {"wait": mean_ms - sum(stages.values()), **stages}

@@ -9,7 +9,6 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import lightgbm as lgb
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from saker.bench.data.reference_models import ReferenceModel, reference_model
 from saker.bench.micro.runner import Case
-from saker.engine.kernels import native
+from saker.engine.kernels import Native, native
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
 from saker.engine.kernels.tree_kernel import TreeKernel
@@ -29,7 +28,7 @@ from saker.export.proof.onnxmltools_check import onnxmltools_model
 Score = Callable[[NDArray[np.float32]], Any]
 
 
-def _extension() -> ModuleType:
+def _extension() -> Native:
     extension, reason = native("auto")
     if extension is None:
         sys.exit(reason)

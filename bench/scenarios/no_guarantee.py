@@ -11,11 +11,10 @@ from saker.cli import main
 from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.kafka import clients
 
-_with_acknowledgement = clients.Producer
 
-
-def _without(settings: dict[str, Any]) -> Any:
-    return _with_acknowledgement({**settings, "enable.idempotence": False, "acks": 0, "statistics.interval.ms": 0})
+class _Unacknowledged(clients.Producer):
+    def __init__(self, settings: dict[str, Any], **named: Any) -> None:
+        super().__init__({**settings, "enable.idempotence": False, "acks": 0, "statistics.interval.ms": 0}, **named)
 
 
 def _commit_nothing(delivery: AtLeastOnce, *, wait: bool) -> None:  # noqa: ARG001
@@ -23,7 +22,7 @@ def _commit_nothing(delivery: AtLeastOnce, *, wait: bool) -> None:  # noqa: ARG0
 
 
 # Workers are spawned: they load this module as their main one, so that it holds for them too.
-clients.Producer = _without
+clients.Producer = _Unacknowledged  # type: ignore[misc]
 AtLeastOnce._commit = _commit_nothing  # type: ignore[assignment]
 
 if __name__ == "__main__":

@@ -14,10 +14,7 @@ import argparse
 import multiprocessing
 import sys
 import time
-import urllib.request
 from dataclasses import dataclass
-
-from prometheus_client.parser import text_string_to_metric_families
 
 from saker.bench.harness.contenders import Running, Topics, running, saker
 from saker.bench.harness.e2e import load_values
@@ -25,6 +22,7 @@ from saker.bench.harness.open_loop import Load, send
 from saker.deploy.local.kafka import Broker
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, warm_up
 from saker.engine.kafka import admin
+from saker.engine.metrics.reading import Reading, read
 
 _EVERY_SECONDS = 10.0
 _SMALL = {"retention.bytes": str(200 << 20), "segment.bytes": str(50 << 20)}
@@ -39,8 +37,7 @@ class Look:
     resident_mb: float
     descriptors: int
     threads: int
-    #: Cumulative, by the upper bound of a bucket in seconds.
-    latency: dict[float, float]
+    metrics: Reading
 
 
 def look(processes: Running, seconds: float) -> Look:
@@ -51,26 +48,8 @@ def look(processes: Running, seconds: float) -> Look:
         sum(one.memory_info().rss for one in found) / (1 << 20),
         sum(one.num_fds() for one in found),
         sum(one.num_threads() for one in found),
-        _latency(processes.metrics_port or 0),
+        read(f"http://127.0.0.1:{processes.metrics_port}/metrics"),
     )
-
-
-def _latency(port: int) -> dict[float, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        (samples,) = (family.samples for family in families if family.name == "scoring_latency_seconds")
-    return {float(one.labels["le"]): one.value for one in samples if one.name.endswith("_bucket")}
-
-
-def quantile_ms(before: Look, after: Look, share: float) -> float:
-    """As Prometheus does it: linear within the bucket."""
-    counts = [(bound, after.latency[bound] - before.latency[bound]) for bound in sorted(after.latency)]
-    wanted, lower, below = share * counts[-1][1], 0.0, 0.0
-    for bound, count in counts:
-        if count >= wanted:
-            return 1000 * (lower + (bound - lower) * (wanted - below) / max(count - below, 1))
-        lower, below = bound, count
-    return 1000 * lower
 
 
 def main() -> None:
@@ -110,7 +89,8 @@ def print_looks(looks: list[Look]) -> None:
     """Minute by minute."""
     step = round(60 / _EVERY_SECONDS)
     for before, after in zip(looks[::step], looks[step::step], strict=False):
-        p50, p99 = (quantile_ms(before, after, share) for share in (0.5, 0.99))
+        gained = after.metrics.since(before.metrics)
+        p50, p99 = (1000 * (gained.quantile(share, "scoring_latency_seconds") or 0) for share in (0.5, 0.99))
         sys.stdout.write(
             f"minute {after.seconds / 60:4.1f}: p50 {p50:.2f}, p99 {p99:.2f} ms, peak {after.peak_mb:.1f} MB, "
             f"resident {after.resident_mb:.0f} MB, {after.descriptors} descriptors, {after.threads} threads\n"

@@ -1,4 +1,6 @@
-"""At least once: results go as they come, a few at a time, or in waves; offsets are committed behind acknowledged ones."""
+"""At least once: offsets are committed after acknowledged results. Few records go as they come; many go as batches, each of
+which waits for the previous acknowledgement.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +11,24 @@ from typing import Any
 
 from saker.engine.config import ServeSettings
 from saker.engine.delivery.base import LINGER_MS, MANY, QUICK, Delivery
-from saker.engine.kafka.batch import Partition
+from saker.engine.delivery.fast_path import FastPath
+from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition
+from saker.engine.kafka.native_transport import NativeTransport
 from saker.engine.kafka.transport import Transport
 
 _COMMIT_SECONDS = 0.05
 
 _FEW = 4  # of a partition
-_LEAST_PARTITIONS = 2  # so that four records of one partition alone are no wave
-# A wave of up to so many does not wait for its linger: a flush ends that, as soon as librdkafka's thread has seen it. Of larger
-# ones the next batch had better be scored in that time.
+_LEAST_PARTITIONS = 2  # so that four records of one partition alone are few
+# Up to so many records do not wait for their linger: a flush ends it as soon as librdkafka's thread has seen that. With more,
+# the time is better spent on scoring the next batch.
 _PUSHED = 500
 _PUSH_SECONDS = 0.001  # flush knows whole milliseconds
 
 
 class AtLeastOnce(Delivery):
-    """Offsets are committed behind acknowledged results; what a crash finds in flight is scored again."""
+    """What a crash finds in flight is scored again."""
 
     @staticmethod
     def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:  # noqa: ARG004 - no need of it
@@ -32,32 +36,42 @@ class AtLeastOnce(Delivery):
         return [{"linger.ms": linger} for linger in lingers]
 
     def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
-        super().__init__(consumer, transport, settings)
+        fast_path = FastPath(transport, settings.input) if isinstance(transport, NativeTransport) else None
+        super().__init__(consumer, transport, settings, fast_path)
         self._committed = 0.0
 
+    def _few(self) -> int:
+        return _FEW * max(len(self._transport.partitions), _LEAST_PARTITIONS)
+
     def _may_send(self) -> bool:
-        transport = self._transport
-        few = self._unanswered <= self._few()
-        if self._windows or transport.in_flight:
-            return few and transport.place == QUICK
-        transport.send_by(QUICK if few else transport.places - 1)
+        if self._sent or self._fast_path_in_flight():
+            return self._transport.place == QUICK and self.in_flight <= self._few()
         return True
+
+    def _begin_sending(self) -> None:
+        if not self._sent and not self._fast_path_in_flight():
+            self._transport.use_producer(QUICK if self.in_flight <= self._few() else self._transport.places - 1)
 
     def _send_held(self) -> bool:
         sent = super()._send_held()
-        if sent and self._transport.place == MANY and self.in_flight <= _PUSHED:
+        if sent and self._transport.place == MANY and self._records <= _PUSHED:
             self._transport.producer.flush(_PUSH_SECONDS)
         return sent
 
-    def _few(self) -> int:
-        return _FEW * max(self._transport.partitions, _LEAST_PARTITIONS)
+    def _consume(self, wait_seconds: float, *, fast_path: bool) -> tuple[ConsumedBatch, list[KafkaError]]:
+        if self._fast_path is None:
+            return super()._consume(wait_seconds, fast_path=fast_path)
+        room = self._fast_path_room() if fast_path else 0
+        if room and not self._records:
+            self._transport.use_producer(QUICK)  # by which the fast path sends: what comes after it has to keep its order
+        return self._fast_path.poll(self._settings.max_batch, wait_seconds, room)
 
-    def room_for_few(self) -> int:
-        if not self.in_flight:
-            self._transport.send_by(QUICK)  # whose producer it is
-        elif self._held or self._transport.place != QUICK or not all(window.in_order for window in self._windows):
+    def _fast_path_room(self) -> int:
+        """How many records the fast path may have in flight. Its positions are committed as they are acknowledged, so before
+        them nothing may be in flight whose acknowledgement theirs does not imply."""
+        if self._records and (self._held or self._transport.place != QUICK or not all(batch.in_order for batch in self._sent)):
             return 0
-        return max(self._few() - self.in_flight, 0)
+        return max(self._few() - self._records, 0)
 
     def _commit_if_due(self) -> None:
         if time.monotonic() - self._committed >= _COMMIT_SECONDS:
@@ -72,7 +86,7 @@ class AtLeastOnce(Delivery):
             self.on_commit(None, answer)
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """What failed, as it does while the group rebalances, stays and goes with the next one."""
+        """What failed, as it does while the group rebalances, stays and goes with the next commit."""
         for partition in partitions:
             key = (partition.topic, partition.partition)
             if error is None and partition.error is None and self._positions.get(key) == partition.offset:
@@ -81,19 +95,18 @@ class AtLeastOnce(Delivery):
     def drain(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
         self._collect()
-        while (self._unanswered or self._positions) and time.monotonic() < deadline:
-            self.poll(0.02 if self._unanswered else 0.0)
+        while (self.in_flight or self._positions) and time.monotonic() < deadline:
+            self.poll(0.02 if self.in_flight else 0.0)
             self._collect()
-            if self._positions and not self._unanswered:
+            if self._positions and not self.in_flight:
                 with contextlib.suppress(KafkaException):  # the group rebalances: again, until the deadline
                     self._commit(wait=True)
-        return not (self._unanswered or self._positions)
+        return not (self.in_flight or self._positions)
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
-        partitions = list(partitions)
-        self._transport.forget(partitions)
-        for partition in partitions:
-            self._positions.pop(partition, None)
-            self._behind.pop(partition, None)
-            for positions in self._unacknowledged():
+    def drop_partitions(self, partitions: Iterable[Partition]) -> None:
+        gone = set(partitions)
+        if self._fast_path is not None:
+            self._fast_path.drop_partitions(gone)
+        for partition in gone:
+            for positions in (self._positions, self._highest, *self._unacknowledged()):
                 positions.pop(partition, None)

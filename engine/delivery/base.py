@@ -1,10 +1,10 @@
-"""From scores to Kafka: results are produced, and a record's offset is committed only behind its result.
+"""From scores to Kafka: results are produced, and an offset is committed only after Kafka has its result.
 
-    Taken, Scored --send--> held --> windows in flight --poll--> acknowledged --> committed
+    ConsumedBatch, Scored --send--> held --> batches in flight --poll--> acknowledged --> committed
 
-`AtLeastOnce` (at_least_once.py) commits what is acknowledged; `ExactlyOnce` (exactly_once.py) puts results and offsets into
-one transaction. Either ends the worker when Kafka refuses a result, and nothing of its batch or behind it is committed: it
-starts again from the committed offsets. One worker owns a delivery.
+`AtLeastOnce` (at_least_once.py) commits acknowledged positions; `ExactlyOnce` (exactly_once.py) puts results and offsets into
+one transaction. Either ends the worker when Kafka refuses a result, and commits nothing of that batch or after it: the worker
+starts again from the committed offsets. One worker owns a delivery; nobody else changes what is in it.
 """
 
 from __future__ import annotations
@@ -12,83 +12,84 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.config import ServeSettings
-from saker.engine.errors import Fenced, ServingError, StartAgain
-from saker.engine.kafka.batch import Origin, Partition, Taken
-from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from saker.engine.delivery.fast_path import FastPath
+from saker.engine.errors import Fenced, RestartWorker, ServingError
+from saker.engine.kafka.batch import ConsumedBatch, Partition
+from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition
 from saker.engine.kafka.rejected_record import rejected_record
-from saker.engine.kafka.transport import Transport, nothing_more
+from saker.engine.kafka.transport import Acknowledgement, DeliveryReports, Transport
 from saker.engine.metrics.counts import Acknowledged, Counts
+from saker.engine.model.active_model import NativeModel
 from saker.engine.pipeline import Scored
 
+# While five records of a partition are unanswered and more of it wait in librdkafka's idempotent producer (2.16), its thread
+# polls without a pause. It takes a core from the broker, and on a busy machine there may be no answer for seconds (measured).
+# So a few records go as they come, by a producer without a linger. More than that are held until all before them are
+# acknowledged, and go as one batch by a producer whose linger is longer than handing them over takes: then one request of each
+# partition has all of it, and nothing waits.
+QUICK, MANY = 0, 1
+LINGER_MS = (0.0, 1.0)
+
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
+_POLL_SECONDS = 0.001  # while acknowledgements are due
+_IDLE_SECONDS = 0.1
 
 
-@dataclass(slots=True)
-class _Held:
-    """One batch whose results are not produced yet, and the positions behind it."""
+@dataclass(frozen=True, slots=True)
+class HeldBatch:
+    """One batch whose results are not produced yet, and the positions after it."""
 
-    taken: Taken
+    batch: ConsumedBatch
     positions: dict[Partition, int]
     scored: Scored
     since: float
 
 
-@dataclass(slots=True)
-class _Window:
-    """One batch in flight: how many acknowledgements it waits for, and the positions behind it."""
+@dataclass(frozen=True, slots=True)
+class InFlightBatch:
+    """One batch whose results are produced, and what tells that Kafka has them."""
 
-    waits_for: int
     positions: dict[Partition, int]
     timestamps_ms: NDArray[np.int64]
     scored: Scored
     since: float
-    errors: list[KafkaError] = field(default_factory=list)
-    #: Whether the results are delivered that no acknowledgement comes for.
-    others_delivered: Callable[[], bool] = nothing_more
-    #: Its last result of a partition is delivered behind all that was sent there before. A rejection tells nothing of results.
-    in_order: bool = True
+    stage_seconds: Mapping[str, float]
+    acknowledgements: tuple[Acknowledgement, ...]
 
     @property
+    def in_order(self) -> bool:
+        """Whether all that was sent before it is acknowledged, too, once it is. Of a rejection that is not known."""
+        return all(one.in_order for one in self.acknowledgements)
+
     def done(self) -> bool:
-        return not self.waits_for and self.others_delivered()
-
-    def acknowledge(self, error: KafkaError | None, _: Message) -> None:
-        self.waits_for -= 1
-        if error is not None:
-            self.errors.append(error)
-
-
-# While five records of a partition are unanswered and more of it wait in librdkafka's idempotent producer (2.16), its thread
-# polls without a pause: it takes a core from who should answer, and where that is on this machine there may be no answer for
-# seconds (measured). So a few records go as they come, by a producer without a linger. More than that are held until all before
-# them are answered, and go as one wave by a producer whose linger is longer than the handing over takes: then one request of
-# each partition has all of it, and nothing waits.
-QUICK, MANY = 0, 1
-LINGER_MS = (0.0, 1.0)
+        """Raises KafkaException when Kafka refused a result."""
+        return all(one.done() for one in self.acknowledgements)
 
 
 class Delivery(ABC):
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
-    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
-        self._consumer, self._transport, self._settings = consumer, transport, settings
-        self._held: list[_Held] = []
-        self._windows: deque[_Window] = deque()
-        #: Records whose results are not known to be acknowledged.
-        self.in_flight = 0
-        #: Behind acknowledged results, and not known to be committed.
+    def __init__(
+        self, consumer: Consumer, transport: Transport, settings: ServeSettings, fast_path: FastPath | None = None
+    ) -> None:
+        self._consumer, self._transport, self._settings, self._fast_path = consumer, transport, settings, fast_path
+        self._held: list[HeldBatch] = []
+        self._sent: deque[InFlightBatch] = deque()
+        #: Records of the batches that are held or sent.
+        self._records = 0
+        #: After acknowledged results, and not known to be committed.
         self._positions: dict[Partition, int] = {}
         #: The highest of them so far.
-        self._behind: dict[Partition, int] = {}
-        self.counts = Counts()
+        self._highest: dict[Partition, int] = {}
+        self._counts = Counts()
         self._acknowledged: list[Acknowledged] = []
 
     @staticmethod
@@ -97,134 +98,160 @@ class Delivery(ABC):
         """Settings of the producers that it needs in its transport; `name` of the worker."""
 
     @property
+    def in_flight(self) -> int:
+        """Records that were consumed and whose results are not acknowledged, whoever sent them."""
+        return self._records + (0 if self._fast_path is None else self._fast_path.in_flight)
+
+    @property
+    def full(self) -> bool:
+        """Whether acknowledgements must come before more is consumed."""
+        return self.in_flight >= self._settings.max_in_flight
+
+    @property
     def holds(self) -> bool:
         """Whether results wait until those before them are acknowledged."""
         return bool(self._held)
 
-    def _unacknowledged(self) -> list[dict[Partition, int]]:
-        """The positions behind each batch that is not acknowledged."""
-        return [held.positions for held in self._held] + [window.positions for window in self._windows]
+    def use_model(self, model: NativeModel | None, marker: Any) -> None:
+        """What the fast path scores with from now on. marker: cells of an `InFlightMarker`."""
+        if self._fast_path is not None:
+            self._fast_path.use_model(model, marker, self._settings.late_ms)
 
-    @property
-    def _unanswered(self) -> int:
-        """Records whose results are on their way, whoever sent them, or wait to be sent."""
-        return self.in_flight + self._transport.in_flight
+    def consume(self, *, fast_path: bool = True) -> tuple[ConsumedBatch, list[KafkaError]]:
+        """The next batch, and errors among its records. Waits for a record, but not while results wait to be produced.
 
-    def room_for_few(self) -> int:
-        """Up to how many unanswered records the transport may answer what it takes by itself; 0: not now."""
-        return 0
+        fast_path: whether records may be answered by it.
+        """
+        wait_seconds = 0.0 if self._held else _POLL_SECONDS if self._sent else _IDLE_SECONDS
+        return self._consume(wait_seconds, fast_path=fast_path)
 
-    @property
-    def full(self) -> bool:
-        """Whether acknowledgements must come before more is taken."""
-        return self.in_flight >= self._settings.max_in_flight
+    def _consume(self, wait_seconds: float, *, fast_path: bool) -> tuple[ConsumedBatch, list[KafkaError]]:  # noqa: ARG002
+        return self._transport.poll(self._settings.max_batch, wait_seconds)
 
-    def send(self, taken: Taken, positions: dict[Partition, int], scored: Scored) -> None:
+    def wait(self) -> None:
+        """For acknowledgements: while it is full or holds results, they are what comes next."""
+        self.poll(_IDLE_SECONDS if self.full else _POLL_SECONDS)
+
+    def send(self, batch: ConsumedBatch, positions: dict[Partition, int], scored: Scored) -> None:
         """Produce the results of a batch with the key, partition and headers of their records, now or by a later `poll`.
 
-        positions: those of `taken`; they are this one's now.
+        positions: those of `batch`; they are the delivery's from now on.
         """
-        self.in_flight += len(taken)
-        self._held.append(_Held(taken, positions, scored, time.perf_counter()))
+        self._records += len(batch)
+        self._held.append(HeldBatch(batch, positions, scored, time.perf_counter()))
         self._send_held()
 
     def _send_held(self) -> bool:
-        """Produce all that is held, if that may be; says whether there was something."""
+        """Produce all that is held, if that may be; returns whether there was something."""
         if not self._held or not self._may_send():
             return False
+        self._begin_sending()
         held, self._held = self._held, []
         for one in held:
-            self._produce(one)
+            self._sent.append(self._produce(one))
         return True
 
-    def _produce(self, held: _Held) -> None:
+    def _produce(self, held: HeldBatch) -> InFlightBatch:
         started = time.perf_counter()
-        taken, scored = held.taken, held.scored
-        window = _Window(0, held.positions, np.empty(len(taken), np.int64), scored, held.since)
-        transport, delivered = self._transport, window.acknowledge
+        batch, scored, transport = held.batch, held.scored, self._transport
+        reports = DeliveryReports()
         try:
-            expected, window.others_delivered = transport.send(taken, scored.indices, scored.results, delivered)
+            results = transport.send(batch, scored.indices, scored.results)
             for rejection in scored.rejections:
-                origin = Origin(*taken.origin(rejection.index))
-                value, headers = rejected_record(rejection, taken[rejection.index], origin, self._settings.rejected_max_bytes)
-                transport.send_one(self._settings.rejected, value, origin, delivered, headers)
+                origin = batch.origin(rejection.index)
+                value, headers = rejected_record(rejection, batch[rejection.index], origin, self._settings.rejected_max_bytes)
+                transport.send_one(self._settings.rejected, value, origin, reports, headers)
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
-        taken.timestamps(window.timestamps_ms)
-        calls = expected + len(scored.rejections)
-        window.waits_for += calls  # with a full queue some have come already
-        window.in_order = not calls
-        self._windows.append(window)
-        scored.stage_seconds["produce"] = time.perf_counter() - started
+        timestamps_ms = np.empty(len(batch), np.int64)
+        batch.timestamps(timestamps_ms)
+        seconds = {**scored.stage_seconds, "produce": time.perf_counter() - started}
+        acknowledgements = (results, reports) if scored.rejections else (results,)
+        return InFlightBatch(held.positions, timestamps_ms, scored, held.since, seconds, acknowledgements)
 
     def poll(self, seconds: float = 0.0) -> None:
-        """Take acknowledgements; commit what they allow when it is time."""
-        self._transport.poll(seconds)
-        self._check()
-        while self._windows and self._windows[0].done and (self._windows[0].in_order or not self._transport.in_flight):
-            self._complete(self._windows.popleft())
+        """Drain acknowledgements; send what they allow, and commit what is due."""
+        self._transport.poll_producers(seconds)
+        self._complete_acknowledged()
         self._send_held()
         self._commit_if_due()
 
+    def _complete_acknowledged(self) -> None:
+        try:
+            while self._sent and self._sent[0].done() and (self._sent[0].in_order or not self._fast_path_in_flight()):
+                self._complete(self._sent.popleft())
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
+
+    def _unacknowledged(self) -> list[dict[Partition, int]]:
+        """The positions after each batch that is held or sent."""
+        return [held.positions for held in self._held] + [sent.positions for sent in self._sent]
+
+    def _fast_path_in_flight(self) -> int:
+        return self.in_flight - self._records
+
     @abstractmethod
     def drain(self, seconds: float) -> bool:
-        """Wait up to `seconds` until every result is acknowledged and its position committed; say whether it is."""
+        """Wait up to `seconds` until every result is acknowledged and its position committed; returns whether it is."""
 
     def abort(self) -> None:
         """The worker ends by an error, or with results that were not acknowledged. What is not committed is read again."""
         self._held.clear()  # records that are held would keep their consumer from closing
 
     @abstractmethod
-    def forget(self, partitions: Iterable[Partition]) -> None:
-        """Partitions are another consumer's now."""
+    def drop_partitions(self, partitions: Iterable[Partition]) -> None:
+        """Another consumer has them."""
 
     @abstractmethod
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
-        """What Kafka says of a commit by the consumer."""
+        """What Kafka answers to a commit by the consumer."""
 
     @abstractmethod
     def _may_send(self) -> bool:
-        """Whether all that is held may be produced now; if so, it is."""
+        """Whether all that is held may be produced now. Changes nothing."""
+
+    @abstractmethod
+    def _begin_sending(self) -> None:
+        """All that is held is produced next."""
 
     @abstractmethod
     def _commit_if_due(self) -> None: ...
 
-    def _check(self) -> None:
-        if (failure := self._transport.failure()) is not None:
-            raise self._failure(failure)
+    def _advance(self, positions: dict[Partition, int]) -> None:
+        """Never back: the fast path may report its records after newer batches are complete."""
+        for partition, after in positions.items():
+            if after > self._highest.get(partition, -1):
+                self._highest[partition] = self._positions[partition] = after
+
+    def _complete(self, batch: InFlightBatch) -> None:
+        self._records -= len(batch.timestamps_ms)
+        self._advance(batch.positions)
+        scored = batch.scored
+        seconds = {**batch.stage_seconds, "acknowledge": time.perf_counter() - batch.since}
+        self._acknowledged.append(Acknowledged(time.time(), batch.timestamps_ms, seconds, scored.threshold, scored.scores))
+        for rejection in scored.rejections:
+            self._counts.failed[rejection.reason] += 1
 
     def _collect(self) -> None:
-        """What the transport answered by itself."""
-        if (told := self._transport.tell()) is not None:
-            positions, answered = told
+        """What the fast path has acknowledged meanwhile."""
+        if self._fast_path is None:
+            return
+        try:
+            found = self._fast_path.drain_acknowledged()
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
+        if found is not None:
+            positions, answered = found
             self._advance(positions)
-            self.counts.add_answered(answered)
+            self._counts.add_answered(answered)
 
-    def _advance(self, positions: dict[Partition, int]) -> None:
-        """Never back: what the transport answered may be told after newer windows are complete."""
-        for partition, behind in positions.items():
-            if behind > self._behind.get(partition, -1):
-                self._behind[partition] = self._positions[partition] = behind
-
-    def _complete(self, window: _Window) -> None:
-        if window.errors:
-            raise self._failure(window.errors[0])
-        self.in_flight -= len(window.timestamps_ms)
-        self._advance(window.positions)
-        scored = window.scored
-        seconds = scored.stage_seconds
-        seconds["acknowledge"] = time.perf_counter() - window.since
-        self._acknowledged.append(Acknowledged(time.time(), window.timestamps_ms, seconds, scored.threshold, scored.scores))
-        for rejection in scored.rejections:
-            self.counts.failed[rejection.reason] += 1
-
-    def take_counts(self) -> Counts:
-        """What was counted since the last time."""
+    def drain_counts(self) -> Counts:
+        """What was counted since the last call."""
         self._collect()
-        counts, self.counts = self.counts, Counts()
+        counts, self._counts = self._counts, Counts()
         counts.add_batches(self._acknowledged)
         self._acknowledged.clear()
-        counts.in_flight = self._unanswered
+        counts.in_flight = self.in_flight
         return counts
 
     def _failure(self, error: KafkaError) -> Exception:
@@ -238,7 +265,7 @@ class Delivery(ABC):
             return Fenced(
                 f"another pool produces to {output} under the same name ({error.str()}): give this one another --instance"
             )
-        return StartAgain(f"a result was not delivered: {error.str()}")
+        return RestartWorker(f"a result was not delivered: {error.str()}")
 
     def _offsets(self) -> list[TopicPartition]:
         """To commit."""

@@ -1,4 +1,4 @@
-"""Results and offsets in transactions: who reads committed records sees each result once."""
+"""Exactly once: results and offsets in transactions, so `read_committed` consumers see each result once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from saker.engine.config import ServeSettings
 from saker.engine.delivery.base import LINGER_MS, MANY, Delivery
-from saker.engine.errors import StartAgain
+from saker.engine.errors import RestartWorker
 from saker.engine.kafka.batch import Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from saker.engine.kafka.transport import Transport
@@ -21,12 +21,12 @@ _TRANSACTION_SECONDS = 10.0
 
 
 class ExactlyOnce(Delivery):
-    """Results and offsets of a stretch of time go into one transaction: who reads committed records sees each result once.
+    """Results and offsets of a stretch of time go into one transaction.
 
-    Two producers take turns. While Kafka takes the offsets of one's transaction and ends it, results go into the other's, which
-    is ended after it and only if it was. A worker that is started again under the same transactional ids aborts what the one
-    before left open, and that one is fenced. A transaction that cannot be committed is aborted together with the one behind it,
-    and the worker starts again from the committed offsets.
+    Two producers take turns. While Kafka commits the transaction of one, results go into the other's, which is committed after
+    it and only if it was. A restarted worker has the same transactional ids: it aborts what its predecessor left open, and that
+    one is fenced. A transaction that cannot be committed is aborted together with the next one, and the worker starts again
+    from the committed offsets.
     """
 
     @staticmethod
@@ -42,15 +42,16 @@ class ExactlyOnce(Delivery):
         self._committing: Future[None] | None = None
 
     def _may_send(self) -> bool:
-        if self._windows:
-            return False
-        if self._began is None:
-            try:
-                self._transport.producer.begin_transaction()
-            except KafkaException as error:
-                raise self._failure(error.args[0]) from error
-            self._began = time.monotonic()
-        return True
+        return not self._sent
+
+    def _begin_sending(self) -> None:
+        if self._began is not None:
+            return
+        try:
+            self._transport.producer.begin_transaction()
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
+        self._began = time.monotonic()
 
     def _commit_if_due(self) -> None:
         if self._committing is not None and self._committing.done():
@@ -63,17 +64,14 @@ class ExactlyOnce(Delivery):
         self._await_commit()
         producer = self._transport.producer
         producer.flush(_TRANSACTION_SECONDS)
-        self._check()
-        while self._windows:
-            window = self._windows.popleft()
-            if not window.done:
-                raise StartAgain("results were not acknowledged in time")
-            self._complete(window)
+        self._complete_acknowledged()
+        if self._sent:
+            raise RestartWorker("results were not acknowledged in time")
         group = self._consumer.consumer_group_metadata()
         self._committing = self._threads.submit(_commit_transaction, producer, self._offsets(), group)
         self._positions.clear()
         self._began = None
-        self._transport.send_by((self._transport.place + 1) % self._transport.places)
+        self._transport.use_producer((self._transport.place + 1) % self._transport.places)
 
     def _await_commit(self) -> None:
         """Of the transaction before this one.
@@ -86,7 +84,7 @@ class ExactlyOnce(Delivery):
             if committing is not None:
                 committing.result(_TRANSACTION_SECONDS)
         except TimeoutError:
-            raise StartAgain("a transaction was not committed in time") from None
+            raise RestartWorker("a transaction was not committed in time") from None
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
 
@@ -103,13 +101,13 @@ class ExactlyOnce(Delivery):
         self._await_commit()
         return True
 
-    def forget(self, partitions: Iterable[Partition]) -> None:
+    def drop_partitions(self, partitions: Iterable[Partition]) -> None:
         """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
         gone = set(partitions)
         if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
-            raise StartAgain("partitions of an open transaction went to another consumer")
+            raise RestartWorker("partitions of an open transaction went to another consumer")
         for partition in gone:
-            self._behind.pop(partition, None)
+            self._highest.pop(partition, None)
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The consumer commits nothing: the transaction does."""

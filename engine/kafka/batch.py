@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ Partition = tuple[str, int]
 
 
 class Origin(NamedTuple):
-    """Where a record stood, and what its result takes over. `timestamp_ms` since 1970."""
+    """Where a record came from, and what its result takes over. `timestamp_ms` since 1970."""
 
     topic: str
     partition: int
@@ -24,21 +25,20 @@ class Origin(NamedTuple):
     headers: list[tuple[str, bytes | None]] | None
 
 
-class Taken(Values, Protocol):
+class ConsumedBatch(Values, Protocol):
     """A batch of records: their values, and where they came from."""
 
-    def origin(self, index: int) -> tuple[Any, ...]:
-        """The fields of `Origin`."""
+    def origin(self, index: int, /) -> Origin: ...
 
     def positions(self) -> dict[Partition, int]:
-        """The offset behind the last record of each partition."""
+        """The offset after the last record of each partition."""
 
-    def timestamps(self, into: NDArray[np.int64]) -> None:
+    def timestamps(self, into: NDArray[np.int64], /) -> None:
         """Milliseconds since 1970, into an array (n,)."""
 
 
-class PublicTaken:
-    """`Taken` of confluent_kafka's messages."""
+class PublicBatch:
+    """`ConsumedBatch` of confluent_kafka's messages."""
 
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages
@@ -50,21 +50,21 @@ class PublicTaken:
     def __getitem__(self, at: int, /) -> bytes | None:
         return self._values[at]
 
-    def origin(self, index: int) -> tuple[Any, ...]:
+    def origin(self, index: int, /) -> Origin:
         m = self.messages[index]
-        return m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), m.headers()
+        return Origin(m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), m.headers())
 
     def positions(self) -> dict[Partition, int]:
         return {(message.topic(), message.partition()): message.offset() + 1 for message in self.messages}
 
-    def timestamps(self, into: NDArray[np.int64]) -> None:
+    def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[:] = [message.timestamp()[1] for message in self.messages]
 
 
-class Single:
+class SingleRecord:
     """One record of a batch as a batch of its own."""
 
-    def __init__(self, of: Taken, index: int) -> None:
+    def __init__(self, of: ConsumedBatch, index: int) -> None:
         self._of, self._index = of, index
 
     def __len__(self) -> int:
@@ -75,12 +75,17 @@ class Single:
             raise IndexError(at)
         return self._of[self._index]
 
-    def origin(self, index: int) -> tuple[Any, ...]:  # noqa: ARG002 - it is 0
+    def origin(self, index: int, /) -> Origin:  # noqa: ARG002 - it is 0
         return self._of.origin(self._index)
 
     def positions(self) -> dict[Partition, int]:
-        topic, partition, offset, *_ = self._of.origin(self._index)
-        return {(topic, partition): offset + 1}
+        origin = self._of.origin(self._index)
+        return {(origin.topic, origin.partition): origin.offset + 1}
 
-    def timestamps(self, into: NDArray[np.int64]) -> None:
-        into[0] = self._of.origin(self._index)[3]
+    def timestamps(self, into: NDArray[np.int64], /) -> None:
+        into[0] = self._of.origin(self._index).timestamp_ms
+
+
+def single_records(batch: ConsumedBatch) -> Iterator[SingleRecord]:
+    """The records of a batch, each as a batch of its own."""
+    return (SingleRecord(batch, index) for index in range(len(batch)))

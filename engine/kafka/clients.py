@@ -11,17 +11,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from saker.engine.errors import ServingError
+from saker.engine.kafka.librdkafka_handle import newest_handle
 from saker.engine.kafka.security import security
 
 __all__ = ["Consumer", "KafkaError", "KafkaException", "Message", "Producer", "TopicPartition"]
@@ -64,6 +59,22 @@ _librdkafka_log.addFilter(Seldom())
 def connection(bootstrap_servers: str) -> dict[str, Any]:
     # librdkafka's own limit is 10 s: so long would a broker that is back wait for its clients.
     return {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 1000, **security()}
+
+
+class Consumer(confluent_kafka.Consumer):  # type: ignore[misc]
+    """confluent_kafka's, with its handle (librdkafka_handle.py)."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.handle = newest_handle()
+
+
+class Producer(confluent_kafka.Producer):  # type: ignore[misc]
+    """confluent_kafka's, with its handle (librdkafka_handle.py)."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.handle = newest_handle()
 
 
 class BrokerUnreachable(ServingError):

@@ -1,33 +1,41 @@
-"""The librdkafka that confluent_kafka brought into this process, and its clients' own handles there."""
+"""The librdkafka that confluent_kafka brought into this process, and the handles of its clients there.
+
+librdkafka announces each client to its plugins, in the thread that makes the client. The extension is such a plugin, so it
+knows every handle from librdkafka itself: no memory of confluent_kafka's objects is read. docs/decisions.md says why.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import os
-from pathlib import Path
+import sys
+from typing import NewType
 
-from saker.engine.kafka.clients import Consumer, Producer
+import confluent_kafka
+from confluent_kafka import cimpl
 
+from saker.engine.kernels import Native
 
-def library() -> str:
-    """The file that is loaded; raises OSError where there is none."""
-    for line in _maps():
-        path = line.split(maxsplit=5)[5:]
-        if path and "librdkafka" in os.path.basename(path[0]):  # noqa: PTH119 - of one word
-            return path[0]
-    raise OSError("no librdkafka is loaded")
+#: Address of an rd_kafka_t; 0 where the client was made without the plugin.
+ClientHandle = NewType("ClientHandle", int)
 
-
-def handle(client: Consumer | Producer) -> int:
-    """Its rd_kafka_t, which stands first in the object (struct Handle of confluent_kafka.h); raises ValueError if it cannot."""
-    address = ctypes.c_uint64.from_address(id(client) + object.__basicsize__).value
-    for line in _maps():
-        area, permissions = line.split(maxsplit=2)[:2]
-        begin, end = (int(bound, 16) for bound in area.split("-"))
-        if begin <= address < end and permissions.startswith("rw"):
-            return address
-    raise ValueError("no memory of its own where its handle should be")
+#: Series of confluent-kafka that the native transport was tested with. With others saker uses the public calls.
+TESTED_SERIES = ("2.16",)
 
 
-def _maps() -> list[str]:
-    return Path("/proc/self/maps").read_text().splitlines()
+def why_not_native() -> str:
+    """Why the native transport does not run on the installed confluent-kafka; empty where it does."""
+    version = confluent_kafka.__version__
+    if version.rpartition(".")[0] in TESTED_SERIES:
+        return ""
+    return f"confluent-kafka {version} is installed, and it was tested with {', '.join(TESTED_SERIES)} only"
+
+
+def plugin_settings(native: Native) -> dict[str, str]:
+    """What a client of a native transport needs in its configuration; raises OSError where librdkafka lacks a function."""
+    native.open_librdkafka(cimpl.__file__)
+    return {"plugin.library.paths": native.__file__}
+
+
+def newest_handle() -> ClientHandle:
+    """Of the client that this thread has just made."""
+    extension = sys.modules.get("saker.engine.kernels._native")
+    return ClientHandle(extension.last_client() if extension is not None else 0)

@@ -1,125 +1,127 @@
-"""The transport on librdkafka's own handles: no Python object for a record, its result or its delivery."""
+"""The transport on librdkafka itself: no Python object for a record, its result or its acknowledgement.
+
+It works on the handles of confluent_kafka's clients (librdkafka_handle.py). Configuration, group membership, commits and
+callbacks stay confluent_kafka's.
+"""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from saker.engine.kafka.batch import Partition, PublicTaken, Taken
+from saker.engine.errors import ServingError
+from saker.engine.kafka.batch import ConsumedBatch, Origin, Partition, PublicBatch
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Producer
-from saker.engine.kafka.librdkafka_handle import handle, library
-from saker.engine.kafka.transport import Delivered, Indices, Transport
+from saker.engine.kafka.librdkafka_handle import plugin_settings, why_not_native
+from saker.engine.kafka.transport import Acknowledgement, Indices, Transport
+from saker.engine.kernels import Native
 from saker.engine.kernels import native as load_native
-from saker.engine.metrics.counts import ANSWERED, Answered
 
 if TYPE_CHECKING:
-    from saker.engine.model.active_model import NativeModel
+    from saker.engine.kernels import _native
 
 _EVENTS_SECONDS = 0.01  # a rebalance waits so long at most
 
+#: (most records, milliseconds to wait) -> batch, and (code, text) of the errors among the records
+Poll = Callable[[int, int], "_native.Polled"]
+
+
+class DeliveredCount:
+    """Kafka acknowledges the results of a partition in their order, so counting them is enough."""
+
+    in_order = True
+
+    def __init__(self, producer: _native.ResultProducer, mark: bytes) -> None:
+        self._producer, self._mark = producer, mark
+
+    def done(self) -> bool:
+        check(self._producer)
+        return self._producer.delivered(self._mark)
+
+
+def check(producer: _native.ResultProducer) -> None:
+    """Raises KafkaException when a result of this producer was not delivered; nothing after it may be committed."""
+    if code := producer.failure():
+        raise KafkaException(KafkaError(code))
+
 
 class NativeTransport(Transport):
-    """On librdkafka itself: no Python object for a record, its result or its delivery."""
-
     backend = "native"
 
-    def __init__(
-        self, native: ModuleType, consumer: Consumer, producers: Sequence[Producer], output: str, assigned: set[Partition]
-    ) -> None:
-        """Raises OSError or ValueError where a client does not look as it should."""
-        super().__init__(consumer, producers, output, assigned)
-        self._messages, self._lines = native.Messages, native.Lines
+    def __init__(self, native: Native, consumer: Consumer, producers: Sequence[Producer], output: str) -> None:
+        """Raises ValueError where librdkafka does not know a client."""
+        super().__init__(consumer, producers, output)
+        self.native = native
         self._events_due = 0.0
-        native.open_librdkafka(library())
-        self._taker = native.Taker(consumer, handle(consumer))
-        self._senders = [native.Sender(producer, handle(producer), output) for producer in producers]
-        self._express = native.Express(self._taker, self._senders[0])
-        self._input = ""
+        self.queue = native.ConsumerQueue(consumer, consumer.handle, Origin)
+        self.result_producers = [native.ResultProducer(producer, producer.handle, output) for producer in producers]
 
-    def follow(self, partitions: Iterable[Partition]) -> None:
+    def attach(self, partitions: Iterable[Partition]) -> None:
+        partitions = list(partitions)
+        super().attach(partitions)
         for topic, partition in partitions:
-            self._taker.forward(topic, partition)
-            self._input = topic
+            self.queue.attach(topic, partition)
 
-    @property
-    def in_flight(self) -> int:
-        return int(self._express.in_flight())
-
-    def answer_by(self, model: NativeModel | None, journal: Any, late_ms: float | None = None) -> None:
-        self._express.use(model, journal, math.inf if late_ms is None else late_ms)
-
-    def tell(self) -> tuple[dict[Partition, int], Answered] | None:
-        positions, batches, timestamps, scores, flagged = self._express.tell()
-        if not scores:
-            return None
-        of_batches = np.frombuffer(batches).reshape(-1, len(ANSWERED))
-        answered = Answered(of_batches, np.frombuffer(timestamps, np.int64), np.frombuffer(scores), flagged)
-        return {(self._input, partition): behind for partition, behind in positions.items()}, answered
-
-    def forget(self, partitions: Iterable[Partition]) -> None:
-        for _, partition in partitions:
-            self._express.forget(partition)
-
-    def take(self, most: int, wait_seconds: float, few: int = 0) -> tuple[Taken, list[KafkaError]]:
+    def poll(self, most: int, wait_seconds: float, by: Poll | None = None) -> tuple[ConsumedBatch, list[KafkaError]]:
+        """by: polls the queue instead, and may answer records itself."""
         if (now := time.monotonic()) >= self._events_due:
             self._events_due = now + _EVENTS_SECONDS
             event = self._consumer.poll(0)  # serves rebalances and commits
             if event is not None:
                 error = event.error()
-                # A record may have got here before its partition was forwarded.
-                return PublicTaken([] if error else [event]), [error] if error else []
-        taken, errors = self._express.take(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000), few)
-        return taken, [KafkaError(code, text) for code, text in errors]
+                # A record may have got here before its partition was attached.
+                return PublicBatch([] if error else [event]), [error] if error else []
+        batch, errors = (by or self.queue.poll)(most, round(min(wait_seconds, _EVENTS_SECONDS) * 1000))
+        return batch, [KafkaError(code, text) for code, text in errors]
 
-    def send(
-        self, taken: Taken, indices: Indices, results: Sequence[bytes], delivered: Delivered
-    ) -> tuple[int, Callable[[], bool]]:
-        """`delivered` is not called: Kafka takes the results of a partition in order, so counting them is enough."""
-        if not isinstance(taken, self._messages) or not isinstance(results, self._lines):
-            return super().send(taken, indices, results, delivered)
-        sender, place = self._senders[self.place], 0
+    def send(self, batch: ConsumedBatch, indices: Indices, results: Sequence[bytes]) -> Acknowledgement:
+        if not isinstance(batch, self.native.MessageBatch) or not isinstance(results, self.native.Results):
+            return super().send(batch, indices, results)
+        producer, place = self.result_producers[self.place], 0
         while True:
-            place, code, mark = sender.send(taken, indices, results, place)
+            place, code, mark = producer.send(batch, indices, results, place)
             if code:
                 raise KafkaException(KafkaError(code))
             if mark is not None:
-                return 0, partial(sender.delivered, mark)
+                return DeliveredCount(producer, mark)
             self.producer.poll(0.01)  # the queue is full
 
-    def failure(self) -> KafkaError | None:
-        code = self._senders[self.place].failure()
-        return KafkaError(code) if code else None
-
     def close(self) -> None:
-        self._taker.close()
+        self.queue.close()
+        super().close()
 
 
-def producer_settings(kernels: str) -> dict[str, str]:
-    """What the producer of a native transport needs from its start."""
-    native, _ = load_native(kernels)
-    if native is None or native.__file__ is None:
-        return {}
-    try:
-        native.open_librdkafka(library())
-    except OSError:
-        return {}  # `open_transport` tells
-    return {"plugin.library.paths": native.__file__}
+class TransportChoice:
+    """The transport that was asked for, or the public one where the native one cannot be had."""
 
-
-def open_transport(
-    consumer: Consumer, producers: Sequence[Producer], output: str, assigned: set[Partition], kernels: str
-) -> tuple[Transport, str]:
-    """The native one where it can be had; otherwise the public one, and why."""
-    native, reason = load_native(kernels)
-    if native is not None:
+    def __init__(self, asked: str, kernels: str) -> None:
+        """asked: auto, native or public. Raises `ServingError` for native where that cannot be."""
+        self._must = asked == "native"
+        self._native: Native | None = None
+        #: What its clients need in their configuration.
+        self.client_settings: dict[str, str] = {}
+        #: Why it is the public one; empty for the native one.
+        self.reason = ""
+        native, reason = (None, "the public transport was asked for") if asked == "public" else load_native(kernels)
+        if native is None or (reason := why_not_native()):
+            self._use_public(reason)
+            return
         try:
-            return NativeTransport(native, consumer, producers, output, assigned), ""
-        except (OSError, ValueError) as error:
-            reason = f"confluent_kafka's clients are not as expected: {error}"
-    return Transport(consumer, producers, output, assigned), reason
+            self._native, self.client_settings = native, plugin_settings(native)
+        except OSError as error:
+            self._use_public(f"librdkafka is not as expected: {error}")
+
+    def open(self, consumer: Consumer, producers: Sequence[Producer], output: str) -> Transport:
+        """consumer, producers: made with `client_settings`."""
+        if self._native is not None:
+            try:
+                return NativeTransport(self._native, consumer, producers, output)
+            except ValueError as error:
+                self._use_public(f"confluent_kafka's clients are not as expected: {error}")
+        return Transport(consumer, producers, output)
+
+    def _use_public(self, reason: str) -> None:
+        if self._must:
+            raise ServingError(f"--transport native: {reason}; use --transport auto")
+        self._native, self.reason, self.client_settings = None, reason, {}

@@ -20,7 +20,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def look(bootstrap_servers: str, source: str, output: str, rejected: str) -> tuple[list[Topic], list[Finding]]:
+def check(bootstrap_servers: str, source: str, output: str, rejected: str) -> tuple[list[Topic], list[Finding]]:
     """The topics of transactions, scores and rejections, and what is to be said of them.
 
     Raises `ServingError` when one is not there, `BrokerUnreachable` when no broker answers.

@@ -1,15 +1,37 @@
-"""The native paths: trees and rows in C. `native()` loads them, or says why the reference paths run instead."""
+"""The native paths: trees, rows and Kafka in C. `native()` loads them, or says why the reference paths run instead."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, cast
 
 from saker.engine.errors import ServingError
 
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
+
 ENVIRONMENT = "SAKER_KERNELS"
 MODES = ("auto", "off")
+
+
+class Native(Protocol):
+    """The extension as a module: _native.pyi says what each part does."""
+
+    __file__: str
+    Plan: type[_native.Plan]
+    Program: type[_native.Program]
+    Decoder: type[_native.Decoder]
+    Results: type[_native.Results]
+    MessageBatch: type[_native.MessageBatch]
+    ConsumerQueue: type[_native.ConsumerQueue]
+    ResultProducer: type[_native.ResultProducer]
+    FastPath: type[_native.FastPath]
+
+    def variants(self) -> list[_native.Variant]: ...
+    def encode(self, *arguments: object) -> _native.Results: ...
+    def open_librdkafka(self, path: str, /) -> None: ...
+    def last_client(self) -> int: ...
 
 
 def mode_of(asked: str | None = None) -> str:
@@ -20,11 +42,11 @@ def mode_of(asked: str | None = None) -> str:
     return mode
 
 
-def native(mode: str) -> tuple[ModuleType | None, str]:
+def native(mode: str) -> tuple[Native | None, str]:
     """The extension, or None and why it is not used."""
     if mode == "off":
         return None, "kernels are off"
     try:
-        return importlib.import_module("saker.engine.kernels._native"), ""
+        return cast("Native", importlib.import_module("saker.engine.kernels._native")), ""
     except ImportError as error:
         return None, f"the native kernels are not installed ({error}); see engine/kernels/build.py"

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, Feature
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 
 # enum field_kind and enum target_kind of native/rows/rows.h
@@ -29,7 +29,7 @@ Reject = Callable[[int, int, str | None], None]
 class RowKernel:
     """Raises `Refused` for a contract that it does not take."""
 
-    def __init__(self, native: ModuleType, contract: Contract, variant: str | None = None) -> None:
+    def __init__(self, native: Native, contract: Contract, variant: str | None = None) -> None:
         """variant: one of `native.variants()` instead of the best."""
         self.variant: str = variant or native.variants()[0]
         try:

@@ -12,12 +12,12 @@ A kernel is ready when it is built, never changes, and may be shared by threads:
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble
 from saker.engine.kernels.onnx_reader.input_columns import Columns
@@ -29,9 +29,7 @@ class TreeKernel:
     variant: one of `native.variants()` instead of the best; the keyword arguments that follow are for measurements.
     """
 
-    def __init__(
-        self, native: ModuleType, ensemble: Ensemble, columns: Columns, variant: str | None = None, **tuning: int
-    ) -> None:
+    def __init__(self, native: Native, ensemble: Ensemble, columns: Columns, variant: str | None = None, **tuning: int) -> None:
         e = ensemble
         try:
             self.plan: Any = native.Plan(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from saker.engine.model.session import Session, open_session
 from saker.engine.records.decode import Decoder
-from saker.engine.records.encode import Encoder
+from saker.engine.records.encode import Encoder, Pieces
+
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
 
 
 class Backends(NamedTuple):
@@ -30,11 +33,11 @@ class Backends(NamedTuple):
 class NativeModel(NamedTuple):
     """What native/fast_path.c makes a result of a record with. pieces: of `Encoder`."""
 
-    decoder: Any
-    plan: Any
-    program: Any
+    decoder: _native.Decoder
+    plan: _native.Plan
+    program: _native.Program
     threshold: float
-    pieces: tuple[bytes, ...]
+    pieces: Pieces
 
 
 @dataclass(frozen=True, slots=True)

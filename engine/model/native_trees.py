@@ -11,21 +11,20 @@ A model that it does not take, or that comes out otherwise on rows made of its o
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble, ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
 from saker.engine.kernels.onnx_reader.legacy_ensembles import with_tree_ensemble
 from saker.engine.kernels.onnx_reader.post_transform import tail_of
 from saker.engine.kernels.tree_kernel import TreeKernel
+from saker.engine.onnx_trees import SCORE_TOLERANCE
 
-#: Largest relative difference of two scores of the same sum: an exponential may be off by its last bit or two.
-TOLERANCE = 1e-15
 _ROWS = 64  # a few milliseconds of onnxruntime
 _SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-36, -1e-36, -0.5, 2.5, 1e20], np.float32)
 
@@ -35,7 +34,7 @@ class NativeTrees:
 
     def __init__(
         self,
-        native: ModuleType,
+        native: Native,
         model: bytes,
         output: str,
         column: int | None,
@@ -80,7 +79,7 @@ class NativeTrees:
         if scores.shape != expected.shape:
             raise Refused(f"scores are {scores.shape}, by onnxruntime {expected.shape}")
         with np.errstate(invalid="ignore"):
-            near = np.abs(scores - expected) <= TOLERANCE * np.abs(expected)
+            near = np.abs(scores - expected) <= SCORE_TOLERANCE * np.abs(expected)
         off = ~(near | (scores == expected) | (np.isnan(scores) & np.isnan(expected)))
         for one in raw_sums:
             off |= (sums != one).any(axis=1)

@@ -33,7 +33,7 @@ class RegistryUnreachable(ModelRefused):
 
 
 @dataclass(frozen=True, slots=True)
-class Located:
+class ResolvedModel:
     """A model on this machine's disk and the name that its results carry: fraud/7, or of a file name and digest."""
 
     path: Path
@@ -43,7 +43,7 @@ class Located:
     signature: bytes | None = None
 
 
-def locate(reference: str, tracking_uri: str, public_key: Path | None = None) -> Located:
+def locate(reference: str, tracking_uri: str, public_key: Path | None = None) -> ResolvedModel:
     """Find `reference`: FILE.onnx, NAME@ALIAS or NAME/VERSION.
 
     The path is that of a copy that nobody writes to again. public_key: it must be signed by that one. Raises `ModelRefused`,
@@ -52,7 +52,7 @@ def locate(reference: str, tracking_uri: str, public_key: Path | None = None) ->
     return _checked(_locate(reference, tracking_uri), public_key)
 
 
-def _locate(reference: str, tracking_uri: str) -> Located:
+def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
     if reference.endswith(".onnx"):
         path = Path(reference)
         if not path.is_file():
@@ -63,20 +63,20 @@ def _locate(reference: str, tracking_uri: str) -> Located:
             with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
                 Path(shutil.copy(path, scratch)).replace(kept)
         beside = path.with_name(f"{path.name}.sig")
-        return Located(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
+        return ResolvedModel(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
     told = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
     _note(reference, tracking_uri).write_text(json.dumps(told))
     return located
 
 
-def _checked(located: Located, public_key: Path | None) -> Located:
+def _checked(located: ResolvedModel, public_key: Path | None) -> ResolvedModel:
     if public_key is not None:
         signature.check(located.name, located.path.read_bytes(), located.signature, public_key)
     return located
 
 
-def locate_or_last(reference: str, tracking_uri: str, public_key: Path | None = None) -> Located:
+def locate_or_last(reference: str, tracking_uri: str, public_key: Path | None = None) -> ResolvedModel:
     """As `locate`; where the registry does not answer, what was found there the last time, if it is still in the cache."""
     try:
         return locate(reference, tracking_uri, public_key)
@@ -93,7 +93,7 @@ def _note(reference: str, tracking_uri: str) -> Path:
     return cache("models") / f"{digest}.json"
 
 
-def _remembered(reference: str, tracking_uri: str) -> Located | None:
+def _remembered(reference: str, tracking_uri: str) -> ResolvedModel | None:
     note = _note(reference, tracking_uri)
     if not note.exists():
         return None
@@ -101,7 +101,7 @@ def _remembered(reference: str, tracking_uri: str) -> Located | None:
     path = cache("models") / f"{told['sha256']}.onnx"
     if not path.exists() or _digest(path) != told["sha256"]:
         return None
-    return Located(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
+    return ResolvedModel(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
 
 
 def find_version(reference: str, tracking_uri: str) -> Any:
@@ -132,7 +132,7 @@ def find_version(reference: str, tracking_uri: str) -> Any:
         ) from error
 
 
-def fetch(version: Any, tracking_uri: str) -> Located:
+def fetch(version: Any, tracking_uri: str) -> ResolvedModel:
     """The version's ONNX file, from the user's cache or the registry, checked against the SHA-256 it was given."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
@@ -152,7 +152,7 @@ def fetch(version: Any, tracking_uri: str) -> Located:
             if (found := _digest(fetched)) != expected:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
             fetched.replace(path)
-    return Located(path, name, expected, bytes.fromhex(version.tags.get(signature.TAG, "")) or None)
+    return ResolvedModel(path, name, expected, bytes.fromhex(version.tags.get(signature.TAG, "")) or None)
 
 
 def _digest(path: Path) -> str:

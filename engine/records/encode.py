@@ -1,4 +1,4 @@
-"""Scores to bytes: natively where the kernels are, by Python otherwise; the same bytes."""
+"""Scores to the JSON of results: natively where the kernels are, by Python otherwise; the same bytes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from saker.engine.kernels import mode_of, native
 from saker.engine.records.decode import Identifiers, Values
 
 Encode = Callable[..., Sequence[bytes]]
+#: Before an identifier, before its score, and after it up to the time: if it is no fraud, and if it is.
+Pieces = tuple[bytes, bytes, bytes, bytes]
 
 
 class Encoder:
@@ -29,8 +31,7 @@ class Encoder:
         self._encode: Encode = extension.encode if extension else _encode
         self._threshold = threshold
         ending = b',"is_fraud":%b,"model":%b,"scored_at_ms":'
-        #: What stands before an identifier, before its score, and behind it up to the time: if it is no fraud, and if it is.
-        self.pieces = (
+        self.pieces: Pieces = (
             b"{%b:" % orjson.dumps(id_field),
             b',"fraud_score":',
             ending % (b"false", orjson.dumps(model)),
@@ -46,14 +47,9 @@ class Encoder:
         """
         if scores.shape != (len(ids),):
             raise ValueError(f"expected one score for each of {len(ids)} identifiers, got shape {scores.shape}")
-        before_id, before_score, not_fraud, fraud = self.pieces
-        time = b"%d}" % scored_at_ms
-        endings = [not_fraud + time, fraud + time, b"", b""]
         flags: NDArray[Any] = scores >= self._threshold
         if late is not None:
             flags = flags + 2 * late.view(np.uint8)
-            time = b'%d,"late":true}' % scored_at_ms
-            endings[2:] = [not_fraud + time, fraud + time]
         return self._encode(
             ids.values,
             ids.replaced,
@@ -63,9 +59,8 @@ class Encoder:
             # The whole batch at once: exactly, and faster than any code that would be worth owning.
             orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY),
             flags,
-            before_id,
-            before_score,
-            *endings,
+            self.pieces,
+            (b"%d}" % scored_at_ms, b'%d,"late":true}' % scored_at_ms),
         )
 
 
@@ -77,14 +72,14 @@ def _encode(
     lengths: NDArray[np.int64],
     scores: bytes,
     flags: NDArray[Any],
-    head: bytes,
-    middle: bytes,
-    *endings: bytes,
+    pieces: Pieces,
+    times: tuple[bytes, bytes],
 ) -> list[bytes]:
-    """What native/rows/encode.c does."""
+    """The reference of put_result in native/rows/results.h. flags (n,): 1 for fraud, 2 for late."""
+    before_id, before_score, *after_score = pieces
     ids = Identifiers(values, indices, starts, lengths, replaced)
     printed = scores[1:-1].split(b",") if len(ids) else []
     return [
-        b"".join((head, identifier, middle, score, endings[flag]))
-        for identifier, score, flag in zip(ids, printed, flags.tolist(), strict=True)
+        b"".join((before_id, identifier, before_score, score, after_score[flag & 1], times[flag >> 1]))
+        for identifier, score, flag in zip(ids, printed, flags.astype(int).tolist(), strict=True)
     ]

@@ -1,6 +1,6 @@
-"""Which model should score, asked for again and again: a thread of the parent looks, the pool takes what it finds.
+"""Which model should score, checked every few seconds by a thread of the parent.
 
-registry or file --locate--> Follower.newest --> Pool --> one worker after another
+registry or file --locate--> ModelWatcher.newest --> Pool --> one worker after another
 """
 
 from __future__ import annotations
@@ -11,32 +11,34 @@ from collections.abc import Callable
 
 from saker.engine.errors import ModelRefused
 from saker.engine.metrics.exporter import PoolMetrics
-from saker.engine.model.registry import Located, NoSuchModel, RegistryUnreachable
+from saker.engine.model.registry import NoSuchModel, RegistryUnreachable, ResolvedModel
 
 _log = logging.getLogger("saker")
 
 
-def every(seconds: float, look: Callable[[], None], stop: threading.Event) -> None:
-    """Call `look` in a thread of its own, again and again, until `stop` is set."""
+def every(seconds: float, check: Callable[[], None], stop: threading.Event) -> None:
+    """Call `check` every `seconds` in a thread of its own until `stop` is set."""
 
     def run() -> None:
         while not stop.wait(seconds):
-            look()
+            check()
 
-    threading.Thread(target=run, name=look.__name__, daemon=True).start()
+    threading.Thread(target=run, name=check.__name__, daemon=True).start()
 
 
-class Follower:
-    """`newest` is the last model found, and the one that is served until then; only `look` changes it."""
+class ModelWatcher:
+    """`newest` is the last model found, and the one that is served until then; only `check` changes it."""
 
-    def __init__(self, locate: Callable[[], Located], served: Located, metrics: PoolMetrics, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, locate: Callable[[], ResolvedModel], served: ResolvedModel, metrics: PoolMetrics, wake: Callable[[], None]
+    ) -> None:
         """locate: finds the model, or raises `ModelRefused`. wake: called when `newest` changed."""
         self._locate, self._metrics, self._wake = locate, metrics, wake
         self._told = ""
         self.newest = served
 
-    def look(self) -> None:
-        """Whatever goes wrong here, the model that is loaded goes on scoring."""
+    def check(self) -> None:
+        """Whatever goes wrong here, running pools keep their model."""
         try:
             found = self._locate()
         except NoSuchModel as error:
@@ -57,7 +59,7 @@ class Follower:
                 self._wake()
 
     def _say(self, error: Exception) -> None:
-        """Once for each reason, not at every look."""
+        """Once for each reason, not at every check."""
         if str(error) != self._told:
             self._told = str(error)
-            _log.warning("%s; the model that is loaded goes on scoring", error)
+            _log.warning("%s; running pools keep their model", error)

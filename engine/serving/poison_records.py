@@ -1,7 +1,7 @@
-"""What a worker scores at this moment, where its parent can read it when the worker has died of it.
+"""Records that kill a worker: found by what it was scoring when it died, and rejected.
 
     worker: scoring(positions) -> decode, score, encode -> done()
-    parent, when the worker has died: died_of() -> Suspects: these are scored one by one, and one that kills again is given up
+    pool, when the worker has died: CrashHistory.note(marker) -> SuspectRecords: scored one by one; two deaths: rejected
 
 A few words of memory that both share, written without a system call. Each worker has one; its parent makes it.
 """
@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from saker.engine.kafka.batch import Partition, Single, Taken
+from saker.engine.kafka.batch import Partition
 
 _SPAWN = multiprocessing.get_context("spawn")
 #: A batch has records of so many partitions at most that are written down; of more, the first ones.
@@ -24,7 +24,7 @@ _ROOM = 512
 _ENOUGH = 2
 
 
-class Journal:
+class InFlightMarker:
     """Cells: how many partitions (0 when nothing is being scored), whether it is one record alone, then of each partition its
     number and the offset behind the last record."""
 
@@ -53,7 +53,7 @@ class Journal:
 
 
 @dataclass(slots=True)
-class Suspects:
+class SuspectRecords:
     """Records that a worker may have died of. A worker is handed them at its start, and has them until it is past them."""
 
     #: Of a partition the offset behind the last one: up to there each record is scored alone.
@@ -72,21 +72,16 @@ class Suspects:
         return found
 
 
-def singles(taken: Taken) -> Iterator[Single]:
-    """Its records, each as a batch of its own."""
-    return (Single(taken, index) for index in range(len(taken)))
-
-
-class Deaths:
+class CrashHistory:
     """What workers died of, as far as one can tell: kept by the parent, over all restarts."""
 
     def __init__(self) -> None:
         self._behind: dict[int, int] = {}
         self._alone: Counter[tuple[int, int]] = Counter()
 
-    def note(self, journal: Journal) -> tuple[int, int] | None:
+    def note(self, marker: InFlightMarker) -> tuple[int, int] | None:
         """A worker has died; returns (partition, offset) of a record that is now given up."""
-        scored, alone = journal.read()
+        scored, alone = marker.read()
         for partition, behind in scored.items():
             self._behind[partition] = max(behind, self._behind.get(partition, 0))
             if alone:
@@ -95,6 +90,6 @@ class Deaths:
                 return record if self._alone[record] == _ENOUGH else None
         return None
 
-    def suspects(self) -> Suspects:
+    def suspects(self) -> SuspectRecords:
         given_up = frozenset(record for record, deaths in self._alone.items() if deaths >= _ENOUGH)
-        return Suspects(dict(self._behind), given_up)
+        return SuspectRecords(dict(self._behind), given_up)

@@ -1,4 +1,7 @@
-"""The parent of the workers: starts them, watches them, starts them again, drains them; serves the metrics."""
+"""The parent of the workers: starts, watches, restarts and drains them, and serves the metrics.
+
+One thread runs the loop and owns all state here; others check the model, the lag and the shadow model, and answer HTTP.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import FrameType
+from typing import assert_never
 
 from saker.engine.config import ServeSettings
 from saker.engine.contract import read_contract
@@ -21,14 +25,15 @@ from saker.engine.errors import ServingError
 from saker.engine.kafka import admin, clients, groups, topic_checks
 from saker.engine.metrics.exporter import PoolMetrics, serve_http
 from saker.engine.model.active_model import Backends
-from saker.engine.model.registry import Located
+from saker.engine.model.registry import ResolvedModel
 from saker.engine.onnx_metadata import UNPROVEN, is_proven
-from saker.engine.serving import worker
-from saker.engine.serving.model_watcher import Follower, every
-from saker.engine.serving.poison_records import Deaths
-from saker.engine.serving.rollout import ModelChange
+from saker.engine.serving.messages import Counted, Failed, FromWorker, ModelChanged, ModelRejected, Ready, WorkerFenced
+from saker.engine.serving.model_watcher import ModelWatcher, every
+from saker.engine.serving.poison_records import CrashHistory
+from saker.engine.serving.rollout import Rollout
 from saker.engine.serving.shadow import Shadow
-from saker.engine.serving.worker_process import Slot, Watchdog
+from saker.engine.serving.worker import instance_of
+from saker.engine.serving.worker_process import Watchdog, WorkerProcess
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
@@ -43,25 +48,25 @@ class Pool:
     def __init__(
         self,
         settings: ServeSettings,
-        located: Located,
-        locate: Callable[[], Located],
-        shadow: Callable[[], Located] | None = None,
+        resolved: ResolvedModel,
+        locate: Callable[[], ResolvedModel],
+        shadow: Callable[[], ResolvedModel] | None = None,
     ) -> None:
-        """located: the model to begin with. locate: finds the one of now, asked every `model_poll_seconds`; shadow: likewise a
+        """resolved: the model to begin with. locate: finds the one of now, asked every `model_poll_seconds`; shadow: likewise a
         second one to compare it with.
         """
         self._settings, self._locate = settings, locate
         self._metrics = PoolMetrics(self._processes)
-        self._change = ModelChange(located, self._metrics)
-        self._slots = [Slot(number) for number in range(settings.workers)]
+        self._rollout = Rollout(resolved, self._metrics)
+        self._workers = [WorkerProcess(number) for number in range(settings.workers)]
         self._watchdog = Watchdog(settings.hung_seconds)
         self._admin = clients.admin(settings.bootstrap_servers)
         self._observer = clients.observer(settings.bootstrap_servers, settings.group)
         self._partitions = 0
         self._lags: dict[tuple[str, int], int] | None = {}
-        self._settled = self._stopping = self._told_reasons = self._told_unreachable = False
+        self._settled = self._stopping = self._warned_backends = self._warned_unreachable = False
         self._failure: str | None = None
-        self._deaths = Deaths()
+        self._crashes = CrashHistory()
         self._shadow = None if shadow is None else Shadow(settings, shadow, self._metrics)
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
@@ -70,10 +75,10 @@ class Pool:
 
         A broker that does not answer is waited for.
         """
-        located = self._change.located
-        read_contract(located.path)
-        if not is_proven(located.path):
-            _log.warning("%s is %s", located.name, UNPROVEN)
+        resolved = self._rollout.resolved
+        read_contract(resolved.path)
+        if not is_proven(resolved.path):
+            _log.warning("%s is %s", resolved.name, UNPROVEN)
         address, port = self._settings.metrics_address, self._settings.metrics_port
         try:
             server = serve_http(self._metrics, port, self._is_ready, address)
@@ -93,22 +98,22 @@ class Pool:
             raise ServingError(self._failure)
 
     def _serve(self, stop: threading.Event) -> None:
-        follower = Follower(self._locate, self._change.located, self._metrics, self._be_woken)
+        watcher = ModelWatcher(self._locate, self._rollout.resolved, self._metrics, self._wake_up)
         with _on_signals(self._stop):
             self._wait_for_topics()
-            every(self._settings.model_poll_seconds, follower.look, stop)
-            every(_LAG_SECONDS, self._look_at_lag, stop)
+            every(self._settings.model_poll_seconds, watcher.check, stop)
+            every(_LAG_SECONDS, self._check_lag, stop)
             if self._shadow is not None:
-                self._shadow.look()
-                every(self._settings.model_poll_seconds, self._shadow.look, stop)
+                self._shadow.check()
+                every(self._settings.model_poll_seconds, self._shadow.check, stop)
             while not (self._stopping or self._failure):
                 self._start_due()
                 self._listen(timeout=0.5 if self._settled else 0.1)
                 self._settle()
-                self._watchdog.look(self._slots)
-                self._change.step(self._slots, follower.newest)
+                self._watchdog.check(self._workers)
+                self._rollout.advance(self._workers, watcher.newest)
                 if self._shadow is not None and self._settled:
-                    self._shadow.keep(self._change.located)
+                    self._shadow.keep(self._rollout.resolved)
             stop.set()
             self._drain()
 
@@ -128,7 +133,7 @@ class Pool:
 
     def _check_topics(self) -> None:
         settings = self._settings
-        (source, _, rejected), findings = topic_checks.look(
+        (source, _, rejected), findings = topic_checks.check(
             settings.bootstrap_servers, settings.input, settings.output, settings.rejected
         )
         if errors := [finding.text for finding in findings if finding.severity == "error"]:
@@ -145,97 +150,104 @@ class Pool:
     def _settle(self) -> None:
         """Notice, once, that every partition is read by somebody: by a worker of ours or of another pool."""
         settings = self._settings
-        if self._settled or not all(slot.ready for slot in self._slots):
+        if self._settled or not all(worker.ready for worker in self._workers):
             return
         if groups.is_settled(self._admin, settings.group, settings.input, self._partitions):
             self._settled = True
             _log.info("ready: every partition of %s is read", settings.input)
 
     def _is_ready(self) -> bool:
-        return self._settled and self._lags is not None and all(slot.ready for slot in self._slots)
+        return self._settled and self._lags is not None and all(worker.ready for worker in self._workers)
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
-        self._be_woken()
+        self._wake_up()
 
-    def _be_woken(self) -> None:
+    def _wake_up(self) -> None:
         self._waker.send(None)
 
     def _processes(self) -> dict[str, int]:
-        running = {str(slot.number): slot.process.pid for slot in self._slots if slot.process is not None}
+        running = {str(worker.number): worker.process.pid for worker in self._workers if worker.process is not None}
         return {"parent": os.getpid(), **{name: number for name, number in running.items() if number is not None}}
 
-    def _look_at_lag(self) -> None:
+    def _check_lag(self) -> None:
         settings = self._settings
         self._lags = groups.lags(self._observer, settings.input, self._partitions)
-        if self._lags is None and not self._told_unreachable:
+        if self._lags is None and not self._warned_unreachable:
             _log.warning("no Kafka broker answers at %s; waiting for it", settings.bootstrap_servers)
-        self._told_unreachable = self._lags is None
+        self._warned_unreachable = self._lags is None
         self._metrics.lags(self._lags)
 
     def _start_due(self) -> None:
-        for slot in self._slots:
-            if slot.process is None and time.monotonic() >= slot.start_at:
-                slot.start(self._settings, self._change.located, self._deaths.suspects())
+        for worker in self._workers:
+            if worker.process is None and time.monotonic() >= worker.start_at:
+                worker.start(self._settings, self._rollout.resolved, self._crashes.suspects())
 
     def _listen(self, timeout: float) -> None:
         """Take what workers tell until something happened or `timeout` seconds passed; notice those that died."""
-        running = [slot for slot in self._slots if slot.process is not None]
+        running = [worker for worker in self._workers if worker.process is not None]
         sources: list[Connection | int] = [self._wake]
-        sources += [slot.pipe for slot in running if slot.pipe is not None]
-        sources += [slot.process.sentinel for slot in running if slot.process is not None]
+        sources += [worker.pipe for worker in running if worker.pipe is not None]
+        sources += [worker.process.sentinel for worker in running if worker.process is not None]
         happened = wait(sources, timeout)
         if self._wake in happened:
             self._wake.recv()
-        for slot in running:
-            if slot.pipe in happened:
-                self._read(slot)
-            if slot.process is not None and not slot.process.is_alive():
-                self._read(slot)
-                self._buried(slot, slot.process)
+        for worker in running:
+            if worker.pipe in happened:
+                self._read(worker)
+            if worker.process is not None and not worker.process.is_alive():
+                self._read(worker)
+                self._on_exit(worker, worker.process)
 
-    def _read(self, slot: Slot) -> None:
+    def _read(self, worker: WorkerProcess) -> None:
         try:
-            while slot.pipe is not None and slot.pipe.poll():
-                word, value = slot.pipe.recv()
-                slot.heard = time.monotonic()
-                if word == worker.COUNTED:
-                    self._metrics.add(slot.number, value)
-                elif word == worker.FAILED:
-                    self._failure = value
-                elif word == worker.FENCED:
-                    self._fenced(slot, value)
-                elif word == worker.REFUSED:
-                    self._change.refuse(slot, value)
-                elif word == worker.CHANGED:
-                    self._change.taken(slot)
-                    self._metrics.runs_on(slot.number, value.trees, value.rows, value.kafka)
-                elif not slot.ready:
-                    slot.ready = True
-                    self._note_backends(slot.number, value)
+            while worker.pipe is not None and worker.pipe.poll():
+                message: FromWorker = worker.pipe.recv()
+                worker.heard = time.monotonic()
+                self._take(worker, message)
         except EOFError:
-            slot.pipe = None
+            worker.pipe = None
 
-    def _fenced(self, slot: Slot, reason: str) -> None:
+    def _take(self, worker: WorkerProcess, message: FromWorker) -> None:
+        match message:
+            case Counted(counts):
+                self._metrics.add(worker.number, counts)
+            case Ready(backends):
+                if not worker.ready:
+                    worker.ready = True
+                    self._note_backends(worker.number, backends)
+            case ModelChanged(backends):
+                self._rollout.changed(worker)
+                self._metrics.runs_on(worker.number, backends.trees, backends.rows, backends.kafka)
+            case ModelRejected(reason):
+                self._rollout.reject(worker, reason)
+            case Failed(reason):
+                self._failure = reason
+            case WorkerFenced(reason):
+                self._fenced(worker, reason)
+            case _:
+                assert_never(message)
+
+    def _fenced(self, worker: WorkerProcess, reason: str) -> None:
         """Once is no proof of another pool: when a broker was away for longer than a session lasts, the worker joins again as
         a new member, and a commit of the old one that still waited is refused as that of a stranger."""
-        if time.monotonic() - slot.fenced < _FENCED_SECONDS:
+        if time.monotonic() - worker.fenced < _FENCED_SECONDS:
             self._failure = reason
-        slot.fenced = time.monotonic()
+        worker.fenced = time.monotonic()
 
     def _note_backends(self, number: int, of: Backends) -> None:
         self._metrics.runs_on(number, of.trees, of.rows, of.kafka)
-        name = self._change.located.name
+        name = self._rollout.resolved.name
         _log.info("worker %d ready with %s; trees: %s, rows: %s, kafka: %s", number, name, of.trees, of.rows, of.kafka)
-        if of.reasons and self._settings.kernels != "off" and not self._told_reasons:
-            self._told_reasons = True  # every worker has the same
+        if of.reasons and self._settings.kernels != "off" and not self._warned_backends:
+            self._warned_backends = True  # every worker has the same
             _log.warning("scoring without the native kernels, many times slower: %s", "; ".join(of.reasons))
 
-    def _buried(self, slot: Slot, process: SpawnProcess) -> None:
-        if slot.asked:
-            self._change.refuse(slot, f"worker {slot.number} ended with {process.exitcode} while it loaded it")
-        record = self._deaths.note(slot.journal)
-        slot.bury(explained=record is not None)
+    def _on_exit(self, worker: WorkerProcess, process: SpawnProcess) -> None:
+        if worker.asked:
+            self._rollout.reject(worker, f"worker {worker.number} ended with {process.exitcode} while it loaded it")
+        record = self._crashes.note(worker.marker)
+        worker.on_exit(explained=record is not None)
         if self._stopping or self._failure:
             return
         if record is not None:
@@ -244,26 +256,26 @@ class Pool:
                 *record,
                 self._settings.input,
             )
-        self._metrics.restarted(slot.number)
-        _log.warning("worker %d ended with %s; starting it again", slot.number, process.exitcode)
+        self._metrics.restarted(worker.number)
+        _log.warning("worker %d ended with %s; starting it again", worker.number, process.exitcode)
 
     def _drain(self) -> None:
         if self._shadow is not None:
             self._shadow.stop()
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.terminate()
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.terminate()
         deadline = time.monotonic() + self._settings.drain_seconds + 5
-        while any(slot.process is not None for slot in self._slots) and time.monotonic() < deadline:
+        while any(worker.process is not None for worker in self._workers) and time.monotonic() < deadline:
             self._listen(timeout=0.1)
         if self._stopping and self._partitions and self._settings.group_protocol == "classic":
-            names = [worker.instance_of(self._settings, slot.number) for slot in self._slots if slot.process is None]
+            names = [instance_of(self._settings, worker.number) for worker in self._workers if worker.process is None]
             groups.hand_over(self._settings.bootstrap_servers, self._settings.group, names)
-        for slot in self._slots:
-            if slot.process is not None:
-                _log.error("worker %d did not drain in time; its unacknowledged records are read again", slot.number)
-                slot.process.kill()
-                slot.process.join()
+        for worker in self._workers:
+            if worker.process is not None:
+                _log.error("worker %d did not drain in time; its unacknowledged records are read again", worker.number)
+                worker.process.kill()
+                worker.process.join()
 
 
 @contextmanager

@@ -1,65 +1,62 @@
-"""Changing the model under load: one worker after another, between two batches; refused by one, it is given up by all.
+"""Change the model under load: one worker after another, between two batches; if one rejects it, all go back.
 
 newest found --> target --> asked worker by worker --> all score with it --> what new workers start with
-                    ^ refused: back to what new workers start with
+                    ^ rejected: back to what new workers start with
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 
 from saker.engine.metrics.exporter import PoolMetrics
-from saker.engine.model.registry import Located
-from saker.engine.serving.worker_process import Slot
+from saker.engine.model.registry import ResolvedModel
+from saker.engine.serving.worker_process import WorkerProcess
 
 _log = logging.getLogger("saker")
 
 
-class ModelChange:
+class Rollout:
     """Which model the workers of a pool score with. The pool's only thread calls it."""
 
-    def __init__(self, located: Located, metrics: PoolMetrics) -> None:
+    def __init__(self, resolved: ResolvedModel, metrics: PoolMetrics) -> None:
         self._metrics = metrics
         #: What a worker starts with, and what all of them should score with: they differ while a model changes.
-        self.located = self.target = located
-        self._refused: Located | None = None
+        self.resolved = self.target = resolved
+        self._rejected: ResolvedModel | None = None
         self._note()
 
-    def step(self, slots: list[Slot], newest: Located) -> None:
+    def advance(self, workers: list[WorkerProcess], newest: ResolvedModel) -> None:
         """Ask the next worker, if none is being asked. newest: what should score."""
-        if any(slot.asked for slot in slots):
+        if any(worker.asked for worker in workers):
             return
-        if self.target == self.located and newest not in (self.located, self._refused):
-            self.target, self._refused = newest, None
-            _log.info("changing from %s to %s", self.located.name, self.target.name)
-        ready = [slot for slot in slots if slot.ready]
-        behind = next((slot for slot in ready if slot.runs != self.target), None)
-        if behind is not None and behind.pipe is not None:
-            behind.asked = True
-            with contextlib.suppress(OSError):  # it has just died
-                behind.pipe.send(self.target)
-        elif self.target != self.located and len(ready) == len(slots):
-            self.located = self.target
+        if self.target == self.resolved and newest not in (self.resolved, self._rejected):
+            self.target, self._rejected = newest, None
+            _log.info("changing from %s to %s", self.resolved.name, self.target.name)
+        ready = [worker for worker in workers if worker.ready]
+        behind = next((worker for worker in ready if worker.runs != self.target), None)
+        if behind is not None:
+            behind.ask(self.target)
+        elif self.target != self.resolved and len(ready) == len(workers):
+            self.resolved = self.target
             self._note()
             self._metrics.model_loaded("loaded")
-            _log.info("every worker scores with %s", self.located.name)
+            _log.info("every worker scores with %s", self.resolved.name)
 
-    def taken(self, slot: Slot) -> None:
+    def changed(self, worker: WorkerProcess) -> None:
         """The worker scores with the target."""
-        slot.runs, slot.asked = self.target, False
+        worker.uses(self.target)
 
-    def refuse(self, slot: Slot, reason: str) -> None:
+    def reject(self, worker: WorkerProcess, reason: str) -> None:
         """The target may not serve: those that changed to it go back."""
-        slot.asked = False
-        if self.target == self.located:  # it cannot even go back: it starts again, with the right one
-            if slot.process is not None:
-                slot.process.terminate()
+        worker.keeps()
+        if self.target == self.resolved:  # it cannot even go back: it starts again, with the right one
+            if worker.process is not None:
+                worker.process.terminate()
             return
-        self._refused, self.target = self.target, self.located
+        self._rejected, self.target = self.target, self.resolved
         self._metrics.model_loaded("refused")
-        _log.error("%s was refused, %s goes on scoring: %s", self._refused.name, self.located.name, reason)
+        _log.error("%s was rejected, %s keeps scoring: %s", self._rejected.name, self.resolved.name, reason)
 
     def _note(self) -> None:
-        name, _, version = self.located.name.rpartition("/")
-        self._metrics.serves(name, version, self.located.sha256)
+        name, _, version = self.resolved.name.rpartition("/")
+        self._metrics.serves(name, version, self.resolved.sha256)

@@ -1,10 +1,10 @@
-"""A second model on the same records: what it would have said, in a topic of its own, beside the pool and never in its way.
+"""Shadow scoring: a second model on the same records, in a process and a topic of its own. It never affects production results.
 
     input topic --> shadow process: both models --> shadow topic, a line a record
                     (group NAME-shadow, at low priority, within a share of a core; what it cannot manage it leaves out)
 
-A process of its own, started by the pool: it may be slow, crash or lag, and the pool's results are neither later nor others. It
-starts at the newest records, and again when one of the two models changes. `Shadow` is the parent's side.
+The pool starts the process. It may be slow, crash or lag. It starts at the newest records, and again when one of the two models
+changes. `Shadow` is the parent's side.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ import orjson
 from saker.engine.config import ServeSettings
 from saker.engine.errors import ModelRefused
 from saker.engine.kafka import clients
-from saker.engine.kafka.batch import Origin, Partition, Taken
+from saker.engine.kafka.batch import ConsumedBatch
 from saker.engine.kafka.clients import TopicPartition
-from saker.engine.kafka.transport import Transport
+from saker.engine.kafka.transport import DeliveryReports, Transport
 from saker.engine.log import log_to_stderr
 from saker.engine.metrics.exporter import PoolMetrics
 from saker.engine.model.active_model import ActiveModel
-from saker.engine.model.registry import Located
+from saker.engine.model.registry import ResolvedModel
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _AGAIN_SECONDS = 5.0
-_TELL_SECONDS = 0.25
-_BEHIND_SECONDS = 5.0  # what is older when it is taken is left out, up to the newest
+_REPORT_SECONDS = 0.25
+_BEHIND_SECONDS = 5.0  # what is older when it is batch is left out, up to the newest
 _NICE = 10
 
 
 class Shadow:
-    """Keeps the process running. One thread of the parent calls `keep` and `stop`, another one `look`."""
+    """Keeps the process running. One thread of the parent calls `keep` and `stop`, another one `check`."""
 
-    def __init__(self, settings: ServeSettings, locate: Callable[[], Located], metrics: PoolMetrics) -> None:
+    def __init__(self, settings: ServeSettings, locate: Callable[[], ResolvedModel], metrics: PoolMetrics) -> None:
         """locate: finds the second model as it is now, or raises `ModelRefused`."""
         self._settings, self._locate, self._metrics = settings, locate, metrics
-        self._newest: Located | None = None
-        self._runs: tuple[Located, Located] | None = None
+        self._newest: ResolvedModel | None = None
+        self._runs: tuple[ResolvedModel, ResolvedModel] | None = None
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._told = ""
         self._start_at = 0.0
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Find the second model."""
         try:
             self._newest = self._locate()
@@ -66,8 +66,8 @@ class Shadow:
                 self._told = str(error)
                 _log.warning("shadow: %s", error)
 
-    def keep(self, served: Located) -> None:
-        """Called again and again. served: the model that the pool scores with."""
+    def keep(self, served: ResolvedModel) -> None:
+        """Called in every pass of the pool's loop. served: the model that the pool scores with."""
         self._read()
         if self._newest is None:
             return
@@ -100,7 +100,7 @@ class Shadow:
                 self._metrics.shadowed(self._pipe.recv())
 
 
-def main(settings: ServeSettings, served: Located, second: Located, parent: Connection) -> None:
+def main(settings: ServeSettings, served: ResolvedModel, second: ResolvedModel, parent: Connection) -> None:
     """Entry point of the process."""
     log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -118,10 +118,10 @@ class Comparison:
         self._served, self._second = served, second
         self.counts: Counter[str] = Counter()
 
-    def lines(self, taken: Taken) -> Iterator[tuple[int, bytes]]:
+    def lines(self, batch: ConsumedBatch) -> Iterator[tuple[int, bytes]]:
         """For each record that the served model scores, its place and a JSON object."""
-        ids, scores = self._scores(self._served, taken)
-        _, others = self._scores(self._second, taken)
+        ids, scores = self._scores(self._served, batch)
+        _, others = self._scores(self._second, batch)
         contract = self._served.session.contract
         for index, score in scores.items():
             other = others.get(index)
@@ -143,8 +143,8 @@ class Comparison:
             )
 
     @staticmethod
-    def _scores(model: ActiveModel, taken: Taken) -> tuple[dict[int, bytes], dict[int, float]]:
-        decoded = model.decoder.decode(taken)
+    def _scores(model: ActiveModel, batch: ConsumedBatch) -> tuple[dict[int, bytes], dict[int, float]]:
+        decoded = model.decoder.decode(batch)
         indices, scores = decoded.indices.tolist(), model.session.score(decoded.matrix)
         ids = dict(zip(indices, decoded.ids, strict=True))
         finite = np.isfinite(scores).tolist()
@@ -158,42 +158,41 @@ class _Process:
         self._settings, self._comparison, self._parent = settings, comparison, parent
         self._parent_id = os.getppid()
         self._stopping = False
-        self._assigned: set[Partition] = set()
         group = {"group.id": f"{settings.group}-shadow", "auto.offset.reset": "latest", "enable.auto.commit": True}
         self._consumer = clients.consumer(settings.bootstrap_servers, **group)
         # Nobody waits for these: with a linger longer than an answer takes librdkafka does not spin (at_least_once.py).
         self._producer = clients.producer(settings.bootstrap_servers, **{"linger.ms": 50})
-        self._transport = Transport(self._consumer, [self._producer], settings.shadow_output, self._assigned)
+        self._transport = Transport(self._consumer, [self._producer], settings.shadow_output)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
     def run(self) -> None:
         self._consumer.subscribe([self._settings.input], on_assign=self._on_assign, on_revoke=self._on_revoke)
-        started, told = time.monotonic(), time.monotonic()
+        started, reported = time.monotonic(), time.monotonic()
         while not self._stopping and os.getppid() == self._parent_id:
-            taken, _ = self._transport.take(self._settings.max_batch, 0.1)
-            if len(taken) and not self._skip(taken):
-                for index, line in self._comparison.lines(taken):
-                    self._transport.send_one(self._settings.shadow_output, line, Origin(*taken.origin(index)), _ignore)
+            batch, _ = self._transport.poll(self._settings.max_batch, 0.1)
+            if len(batch) and not self._skip(batch):
+                for index, line in self._comparison.lines(batch):
+                    self._transport.send_one(self._settings.shadow_output, line, batch.origin(index), DeliveryReports())
             self._producer.poll(0)
-            if time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
-                self._tell()
+            if time.monotonic() - reported > _REPORT_SECONDS:
+                reported = time.monotonic()
+                self._report()
             allowed = (time.monotonic() - started) * self._settings.shadow_cpu
             time.sleep(min(max(time.process_time() - allowed, 0) / self._settings.shadow_cpu, 1.0))
         self._producer.flush(_AGAIN_SECONDS)
-        self._tell()
-        self._consumer.close()
+        self._report()
+        self._transport.close()
 
-    def _skip(self, taken: Taken) -> bool:
+    def _skip(self, batch: ConsumedBatch) -> bool:
         """Go on at the newest records when it is too far behind them."""
-        timestamps = np.empty(len(taken), np.int64)
-        taken.timestamps(timestamps)
+        timestamps = np.empty(len(batch), np.int64)
+        batch.timestamps(timestamps)
         if time.time() * 1000 - timestamps.max() < _BEHIND_SECONDS * 1000:
             return False
-        skipped = len(taken)
-        for topic, number in list(self._assigned):
+        skipped = len(batch)
+        for topic, number in self._transport.partitions:
             at = self._consumer.position([TopicPartition(topic, number)])[0]
             _, high = self._consumer.get_watermark_offsets(at)
             if 0 <= at.offset < high:
@@ -202,17 +201,13 @@ class _Process:
         self._comparison.counts["skipped"] += skipped
         return True
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         counts, self._comparison.counts = self._comparison.counts, Counter()
         with contextlib.suppress(OSError):  # the parent is gone; the loop ends by itself
             self._parent.send(counts)
 
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
-        self._assigned |= {(one.topic, one.partition) for one in partitions}
+        self._transport.attach((one.topic, one.partition) for one in partitions)
 
     def _on_revoke(self, _: object, partitions: list[TopicPartition]) -> None:
-        self._assigned -= {(one.topic, one.partition) for one in partitions}
-
-
-def _ignore(_error: object, _message: object) -> None:
-    """A line that is lost is no harm."""
+        self._transport.drop_partitions((one.topic, one.partition) for one in partitions)

@@ -1,7 +1,8 @@
-"""A worker's place in the pool: the process that has it now, and what is known of it. The pool's only thread changes it."""
+"""A worker as its pool sees it: the process that runs now, and what is known of it. The pool's only thread changes it."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import multiprocessing
@@ -11,9 +12,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from saker.engine.config import ServeSettings
-from saker.engine.model.registry import Located
+from saker.engine.model.registry import ResolvedModel
 from saker.engine.serving import worker
-from saker.engine.serving.poison_records import Journal, Suspects
+from saker.engine.serving.messages import ChangeModel
+from saker.engine.serving.poison_records import InFlightMarker, SuspectRecords
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
@@ -22,8 +24,8 @@ _LONGEST_PAUSE = 5.0
 
 
 @dataclass
-class Slot:
-    """It keeps its number, so its worker's name in the group, through every restart."""
+class WorkerProcess:
+    """Keeps its number, and with it its name in the group, through every restart."""
 
     number: int
     process: SpawnProcess | None = None
@@ -31,34 +33,47 @@ class Slot:
     started: float = 0.0
     ready: bool = False
     #: What it scores with; and whether it was asked to change to another.
-    runs: Located | None = None
+    runs: ResolvedModel | None = None
     asked: bool = False
     fenced: float = -math.inf
     short_lives: int = 0
-    #: When it last told something.
+    #: When it last reported.
     heard: float = 0.0
-    journal: Journal = field(default_factory=Journal)
+    marker: InFlightMarker = field(default_factory=InFlightMarker)
     start_at: float = field(default_factory=time.monotonic)
 
-    def start(self, settings: ServeSettings, located: Located, suspects: Suspects) -> None:
+    def start(self, settings: ServeSettings, resolved: ResolvedModel, suspects: SuspectRecords) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
-        self.runs, self.asked = located, False
+        self.runs, self.asked = resolved, False
         self.process = _SPAWN.Process(
             target=worker.main,
-            args=(self.number, settings, located, theirs, self.journal, suspects),
+            args=(self.number, settings, resolved, theirs, self.marker, suspects),
             name=f"saker-worker-{self.number}",
         )
         self.process.start()
         theirs.close()
         self.started = self.heard = time.monotonic()
 
-    def bury(self, *, explained: bool) -> None:
+    def ask(self, model: ResolvedModel) -> None:
+        """To change to this model; `uses` or `keeps` is its answer."""
+        self.asked = True
+        with contextlib.suppress(OSError):  # it has just died
+            if self.pipe is not None:
+                self.pipe.send(ChangeModel(model))
+
+    def uses(self, model: ResolvedModel) -> None:
+        self.runs, self.asked = model, False
+
+    def keeps(self) -> None:
+        self.asked = False
+
+    def on_exit(self, *, explained: bool) -> None:
         """Its process has ended. The first restart is immediate; one that keeps dying waits longer each time.
 
         explained: what it died of is known, and will not be met again.
         """
         self.process, self.pipe, self.ready = None, None, False
-        self.journal.done()
+        self.marker.done()
         lived = time.monotonic() - self.started
         self.short_lives = self.short_lives + 1 if lived < _SHORT_LIFE and not explained else 0
         pause = min(0.1 * 2**self.short_lives, _LONGEST_PAUSE) if self.short_lives > 1 else 0.0
@@ -66,20 +81,20 @@ class Slot:
 
 
 class Watchdog:
-    """Kills workers that have not told anything for too long; they are started again like any that died."""
+    """Kills workers that have not reported for too long; they are restarted like any that died."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
 
-    def look(self, slots: list[Slot]) -> None:
-        """Called again and again, after what the workers told has been read."""
+    def check(self, workers: list[WorkerProcess]) -> None:
+        """Called every pass of the pool's loop, after the messages of the workers were read."""
         now = time.monotonic()
-        stood_still, self._looked = now - self._looked > self._seconds / 2, now
-        for slot in slots:
+        stood_still, self._checked = now - self._checked > self._seconds / 2, now
+        for each in workers:
             if stood_still:  # this process itself did, so perhaps all of them
-                slot.heard = now
-            if slot.process is not None and slot.ready and now - slot.heard > self._seconds:
-                _log.error("worker %d has told nothing for %.0f s: killing it", slot.number, now - slot.heard)
-                slot.process.kill()
-                slot.heard = now
+                each.heard = now
+            if each.process is not None and each.ready and now - each.heard > self._seconds:
+                _log.error("worker %d has reported nothing for %.0f s: killing it", each.number, now - each.heard)
+                each.process.kill()
+                each.heard = now

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
+from saker.engine.onnx_trees import CATEGORY, PLAIN, ZERO
 from saker.export.onnx_writer.objectives import Nodes
 from saker.export.readers.ensemble import MISSING_ZERO, ZERO_BAND, Ensemble, Tree
 
-PLAIN, ZERO, CATEGORY = 0, 1, 2
 _EITHER = 3  # a split that reads the same from a plain and from a zero column
 
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
 
 from saker.engine.contract import Contract
+from saker.engine.onnx_trees import LEQ, LT, MEMBER
 from saker.export.errors import UnsupportedModel
 from saker.export.onnx_writer.columns import Columns, build_columns, plan_columns
-from saker.export.onnx_writer.metadata import FORMAT_VERSION, LEQ, LT, MEMBER, ModelFacts, write_metadata
+from saker.export.onnx_writer.metadata import FORMAT_VERSION, ModelFacts, write_metadata
 from saker.export.onnx_writer.objectives import Nodes, transform_of
 from saker.export.readers.ensemble import MISSING_NONE, Ensemble, Tree
 from saker.export.readers.open_source import open_source

@@ -32,7 +32,6 @@ ROWS_KEY = "saker.training_rows"
 FORMAT_VERSION = 1
 #: Attributes of a TreeEnsemble that are tensors; the others are lists.
 TENSORS = ("nodes_splits", "nodes_modes", "leaf_weights", "membership_values")
-LEQ, LT, MEMBER = 0, 1, 6  # of nodes_modes
 
 
 @dataclass(frozen=True)

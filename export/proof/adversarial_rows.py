@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from saker.engine.onnx_trees import floor32
 from saker.export.readers.ensemble import MISSING_NONE, MISSING_ZERO, ZERO_BAND, Ensemble, Tree
 
 _NEAR_ZERO, _INFINITE = 1e-30, 1e30  # LightGBM writes 1e300 for an infinite threshold
@@ -69,13 +70,6 @@ def adversarial_rows(ensemble: Ensemble, *, max_rows: int, seed: int = 0) -> Adv
         splits_unreachable=unreachable,
         left_over=left_over,
     )
-
-
-def floor32(value: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The largest float32 that is not above the float64: for a float32 x, `x <= value` is `x <= floor32(value)`."""
-    with np.errstate(over="ignore"):  # beyond the largest float32 there is infinity
-        near = value.astype(np.float32)
-        return np.where(near > value, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def around32(threshold: NDArray[np.float64]) -> NDArray[np.float32]:

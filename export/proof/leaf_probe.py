@@ -12,7 +12,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from saker.export.onnx_writer.metadata import MEMBER, TENSORS, tree_attributes
+from saker.engine.onnx_trees import MEMBER
+from saker.export.onnx_writer.metadata import TENSORS, tree_attributes
 
 
 def open_session(model: ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from saker.engine.onnx_trees import SCORE_TOLERANCE
 from saker.export.onnx_writer.metadata import read_contract, read_facts
 from saker.export.onnx_writer.objectives import TRANSFORMS
 from saker.export.proof.adversarial_rows import adversarial_rows
@@ -24,8 +25,6 @@ from saker.export.proof.report import ParityReport
 from saker.export.proof.tree_by_tree import check_trees
 from saker.export.readers.open_source import open_source
 
-#: Largest relative difference of two scores of the same margin: an exponential may be off by its last bit or two.
-SCORE_TOLERANCE = 1e-15
 _CHUNK_ROWS = 8192
 # Most rows, and rows x trees, that are made for the whole model: onnxruntime is many times slower where splits have wide
 # sets. Splits that find no place there are compared in their tree alone.

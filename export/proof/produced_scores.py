@@ -19,8 +19,8 @@ import orjson
 
 from saker.engine.errors import SakerError
 from saker.engine.model.session import Session
+from saker.engine.onnx_trees import SCORE_TOLERANCE
 from saker.engine.records.decode import Decoder
-from saker.export.proof.parity import SCORE_TOLERANCE
 
 _BATCH, _SHOWN = 1000, 10
 #: Where a record lay, as (partition, offset).

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from saker.commands.top import Labels, Reading, Unreachable, read, view
+from saker.commands.top import view
+from saker.engine.metrics.reading import Labels, Reading, Unreachable, read
 
 BUCKETS = {"0.001": 10.0, "0.01": 20.0, "0.1": 20.0, "+Inf": 20.0}
 

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from saker.engine.kernels import native
+from saker.engine.kernels import Native, native
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
 from saker.engine.kernels.tree_kernel import TreeKernel
@@ -15,7 +14,7 @@ Ways = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
-def extension() -> ModuleType:
+def extension() -> Native:
     """Built by `make`: a test run without it would prove nothing."""
     module, reason = native("auto")
     assert module, reason
@@ -23,7 +22,7 @@ def extension() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def ways(extension: ModuleType) -> Ways:
+def ways(extension: Native) -> Ways:
     """Arguments that make a kernel take each variant, and each way through it, and its own choice."""
     alone = {"walk_limit": 0, "lanes_limit": 0}
     each = [alone | {name: 2**31 - 1} for name in ("walk_limit", "lanes_limit")]
@@ -37,7 +36,7 @@ Kernel = Callable[..., TreeKernel]
 
 
 @pytest.fixture(scope="session")
-def kernel_of(extension: ModuleType) -> Kernel:
+def kernel_of(extension: Native) -> Kernel:
     """ONNX file's bytes -> kernel."""
 
     def build(model: bytes, **way: Any) -> TreeKernel:

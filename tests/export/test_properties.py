@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from saker.export.proof.adversarial_rows import floor32
+from saker.engine.onnx_trees import floor32
 from saker.export.proof.leaf_probe import open_session
 from saker.export.proof.parity import check_parity
 from saker.export.selfcheck.model_zoo import written

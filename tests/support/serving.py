@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import Queue
 
 from saker.engine.kafka.reader import Record
+from saker.engine.metrics.reading import read
 
 PARTITIONS = 4
 
@@ -50,8 +51,7 @@ class Serving:
 
     def metric(self, name: str) -> float:
         """The sum of a metric's samples."""
-        lines = [line for line in self.get("/metrics").splitlines() if line.split("{")[0].split(" ")[0] == name]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        return read(f"{self.url}/metrics").sum(name)
 
     def await_line(self, text: str) -> str:
         """Read its log up to a line with `text`."""

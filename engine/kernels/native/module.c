@@ -26,8 +26,8 @@ static int native_exec(PyObject *module) {
     static const struct {
         const char *name;
         PyObject *(*type)(void);
-    } types[] = {{"Plan", plan_type}, {"Program", program_type}, {"Decoder", decoder_type}, {"Lines", lines_type},
-                 {"Messages", messages_type}, {"Taker", taker_type}, {"Sender", sender_type}, {"Express", express_type}};
+    } types[] = {{"Plan", plan_type}, {"Program", program_type}, {"Decoder", decoder_type}, {"Results", results_type},
+                 {"MessageBatch", message_batch_type}, {"ConsumerQueue", consumer_queue_type}, {"ResultProducer", result_producer_type}, {"FastPath", fast_path_type}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (add_type(module, types[i].name, types[i].type()) != 0) return -1;
     return 0;
@@ -36,7 +36,8 @@ static int native_exec(PyObject *module) {
 static PyMethodDef native_methods[] = {
     {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
     {"encode", rows_encode, METH_VARARGS, "See saker.engine.records.encode."},
-    {"open_librdkafka", open_librdkafka, METH_O, "See saker.engine.kafka.transport."},
+    {"open_librdkafka", open_librdkafka, METH_O, "See saker.engine.kafka.librdkafka_handle."},
+    {"last_client", last_client, METH_NOARGS, "See saker.engine.kafka.librdkafka_handle."},
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot native_slots[] = {{Py_mod_exec, native_exec}, {0, NULL}};

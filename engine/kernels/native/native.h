@@ -14,13 +14,14 @@ int full_512(void);
 
 PyObject *plan_type(void);    /* trees/plan_type.c */
 PyObject *program_type(void); /* trees/elementwise_program.c */
-PyObject *lines_type(void);   /* rows/results.c */
+PyObject *results_type(void);   /* rows/results.c */
 PyObject *decoder_type(void); /* rows/decoder_type.c */
-PyObject *messages_type(void); /* kafka/ */
-PyObject *taker_type(void);
-PyObject *sender_type(void);
-PyObject *express_type(void); /* fast_path.c */
+PyObject *message_batch_type(void); /* kafka/ */
+PyObject *consumer_queue_type(void);
+PyObject *result_producer_type(void);
+PyObject *fast_path_type(void); /* fast_path.c */
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
-PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/client.c */
+PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/library.c */
+PyObject *last_client(PyObject *module, PyObject *unused);    /* kafka/clients.c */
 
 #endif

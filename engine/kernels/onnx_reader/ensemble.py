@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.graph import Graph, Node
 from saker.engine.kernels.onnx_reader.input_columns import Columns, columns_of
+from saker.engine.onnx_trees import EQ, GT, GTE, LT, MEMBER, NEQ, floor32
 
-LEQ, LT, GTE, GT, EQ, NEQ, MEMBER = range(7)
 _AVERAGE, _SUM = 0, 1
 
 
@@ -68,13 +68,6 @@ def ensemble_of(graph: Graph) -> tuple[Ensemble, Columns]:
 
 def _is_single(node: Node) -> bool:
     return getattr(node.attributes.get("nodes_splits"), "dtype", None) == np.float32
-
-
-def floor32(values: NDArray[Any]) -> NDArray[Any]:
-    """The largest float32 that is not above each float64."""
-    with np.errstate(over="ignore"):
-        nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest).astype(np.float32)
 
 
 def _ints(node: Node, name: str, size: int | None = None) -> NDArray[Any]:

@@ -13,17 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.kernels.errors import Refused
-from saker.engine.kernels.onnx_reader.protobuf import (
-    BYTES,
-    FIXED32,
-    FIXED64,
-    VARINT,
-    integers,
-    message,
-    numbers,
-    signed,
-    text,
-)
+from saker.engine.kernels.onnx_reader.protobuf import integers, message, numbers, signed, text
+from saker.engine.protobuf import BYTES, FIXED32, FIXED64, VARINT
 
 _TENSOR_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 _INTEGERS = (VARINT, BYTES)  # a repeated number may come packed

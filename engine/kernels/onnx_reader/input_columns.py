@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.graph import Graph, Node
+from saker.engine.onnx_trees import CATEGORY, PLAIN, ZERO
 
-PLAIN, ZERO, CATEGORY = 0, 1, 2  # enum of native/trees/plan_type.c
 _FLOAT, _DOUBLE = 1, 11  # ONNX element types
 
 

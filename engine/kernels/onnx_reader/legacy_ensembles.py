@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.kernels.errors import Refused
-from saker.engine.kernels.onnx_reader.ensemble import EQ, GT, GTE, LEQ, LT, MEMBER, NEQ
 from saker.engine.kernels.onnx_reader.graph import Graph, Node
+from saker.engine.onnx_trees import EQ, GT, GTE, LEQ, LT, MEMBER, NEQ
 
 #: Of the nodes that are made here.
 DOMAIN = "saker"

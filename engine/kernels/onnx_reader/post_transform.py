@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble
 from saker.engine.kernels.onnx_reader.graph import Graph, Node
@@ -61,7 +61,7 @@ class Tail:
         return made if self.column is None else made[:, self.column]
 
 
-def tail_of(native: ModuleType, graph: Graph, ensemble: Ensemble, output: str, column: int | None = None) -> Tail:
+def tail_of(native: Native, graph: Graph, ensemble: Ensemble, output: str, column: int | None = None) -> Tail:
     """The tail from the sums to `output`, or to one column of it. Raises `Refused` if a node of it is not known, or reads
     anything else.
     """
@@ -138,7 +138,7 @@ class _Elementwise:
     """Nodes that work value by value, all in float64 or all in float32, as one native program."""
 
     def __init__(
-        self, native: ModuleType, nodes: list[Node], constants: Mapping[str, Array], types: dict[str, Any], later: set[str]
+        self, native: Native, nodes: list[Node], constants: Mapping[str, Array], types: dict[str, Any], later: set[str]
     ) -> None:
         """types: of each known tensor, by name; what is made here is added. later: the tensors that are read after it."""
         made = dict.fromkeys(node.outputs[0] for node in nodes)

@@ -1,4 +1,4 @@
-"""The protobuf wire format, as pure functions over bytes. Long lists become numpy arrays in one vectorised pass."""
+"""Protobuf messages of ONNX: long lists become numpy arrays in one vectorised pass. engine/protobuf.py reads the fields."""
 
 from __future__ import annotations
 
@@ -9,26 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.kernels.errors import Refused
+from saker.engine.protobuf import FIXED32, MORE, VARINT, NotProtobuf, payload, varint
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
-_FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
-_MORE = 0x80  # set in every byte of a varint but its last
 _VARINT_BYTES = 10
-_LAST_SHIFT = 63
-
-
-def varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number at byte `at`, and the byte behind it."""
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > _LAST_SHIFT:
-            raise Refused(f"expected a varint at byte {at} of {len(data)}: the file is cut short or is not ONNX")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < _MORE:
-            return value, at
-        shift += 7
 
 
 def signed(value: int) -> int:
@@ -40,38 +23,37 @@ def message(data: memoryview, known: Mapping[int, tuple[int, ...]], runs: tuple[
 
     runs: the numbers of fields of integers or float32 numbers that stand there many times in a row; they come as one value.
     """
+    try:
+        return _message(data, known, runs)
+    except NotProtobuf as error:
+        raise Refused(str(error)) from error
+
+
+def _message(data: memoryview, known: Mapping[int, tuple[int, ...]], runs: tuple[int, ...]) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {number: [] for number in known}
     at = 0
     while at < len(data):
         begin = at
         tag, at = varint(data, at)
-        number, kind = tag >> 3, tag & 7
+        number, wire = tag >> 3, tag & 7
         value: Any
-        if kind == VARINT:
+        is_run = number in runs and data[begin] == tag
+        if wire == VARINT:
             value, at = varint(data, at)
-            if number in runs and data[begin] == tag:
+            if is_run:
                 value, size = _run(data[begin:], tag)
                 at = begin + size
+        elif wire == FIXED32 and is_run:
+            value = _fixed_run(data[begin:], tag)
+            at = begin + len(value) // 4 * 5
         else:
-            if kind == BYTES:
-                size, at = varint(data, at)
-            elif kind == FIXED32 and number in runs and data[begin] == tag:
-                value = _fixed_run(data[begin:], tag)
-                found[number].append(value)
-                at = begin + len(value) // 4 * 5
-                continue
-            elif kind in _FIXED_BYTES:
-                size = _FIXED_BYTES[kind]
-            else:
-                raise Refused(f"wire type {kind} at byte {begin}: the file is not ONNX")
-            if at + size > len(data):
-                raise Refused(f"a field of {size} bytes at byte {begin} goes past the end: the file is cut short")
-            value, at = data[at : at + size], at + size
+            start, at = payload(data, at, wire)
+            value = data[start:at]
         if number not in known:
             continue
-        if kind not in known[number]:
+        if wire not in known[number]:
             expected = known[number]
-            raise Refused(f"field {number} at byte {begin}: wire type {kind}, expected one of {expected}: the file is not ONNX")
+            raise Refused(f"field {number} at byte {begin}: wire type {wire}, expected one of {expected}: the file is not ONNX")
         found[number].append(value)
     return found
 
@@ -94,7 +76,7 @@ def numbers(values: list[memoryview], kind: type[np.generic]) -> NDArray[Any]:
 def _packed(data: memoryview) -> NDArray[np.int64]:
     """Integers one behind the other."""
     array = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(array < _MORE)
+    ends = np.flatnonzero(array < MORE)
     if len(array) and (not len(ends) or ends[-1] != len(array) - 1):
         raise Refused("a list of integers is cut short: the file is not ONNX")
     return _decode(array, np.concatenate(([0], ends[:-1] + 1)), ends) if len(ends) else np.empty(0, np.int64)
@@ -110,7 +92,7 @@ def _fixed_run(data: memoryview, tag: int) -> memoryview:
 def _run(data: memoryview, tag: int) -> tuple[NDArray[np.int64], int]:
     """Integers each behind the same tag of one byte, from the first byte on, and the bytes that they take."""
     array = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(array < _MORE)  # of tag, value, tag, value ...
+    ends = np.flatnonzero(array < MORE)  # of tag, value, tag, value ...
     tags, ends = ends[0::2], ends[1::2]
     tags = tags[: len(ends)]
     begins = np.concatenate(([0], ends[:-1] + 1))  # where a tag of one byte must be

@@ -1,4 +1,4 @@
-"""Results come in order, each once, and none is committed without the one before it: in waves, and in transactions."""
+"""Results come in order, each once, and none is committed without its predecessor: in batches, and in transactions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from saker.engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.base import MANY, QUICK, Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
-from saker.engine.errors import Fenced, StartAgain
+from saker.engine.errors import Fenced, RestartWorker
 from saker.engine.kafka import admin, clients
-from saker.engine.kafka.batch import PublicTaken, Taken
+from saker.engine.kafka.batch import ConsumedBatch, PublicBatch
 from saker.engine.kafka.clients import TopicPartition
-from saker.engine.kafka.native_transport import open_transport, producer_settings
+from saker.engine.kafka.native_transport import TransportChoice
 from saker.engine.kafka.reader import Record, read_topic
 from saker.engine.pipeline import Scored
 from tests.support.broker import silent
@@ -42,32 +42,33 @@ class Stage:
         assert sender.flush(30) == 0
         settings = ServeSettings(
             bootstrap_servers,
+            input=self.source,
             output=self.output,
             group=self.group,
             delivery=EXACTLY_ONCE if deliver is ExactlyOnce else AT_LEAST_ONCE,
             transaction_seconds=0.0,
         )
-        self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.group})
+        choice = TransportChoice("auto", kernels)
+        self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.group}, **choice.client_settings)
         self.producer_settings = deliver.producers(settings, "worker")
-        producers = clients.producers(bootstrap_servers, [producer_settings(kernels) | one for one in self.producer_settings])
-        assigned = {(self.source, 0)}
-        self.transport, _ = open_transport(self.consumer, producers, self.output, assigned, kernels)
-        self.transport.follow(assigned)
+        producers = clients.producers(bootstrap_servers, [choice.client_settings | one for one in self.producer_settings])
+        self.transport = choice.open(self.consumer, producers, self.output)
+        self.transport.attach({(self.source, 0)})
         self.consumer.assign([TopicPartition(self.source, 0, 0)])
         self.delivery = deliver(self.consumer, self.transport, settings)
 
     def send(self, records: int) -> None:
         """The next records of the source as their own answers."""
-        self.answer(self.take(records))
+        self.answer(self.consume(records))
 
-    def take(self, records: int) -> Taken:
-        return PublicTaken(self.consumer.consume(records, 30))
+    def consume(self, records: int) -> ConsumedBatch:
+        return PublicBatch(self.consumer.consume(records, 30))
 
-    def answer(self, taken: Taken) -> None:
-        results = [taken[index] or b"" for index in range(len(taken))]
-        indices = np.arange(len(taken), dtype=np.int32)
-        scored = Scored(results, indices, [], np.zeros(len(taken)), 0.5, {})
-        self.delivery.send(taken, taken.positions(), scored)
+    def answer(self, batch: ConsumedBatch) -> None:
+        results = [batch[index] or b"" for index in range(len(batch))]
+        indices = np.arange(len(batch), dtype=np.int32)
+        scored = Scored(results, indices, [], np.zeros(len(batch)), 0.5, {})
+        self.delivery.send(batch, batch.positions(), scored)
 
     def committed(self) -> int:
         (committed,) = self.consumer.committed([TopicPartition(self.source, 0)], 30)
@@ -94,7 +95,7 @@ def test_results_come_once_and_in_order(stage: Stage) -> None:
     assert stage.committed() == COUNT
 
 
-def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None:
+def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_batch() -> None:
     """Otherwise librdkafka takes a core for as long as the broker is silent."""
     broker = Broker()
     with contextlib.ExitStack() as ends:
@@ -106,7 +107,7 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
         delivery, transport = stage.delivery, stage.transport
         stage.send(5)
         assert delivery.drain(30)
-        batches = [stage.take(5) for _ in range(COUNT // 5 - 2)]
+        batches = [stage.consume(5) for _ in range(COUNT // 5 - 2)]
         with silent(broker.bootstrap_servers):
             wall, cpu = time.perf_counter(), time.process_time()
             for batch in batches:
@@ -129,7 +130,7 @@ def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_wave() -> None
         assert stage.committed() == COUNT
 
 
-def test_a_wave_does_not_wait_for_its_linger(bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_does_not_wait_for_its_linger(bootstrap_servers: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("saker.engine.delivery.at_least_once.LINGER_MS", (0.0, 3000.0))
     stage = Stage(bootstrap_servers, AtLeastOnce)
     in_time = False
@@ -146,13 +147,12 @@ def test_what_is_held_is_given_up_with_the_worker(bootstrap_servers: str) -> Non
     """A consumer does not close while its records are held natively."""
     stage = Stage(bootstrap_servers, AtLeastOnce, kernels="auto")
     while not stage.delivery.holds:  # nothing is polled, so the first ones stay unanswered
-        taken, _ = stage.transport.take(10, 1)
-        if len(taken):
-            stage.answer(taken)
-    del taken
+        batch, _ = stage.transport.poll(10, 1)
+        if len(batch):
+            stage.answer(batch)
+    del batch
     stage.delivery.abort()
-    stage.transport.close()
-    closing = threading.Thread(target=stage.consumer.close, daemon=True)
+    closing = threading.Thread(target=stage.transport.close, daemon=True)
     closing.start()
     closing.join(30)
     assert not closing.is_alive()
@@ -191,4 +191,4 @@ def test_a_transaction_is_given_up_in_its_time(monkeypatch: pytest.MonkeyPatch) 
         stage.send(3)
         assert stage.transport.producer.flush(30) == 0
         with silent(broker.bootstrap_servers), ThreadPoolExecutor(1) as thread:
-            assert isinstance(thread.submit(stage.delivery.drain, 0).exception(30), StartAgain)
+            assert isinstance(thread.submit(stage.delivery.drain, 0).exception(30), RestartWorker)

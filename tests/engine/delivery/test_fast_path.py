@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 from saker.engine.config import ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
+from saker.engine.delivery.fast_path import FastPath
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.clients import TopicPartition
-from saker.engine.kafka.native_transport import NativeTransport, open_transport, producer_settings
+from saker.engine.kafka.native_transport import NativeTransport, TransportChoice
 from saker.engine.kafka.reader import Record, read_topic
 from saker.engine.kafka.rejected_record import PREFIX
 from saker.engine.kernels import native
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.pipeline import score_batch
-from saker.engine.serving.poison_records import Journal
+from saker.engine.serving.poison_records import InFlightMarker
 from saker.training import synthetic
 from saker.training.tables import to_records
 
@@ -37,20 +38,24 @@ class Line:
     """A delivery on the native transport, fed as a worker feeds it."""
 
     def __init__(self, bootstrap_servers: str, model: ActiveModel) -> None:
-        self.servers, self.model, self.journal = bootstrap_servers, model, Journal()
-        self.source = f"express-{uuid.uuid4().hex[:8]}"
+        self.servers, self.model, self.marker = bootstrap_servers, model, InFlightMarker()
+        self.source = f"fast-path-{uuid.uuid4().hex[:8]}"
         self.output, self.rejected = f"{self.source}-out", f"{self.source}-rejected"
         admin.create_topics(bootstrap_servers, [self.source, self.output, self.rejected], 2)
-        settings = ServeSettings(bootstrap_servers, output=self.output, rejected=self.rejected, group=self.source)
-        self.assigned = {(self.source, 0), (self.source, 1)}
-        self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.source})
-        of_transport = producer_settings("auto")
-        producers = clients.producers(bootstrap_servers, [of_transport | one for one in AtLeastOnce.producers(settings, "")])
-        self.transport, why = open_transport(self.consumer, producers, self.output, self.assigned, "auto")
-        assert isinstance(self.transport, NativeTransport), why
+        settings = ServeSettings(bootstrap_servers, self.source, self.output, self.rejected, self.source)
+        choice = TransportChoice("native", "auto")
+        self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.source}, **choice.client_settings)
+        producers = clients.producers(
+            bootstrap_servers, [choice.client_settings | one for one in AtLeastOnce.producers(settings, "")]
+        )
+        self.transport = choice.open(self.consumer, producers, self.output)
+        assert isinstance(self.transport, NativeTransport)
         self.delivery = AtLeastOnce(self.consumer, self.transport, settings)
-        self.transport.follow(self.assigned)
-        self.transport.answer_by(model.native, self.journal.cells)
+        self.transport.attach((self.source, number) for number in (0, 1))
+        self.delivery.use_model(model.native, self.marker.cells)
+        #: Of the same clients and model; the tests of its own use it alone.
+        self.fast_path = FastPath(self.transport, self.source)
+        self.fast_path.use_model(model.native, self.marker.cells, None)
         self.consumer.assign([TopicPartition(self.source, number, 0) for number in (0, 1)])
         self.sender = clients.producer(bootstrap_servers)
 
@@ -65,12 +70,12 @@ class Line:
 
     def step(self) -> int:
         """As `Worker._step`; returns how many were answered over Python."""
-        taken, errors = self.transport.take(16, 0.01, self.delivery.room_for_few())
+        batch, errors = self.delivery.consume()
         assert errors == []
-        if len(taken):
-            self.delivery.send(taken, taken.positions(), score_batch(self.model, taken))
+        if len(batch):
+            self.delivery.send(batch, batch.positions(), score_batch(self.model, batch))
         self.delivery.poll()
-        return len(taken)
+        return len(batch)
 
     def committed(self) -> dict[int, int]:
         asked = [TopicPartition(self.source, number) for number in (0, 1)]
@@ -82,7 +87,6 @@ class Line:
 
     def close(self) -> None:
         self.transport.close()
-        self.consumer.close()
 
 
 @pytest.fixture
@@ -103,7 +107,7 @@ def records() -> list[bytes | None]:
 def test_scores_are_written_as_by_orjson(score: float) -> None:
     extension, reason = native("auto")
     assert extension is not None, reason
-    assert extension.Express.print_score(score) == orjson.dumps(score)
+    assert extension.FastPath.print_score(score) == orjson.dumps(score)
 
 
 @pytest.mark.parametrize("power", range(-8, 19))
@@ -111,7 +115,7 @@ def test_scores_are_written_as_by_orjson_where_exponents_begin(power: int) -> No
     extension, _ = native("auto")
     assert extension is not None
     for score in (10.0**power, -1.2345 * 10.0**power, 123.0 * 10.0**power):
-        assert extension.Express.print_score(score) == orjson.dumps(score)
+        assert extension.FastPath.print_score(score) == orjson.dumps(score)
 
 
 def test_it_answers_as_the_way_over_python(line: Line, records: list[bytes | None]) -> None:
@@ -125,7 +129,7 @@ def test_it_answers_as_the_way_over_python(line: Line, records: list[bytes | Non
         sent += count
         assert line.sender.flush(30) == 0
         over_python += line.step()
-        assert line.journal.read() == ({}, False)
+        assert line.marker.read() == ({}, False)
         # Now and then the next ones find none on their way, whatever time the broker takes; and in the end.
         while (rng.random() < 0.7 or sent == N) and sum(max(at, 0) for at in line.committed().values()) < sent:
             assert time.monotonic() < deadline, line.committed()
@@ -145,7 +149,7 @@ def test_it_answers_as_the_way_over_python(line: Line, records: list[bytes | Non
         assert _without_time(result.value) == _without_time(encoded)
     rejected = read_topic(line.servers, line.rejected, len(BAD))
     assert sorted(one.header(f"{PREFIX}code") for one in rejected) == sorted(one.reason for one in expected.rejections)
-    counts = line.delivery.take_counts()
+    counts = line.delivery.drain_counts()
     assert (counts.scored, counts.failed.total(), counts.in_flight) == (N - len(BAD), len(BAD), 0)
     assert counts.flagged == np.count_nonzero(expected.scores >= expected.threshold)
     assert counts.batch_records.total == sum(counts.latency.counts) == N
@@ -159,17 +163,17 @@ def test_no_more_than_few_are_on_their_way(line: Line, records: list[bytes | Non
     for number in range(N):
         line.send(number, records[0])
     assert line.sender.flush(30) == 0
-    taken, _ = line.transport.take(5, 10, 4)
-    assert len(taken) == 5
-    line.transport.answer_by(None, line.journal.cells)
-    del taken
-    while len(line.transport.take(3, 10, 100)[0]) == 0:
+    batch, _ = line.fast_path.poll(5, 10, 4)
+    assert len(batch) == 5
+    line.fast_path.use_model(None, line.marker.cells, None)
+    del batch
+    while len(line.fast_path.poll(3, 10, 100)[0]) == 0:
         pass
-    assert line.transport.in_flight == 0
+    assert line.fast_path.in_flight == 0
 
 
 def test_what_is_late_is_handed_out(line: Line, records: list[bytes | None]) -> None:
-    line.transport.answer_by(line.model.native, line.journal.cells, 60_000)
+    line.fast_path.use_model(line.model.native, line.marker.cells, 60_000)
     for partition, age_ms in ((0, 0), (1, 120_000)):
         line.sender.produce(line.source, records[0], None, partition, timestamp=int(time.time() * 1000) - age_ms)
     assert line.sender.flush(30) == 0
@@ -177,26 +181,26 @@ def test_what_is_late_is_handed_out(line: Line, records: list[bytes | None]) -> 
     deadline = time.monotonic() + 60
     while line.results(0) < 1 or not handed_out:
         assert time.monotonic() < deadline
-        taken, _ = line.transport.take(1, 0.01, 100)
-        handed_out += [taken.origin(index)[1] for index in range(len(taken))]
+        batch, _ = line.fast_path.poll(1, 0.01, 100)
+        handed_out += [batch.origin(index).partition for index in range(len(batch))]
     assert handed_out == [1]
 
 
-def test_what_is_forgotten_is_not_told(line: Line, records: list[bytes | None]) -> None:
+def test_positions_of_dropped_partitions_are_not_reported(line: Line, records: list[bytes | None]) -> None:
     for number in range(2):
         line.send(number * 3 + 1 - number, records[0])  # partition 0, then 1
     assert line.sender.flush(30) == 0
     deadline = time.monotonic() + 60
-    while line.transport.in_flight or [line.results(number) for number in (0, 1)] != [1, 1]:
+    while line.fast_path.in_flight or [line.results(number) for number in (0, 1)] != [1, 1]:
         assert time.monotonic() < deadline
-        line.transport.take(1, 0.01, 100)
-    line.transport.forget([(line.source, 0)])
-    told = line.transport.tell()
-    assert told is not None
-    positions, answered = told
+        line.fast_path.poll(1, 0.01, 100)
+    line.fast_path.drop_partitions([(line.source, 0)])
+    found = line.fast_path.drain_acknowledged()
+    assert found is not None
+    positions, answered = found
     assert positions == {(line.source, 1): 1}
     assert len(answered.scores) == 2
-    assert line.transport.tell() is None
+    assert line.fast_path.drain_acknowledged() is None
 
 
 def _without_time(value: bytes | None) -> Any:

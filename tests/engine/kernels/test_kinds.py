@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,20 @@ import onnxruntime
 import pytest
 
 from saker.engine.contract import read_contract
+from saker.engine.kernels import Native
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
 from saker.engine.kernels.tree_kernel import TreeKernel
-from saker.engine.model.native_trees import TOLERANCE, hard_rows
+from saker.engine.model.native_trees import hard_rows
 from saker.engine.model.session import Session
+from saker.engine.onnx_trees import SCORE_TOLERANCE
 from saker.export.selfcheck.model_zoo import KINDS, rows_like_training, written
 
 Trained = Callable[[str], Any]
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_its_sums(trained: Trained, extension: ModuleType, ways: list[dict[str, Any]], name: str) -> None:
+def test_its_sums(trained: Trained, extension: Native, ways: list[dict[str, Any]], name: str) -> None:
     model = written(trained(name)).SerializeToString()
     ensemble, columns = ensemble_of(read_graph(model))
     hard = [hard_rows(ensemble, columns.n_input, columns.source, seed) for seed in range(10)]
@@ -38,7 +39,7 @@ def test_its_sums(trained: Trained, extension: ModuleType, ways: list[dict[str, 
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_its_scores(trained: Trained, extension: ModuleType, name: str) -> None:
+def test_its_scores(trained: Trained, extension: Native, name: str) -> None:
     model = written(trained(name)).SerializeToString()
     contract = read_contract(model)
     targets = ensemble_of(read_graph(model))[0].n_targets
@@ -49,5 +50,5 @@ def test_its_scores(trained: Trained, extension: ModuleType, name: str) -> None:
     assert (reference.backend, reference.backend_reason) == ("onnxruntime", "kernels are off")
     x = rows_like_training(name, 7)
     scores = native.score(x)
-    np.testing.assert_allclose(scores, reference.score(x), rtol=TOLERANCE, atol=0)
+    np.testing.assert_allclose(scores, reference.score(x), rtol=SCORE_TOLERANCE, atol=0)
     assert [native.score(row[None])[0] for row in x[:50]] == scores[:50].tolist()

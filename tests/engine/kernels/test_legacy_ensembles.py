@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from onnx import TensorProto, helper
 from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
@@ -71,7 +71,7 @@ def ask_of(data: bytes) -> tuple[Callable[[list[str], Rows], list[Any]], str, in
     return lambda names, x: session.run(names, {name: x}), output.name, output.shape[1]
 
 
-def check(extension: ModuleType, ways: Ways, data: bytes, rows: Rows) -> None:
+def check(extension: Native, ways: Ways, data: bytes, rows: Rows) -> None:
     """Each column by each way, bit for bit; and `NativeTrees` takes the model."""
     ask, output, n_columns = ask_of(data)
     graph = with_tree_ensemble(read_graph(data))
@@ -90,7 +90,7 @@ def check(extension: ModuleType, ways: Ways, data: bytes, rows: Rows) -> None:
 
 
 @pytest.mark.parametrize("name", CONVERTED)
-def test_what_converters_write(extension: ModuleType, ways: Ways, name: str) -> None:
+def test_what_converters_write(extension: Native, ways: Ways, name: str) -> None:
     check(extension, ways, CONVERTED[name](), HOLES)
 
 
@@ -103,20 +103,20 @@ NOT_TAKEN = {"regression_poisson", "regression_gamma", "regression_tweedie", "fo
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in NOT_CONVERTED | NOT_TAKEN])
-def test_what_onnxmltools_writes(trained: Trained, extension: ModuleType, ways: Ways, name: str) -> None:
+def test_what_onnxmltools_writes(trained: Trained, extension: Native, ways: Ways, name: str) -> None:
     rows = rows_like_training(name, 7)
     check(extension, ways, onnxmltools_model(trained(name), rows.shape[1]).SerializeToString(), rows)
 
 
 @pytest.mark.parametrize("name", sorted(NOT_TAKEN))
-def test_what_onnxruntime_goes_on_scoring(trained: Trained, extension: ModuleType, name: str) -> None:
+def test_what_onnxruntime_goes_on_scoring(trained: Trained, extension: Native, name: str) -> None:
     data = onnxmltools_model(trained(name), rows_like_training(name, 7).shape[1]).SerializeToString()
     ask, output, n_columns = ask_of(data)
     with pytest.raises(Refused, match="Exp behind sums of float32 is onnxruntime's own"):
         NativeTrees(extension, data, output, n_columns - 1, ask)
 
 
-def test_two_classes_are_one_call(trained: Trained, extension: ModuleType) -> None:
+def test_two_classes_are_one_call(trained: Trained, extension: Native) -> None:
     """So that a worker answers a few records natively, without Python in between."""
     data = onnxmltools_model(trained("binary"), X.shape[1]).SerializeToString()
     ask, output, _ = ask_of(data)
@@ -195,7 +195,7 @@ def classifier(made: Generated, n_classes: int, **changes: Any) -> bytes:
         (11, {"aggregate_function": "AVERAGE", "post_transform": "SOFTMAX"}),
     ],
 )
-def test_any_regressor(extension: ModuleType, ways: Ways, seed: int, n_targets: int, changes: dict[str, Any]) -> None:
+def test_any_regressor(extension: Native, ways: Ways, seed: int, n_targets: int, changes: dict[str, Any]) -> None:
     mixed = seed % 2 == 1 and "base_values" not in changes
     made = generate(seed, n_trees=13, n_targets=n_targets, modes=tuple(NAMES), single=True, mixed_targets=mixed)
     check(extension, ways, regressor(made, **changes), rows_for(made, 300, seed))
@@ -205,7 +205,7 @@ def test_any_regressor(extension: ModuleType, ways: Ways, seed: int, n_targets: 
 @pytest.mark.parametrize(
     "changes", [{}, {"post_transform": "LOGISTIC"}, {"post_transform": "SOFTMAX", "base_values": [0.5, 0, 2]}]
 )
-def test_any_classifier(extension: ModuleType, ways: Ways, seed: int, changes: dict[str, Any]) -> None:
+def test_any_classifier(extension: Native, ways: Ways, seed: int, changes: dict[str, Any]) -> None:
     made = generate(seed, n_trees=13, n_targets=3, modes=tuple(NAMES), single=True, mixed_targets=True)
     check(extension, ways, classifier(made, 3, **changes), rows_for(made, 300, seed))
     one = generate(seed, n_trees=13, modes=tuple(NAMES), single=True)
@@ -226,7 +226,7 @@ def test_a_target_that_may_get_no_number_and_has_a_base_value_is_refused() -> No
         with_tree_ensemble(read_graph(regressor(made, base_values=[0.1, 0.2, 0.3])))
 
 
-def test_trees_that_are_a_leaf_alone(extension: ModuleType, ways: Ways) -> None:
+def test_trees_that_are_a_leaf_alone(extension: Native, ways: Ways) -> None:
     made = generate(3, n_trees=6, n_leaves=1, single=True)
     check(extension, ways, regressor(made), rows_for(made, 50, 1))
 
@@ -282,7 +282,7 @@ def test_what_stands_in_front_of_the_trees_is_refused() -> None:
         ensemble_of(with_tree_ensemble(read_graph(data)))
 
 
-def test_flipped_bytes_give_another_model_or_a_refusal(extension: ModuleType, trained: Trained) -> None:
+def test_flipped_bytes_give_another_model_or_a_refusal(extension: Native, trained: Trained) -> None:
     data, rng = onnxmltools_model(trained("multiclass"), X.shape[1]).SerializeToString(), np.random.default_rng(0)
     refused = 0
     for _ in range(600):
@@ -299,7 +299,7 @@ def test_flipped_bytes_give_another_model_or_a_refusal(extension: ModuleType, tr
     assert refused > 50
 
 
-def test_a_set_of_categories_is_one_node_again(trained: Trained, extension: ModuleType, ways: Ways) -> None:
+def test_a_set_of_categories_is_one_node_again(trained: Trained, extension: Native, ways: Ways) -> None:
     """Also of odd numbers, and where missing ones belong to it."""
     rows = rows_like_training("category_hundreds", 7)
     proto = onnxmltools_model(trained("category_hundreds"), rows.shape[1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, numpy_helper
 from onnx.helper import make_node
 
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
@@ -44,14 +44,14 @@ def model(nodes: list[NodeProto], n_targets: int) -> tuple[bytes, NDArray[np.flo
     return made.onnx(nodes, CONSTANTS), rows_for(made, 200, 2)
 
 
-def tail(extension: ModuleType, data: bytes, column: int | None = None) -> Tail:
+def tail(extension: Native, data: bytes, column: int | None = None) -> Tail:
     graph = read_graph(data)
     return tail_of(extension, graph, ensemble_of(graph)[0], "y", column)
 
 
 @pytest.mark.parametrize("name", TAILS)
 @pytest.mark.parametrize("n_targets", [1, 3])
-def test_the_tail_is_onnxruntimes(extension: ModuleType, kernel_of: Any, name: str, n_targets: int) -> None:
+def test_the_tail_is_onnxruntimes(extension: Native, kernel_of: Any, name: str, n_targets: int) -> None:
     data, x = model(TAILS[name], n_targets)
     got = tail(extension, data)(kernel_of(data).score(x))
     expected = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"]).run(["y"], {"x": x})[0]
@@ -59,19 +59,19 @@ def test_the_tail_is_onnxruntimes(extension: ModuleType, kernel_of: Any, name: s
     np.testing.assert_allclose(got, expected, rtol=2e-7 if name == "float32" else 1e-12, atol=1e-14, strict=True)
 
 
-def test_an_unknown_operator_is_refused(extension: ModuleType) -> None:
+def test_an_unknown_operator_is_refused(extension: Native) -> None:
     data, _ = model([make_node("Erf", ["raw"], ["y"])], 1)
     with pytest.raises(Refused, match="Erf"):
         tail(extension, data)
 
 
-def test_a_tail_that_reads_the_input_is_refused(extension: ModuleType) -> None:
+def test_a_tail_that_reads_the_input_is_refused(extension: Native) -> None:
     data, _ = model([make_node("Add", ["raw", "x64"], ["y"])], 1)
     with pytest.raises(Refused, match="something else"):
         tail(extension, data)
 
 
-def test_sums_far_out_stay_finite(extension: ModuleType) -> None:
+def test_sums_far_out_stay_finite(extension: Native) -> None:
     data, _ = model(TAILS["both classes"], 1)
     both = tail(extension, data)
     with np.errstate(all="raise"):
@@ -79,7 +79,7 @@ def test_sums_far_out_stay_finite(extension: ModuleType) -> None:
     assert y.tolist() == [[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]]
 
 
-def test_one_column_of_it_is_what_it_is_in_the_whole(extension: ModuleType, kernel_of: Any) -> None:
+def test_one_column_of_it_is_what_it_is_in_the_whole(extension: Native, kernel_of: Any) -> None:
     for name, n_targets in (("both classes", 1), ("both classes", 3), ("softmax", 3)):
         data, x = model(TAILS[name], n_targets)
         sums = kernel_of(data).score(x)

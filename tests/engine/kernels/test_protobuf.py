@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.graph import read_graph
-from saker.engine.kernels.onnx_reader.protobuf import BYTES, FIXED32, VARINT, integers, message, numbers
+from saker.engine.kernels.onnx_reader.protobuf import integers, message, numbers
+from saker.engine.protobuf import BYTES, FIXED32, VARINT
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FLOAT32 = st.floats(width=32, allow_nan=False)

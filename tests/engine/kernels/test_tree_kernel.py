@@ -7,13 +7,13 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
@@ -76,22 +76,20 @@ def test_a_refused_call_leaves_the_kernel_usable_and_the_rows_as_they_were(
     assert frozen.tobytes() == x.tobytes()
 
 
-def _doubles(extension: ModuleType, n_inputs: int = 1) -> Any:
+def _doubles(extension: Native, n_inputs: int = 1) -> Any:
     """The program a + a."""
     return extension.Program(np.zeros(4, np.int32), np.empty(0), np.array([n_inputs], np.int32), n_inputs, False)
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 17, 300])
-def test_a_program_makes_something_of_each_sum(extension: ModuleType, kernel_of: KernelOf, n_rows: int) -> None:
+def test_a_program_makes_something_of_each_sum(extension: Native, kernel_of: KernelOf, n_rows: int) -> None:
     of_one = generate(2, n_targets=1)
     rows = rows_for(of_one, n_rows, 3)
     scores = kernel_of(of_one.onnx()).score(rows, _doubles(extension))
     assert np.array_equal(scores, 2 * of_one.expected(rows))
 
 
-def test_what_is_no_program_of_one_sum_is_refused(
-    extension: ModuleType, kernel: TreeKernel, kernel_of: KernelOf, x: Rows
-) -> None:
+def test_what_is_no_program_of_one_sum_is_refused(extension: Native, kernel: TreeKernel, kernel_of: KernelOf, x: Rows) -> None:
     of_one = kernel_of(generate(2, n_targets=1).onnx())
     for taken, program in ((of_one, object()), (of_one, _doubles(extension, 2)), (kernel, _doubles(extension))):
         with pytest.raises(TypeError, match="one target"):
@@ -103,7 +101,7 @@ def test_an_unknown_variant_is_named(made: Generated, kernel_of: KernelOf) -> No
         kernel_of(made.onnx(), variant="sse9")
 
 
-def test_the_best_variant_is_taken(kernel: TreeKernel, extension: ModuleType) -> None:
+def test_the_best_variant_is_taken(kernel: TreeKernel, extension: Native) -> None:
     assert kernel.variant == extension.variants()[0]
     assert extension.variants()[-1] == "baseline"
 
@@ -188,7 +186,7 @@ def test_a_broken_ensemble_is_named(kernel_of: KernelOf, change: Callable[[Array
         kernel_of(made.onnx())
 
 
-def test_models_come_and_go_without_leaking(extension: ModuleType) -> None:
+def test_models_come_and_go_without_leaking(extension: Native) -> None:
     """2,000 kernels, one at a time, built, used, refused: memory stays where it was."""
     ensemble, columns = ensemble_of(read_graph(generate(1, n_trees=40, n_leaves=60, n_targets=2).onnx()))
     broken = replace(ensemble, root=np.repeat(ensemble.root[:1], 2))

@@ -8,7 +8,7 @@ from saker.engine.records.decode import Decoder
 
 EXTENSION, REASON = native("auto")
 assert EXTENSION, REASON
-NATIVE: tuple[str, ...] = EXTENSION.variants()
+NATIVE: tuple[str, ...] = tuple(EXTENSION.variants())
 DECODERS = ("reference", *NATIVE)
 
 # One feature of each sort; a name of more than 16 bytes, one that is not ASCII, one of more than a token's 32 bytes.

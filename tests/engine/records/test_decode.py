@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 from saker.engine.contract import Contract, Feature
+from saker.engine.kernels import Native
 from saker.engine.records.decode import Decoded, Decoder
 
 CONTRACT = Contract(
@@ -208,6 +208,6 @@ def test_contracts_that_the_native_rows_do_not_take(features: tuple[Feature, ...
     assert decoder.decode([b'{"id":1}']).handed_over == 1
 
 
-def test_an_unknown_variant_is_named(extension: ModuleType) -> None:
+def test_an_unknown_variant_is_named(extension: Native) -> None:
     with pytest.raises(ValueError, match="'sse9'"):
         extension.Decoder(variant="sse9", width=1, names=(b"id",), fields=(), identifier_slot=0)

@@ -10,9 +10,9 @@ import pytest
 from onnx import ModelProto, numpy_helper
 from onnx import helper as onnx_helper
 
+from saker.engine.onnx_trees import floor32
 from saker.export.errors import BrokenModel
 from saker.export.onnx_writer.metadata import TENSORS, tree_attributes
-from saker.export.proof.adversarial_rows import floor32
 from saker.export.proof.parity import check_parity
 from saker.export.selfcheck.model_zoo import features, written
 

@@ -1,59 +1,71 @@
-/* `Taker`: a queue of its own, to which partitions of a confluent_kafka Consumer are forwarded; ../fast_path.c takes from it.
+/* `ConsumerQueue`: a queue of its own, to which partitions of a confluent_kafka Consumer are forwarded.
 
-   Rebalances, commits and errors of the group stay on the consumer's own queue, whose callbacks only confluent_kafka may serve:
-   somebody has to go on polling the consumer. */
-#include "messages.h"
+   Rebalances, commits and errors of the group stay on the consumer's own queue, whose callbacks only confluent_kafka may serve: the owner
+   has to keep polling the consumer.
+
+   Threads: every function here is called with the GIL held, by any thread. `consumer_queue_consume` alone drops the GIL, around
+   librdkafka's calls. `close` may therefore come while another thread consumes: the queue is destroyed by whoever uses it last, and
+   `users` and `queue` change only under the GIL. */
+#include "message_batch.h"
 
 typedef struct {
-    PyObject_HEAD PyObject *consumer;
+    PyObject_HEAD PyObject *consumer, *origin_type;
     rd_kafka_t *client;
-    rd_kafka_queue_t *queue;
-} TakerObject;
+    rd_kafka_queue_t *queue; /* NULL once closed */
+    int users;               /* calls that have dropped the GIL while they consume */
+} ConsumerQueueObject;
 
 static PyTypeObject *class; /* made once, kept by the module */
 
-/* Taker(consumer, address of its rd_kafka_t) */
-static PyObject *taker_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"consumer", "address", NULL};
-    PyObject *consumer;
+/* ConsumerQueue(consumer, address of its rd_kafka_t, type of an origin) */
+static PyObject *consumer_queue_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    static char *names[] = {"consumer", "handle", "origin_type", NULL};
+    PyObject *consumer, *origin_type;
     unsigned long long address;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OK", names, &consumer, &address)) return NULL;
-    rd_kafka_t *client = client_at(address, 1);
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OKO", names, &consumer, &address, &origin_type)) return NULL;
+    rd_kafka_t *client = client_at(address, RD_KAFKA_CONSUMER);
     if (client == NULL) return NULL;
-    TakerObject *self = (TakerObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    ConsumerQueueObject *self = (ConsumerQueueObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL) return NULL;
     self->consumer = Py_NewRef(consumer);
+    self->origin_type = Py_NewRef(origin_type);
     self->client = client;
     self->queue = rdkafka.queue_new(client);
     return (PyObject *)self;
 }
 
+static void destroy_queue(rd_kafka_queue_t *queue) {
+    if (queue != NULL) rdkafka.queue_destroy(queue);
+}
+
 /* Before the consumer is closed: a client does not end while somebody holds a queue of it. */
-static PyObject *taker_close(PyObject *object, PyObject *unused) {
+static PyObject *consumer_queue_close(PyObject *object, PyObject *unused) {
     (void)unused;
-    TakerObject *self = (TakerObject *)object;
-    if (self->queue != NULL) rdkafka.queue_destroy(self->queue);
+    ConsumerQueueObject *self = (ConsumerQueueObject *)object;
+    rd_kafka_queue_t *queue = self->queue;
     self->queue = NULL;
+    if (self->users == 0) destroy_queue(queue); /* else the last user does it */
     Py_RETURN_NONE;
 }
 
-static void taker_dealloc(PyObject *object) {
-    TakerObject *self = (TakerObject *)object;
+static void consumer_queue_dealloc(PyObject *object) {
+    ConsumerQueueObject *self = (ConsumerQueueObject *)object;
     PyTypeObject *type = Py_TYPE(object);
-    if (self->queue != NULL) rdkafka.queue_destroy(self->queue);
+    destroy_queue(self->queue); /* who consumes holds a reference, so nobody does */
     Py_XDECREF(self->consumer);
+    Py_XDECREF(self->origin_type);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
 
-/* forward(topic, partition): its records come here from now on, also after it was taken away and given back */
-static PyObject *taker_forward(PyObject *object, PyObject *arguments) {
-    TakerObject *self = (TakerObject *)object;
+/* attach(topic, partition): its records come here from now on, also after it was taken away and given back */
+static PyObject *consumer_queue_attach(PyObject *object, PyObject *arguments) {
+    ConsumerQueueObject *self = (ConsumerQueueObject *)object;
     const char *topic;
     int partition;
     if (!PyArg_ParseTuple(arguments, "si", &topic, &partition)) return NULL;
-    rd_kafka_queue_t *queue = rdkafka.queue_get_partition(self->client, topic, partition);
-    if (queue == NULL || self->queue == NULL) {
+    rd_kafka_queue_t *queue = self->queue == NULL ? NULL : rdkafka.queue_get_partition(self->client, topic, partition);
+    if (queue == NULL) {
         PyErr_Format(PyExc_ValueError, "partition %d of %s has no queue", partition, topic);
         return NULL;
     }
@@ -62,27 +74,49 @@ static PyObject *taker_forward(PyObject *object, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-int is_taker(PyObject *object) { return Py_TYPE(object) == class; }
+int is_consumer_queue(PyObject *object) { return Py_TYPE(object) == class; }
 
-int taker_is_open(PyObject *taker) { return ((TakerObject *)taker)->queue != NULL; }
-
-PyObject *taker_consumer(PyObject *taker) { return ((TakerObject *)taker)->consumer; }
-
-size_t taker_consume(PyObject *taker, rd_kafka_message_t **into, size_t most, int wait_ms) {
-    rd_kafka_queue_t *queue = ((TakerObject *)taker)->queue;
-    /* With room for several it would wait until all of them are there. */
-    if (rdkafka.consume_batch_queue(queue, wait_ms, into, 1) < 1) return 0;
-    ssize_t more = most > 1 ? rdkafka.consume_batch_queue(queue, 0, into + 1, most - 1) : 0;
-    return more > 0 ? 1 + (size_t)more : 1;
+MessageBatchObject *consumer_queue_batch(PyObject *object, Py_ssize_t most) {
+    ConsumerQueueObject *self = (ConsumerQueueObject *)object;
+    if (self->queue == NULL || most < 1) {
+        PyErr_SetString(PyExc_ValueError, "expected an open ConsumerQueue and room for a record");
+        return NULL;
+    }
+    return message_batch_new(self->consumer, self->origin_type, most);
 }
 
-static PyMethodDef methods[] = {{"forward", taker_forward, METH_VARARGS, NULL},
-                                {"close", taker_close, METH_NOARGS, NULL},
-                                {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_new, taker_new}, {Py_tp_dealloc, taker_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.Taker", sizeof(TakerObject), 0, Py_TPFLAGS_DEFAULT, slots};
+size_t consumer_queue_consume(PyObject *object, MessageBatchObject *batch, size_t most, int wait_ms) {
+    ConsumerQueueObject *self = (ConsumerQueueObject *)object;
+    rd_kafka_queue_t *queue = self->queue;
+    if (queue == NULL) return 0; /* closed since the batch was made */
+    ssize_t first, more = 0;
+    self->users++;
+    Py_BEGIN_ALLOW_THREADS
+    /* With room for several it would wait until all of them are there. */
+    first = rdkafka.consume_batch_queue(queue, wait_ms, batch->messages, 1);
+    if (first == 1 && most > 1) more = rdkafka.consume_batch_queue(queue, 0, batch->messages + 1, most - 1);
+    Py_END_ALLOW_THREADS
+    if (--self->users == 0 && self->queue == NULL) destroy_queue(queue);
+    return (first == 1 ? 1 : 0) + (more > 0 ? (size_t)more : 0);
+}
 
-PyObject *taker_type(void) {
+/* poll(most, wait in ms) -> (MessageBatch, [(error code, text)]): what is there now, one record waited for */
+static PyObject *consumer_queue_poll(PyObject *object, PyObject *arguments) {
+    Py_ssize_t most;
+    int wait_ms;
+    if (!PyArg_ParseTuple(arguments, "ni", &most, &wait_ms)) return NULL;
+    MessageBatchObject *batch = consumer_queue_batch(object, most);
+    return batch == NULL ? NULL : message_batch_with_errors(batch, consumer_queue_consume(object, batch, (size_t)most, wait_ms));
+}
+
+static PyMethodDef methods[] = {{"attach", consumer_queue_attach, METH_VARARGS, NULL},
+                                {"poll", consumer_queue_poll, METH_VARARGS, NULL},
+                                {"close", consumer_queue_close, METH_NOARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
+static PyType_Slot slots[] = {{Py_tp_new, consumer_queue_new}, {Py_tp_dealloc, consumer_queue_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.ConsumerQueue", sizeof(ConsumerQueueObject), 0, Py_TPFLAGS_DEFAULT, slots};
+
+PyObject *consumer_queue_type(void) {
     if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);
     return Py_XNewRef((PyObject *)class);
 }

@@ -47,11 +47,11 @@ typedef struct {
 } rd_kafka_vu_t;
 
 typedef int on_new(rd_kafka_t *, const rd_kafka_conf_t *, void *, char *, size_t);
+typedef int on_destroy(rd_kafka_t *, void *);
 typedef int on_acknowledgement(rd_kafka_t *, rd_kafka_message_t *, void *);
 
 /* name, result, arguments */
 #define LIBRDKAFKA(FUNCTION)                                                                                       \
-    FUNCTION(name, const char *, (const rd_kafka_t *))                                                             \
     FUNCTION(type, int, (const rd_kafka_t *))                                                                      \
     FUNCTION(queue_new, rd_kafka_queue_t *, (rd_kafka_t *))                                                        \
     FUNCTION(queue_destroy, void, (rd_kafka_queue_t *))                                                            \
@@ -70,6 +70,7 @@ typedef int on_acknowledgement(rd_kafka_t *, rd_kafka_message_t *, void *);
     FUNCTION(produceva, rd_kafka_error_t *, (rd_kafka_t *, const rd_kafka_vu_t *, size_t))                         \
     FUNCTION(conf_interceptor_add_on_new, int, (rd_kafka_conf_t *, const char *, on_new *, void *))                \
     FUNCTION(interceptor_add_on_acknowledgement, int, (rd_kafka_t *, const char *, on_acknowledgement *, void *))  \
+    FUNCTION(interceptor_add_on_destroy, int, (rd_kafka_t *, const char *, on_destroy *, void *))                  \
     FUNCTION(error_code, int, (const rd_kafka_error_t *))                                                          \
     FUNCTION(error_destroy, void, (rd_kafka_error_t *))
 
@@ -79,6 +80,6 @@ typedef struct {
 } Librdkafka;
 #undef DECLARE
 
-extern Librdkafka rdkafka; /* client.c; filled by open_librdkafka */
+extern Librdkafka rdkafka; /* library.c; filled by open_librdkafka */
 
 #endif

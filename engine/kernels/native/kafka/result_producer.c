@@ -1,8 +1,11 @@
-/* `Sender`: produces the results of a batch on a confluent_kafka Producer, each with the key, partition, timestamp and headers of
-   its record. No delivery report is asked for: confluent_kafka's callback steps over messages without its own opaque value.
-   deliveries.c counts them. */
+/* `ResultProducer`: produces the results of a batch on a confluent_kafka Producer, each with the key, partition, timestamp and headers of
+   its record. No delivery report is asked for: confluent_kafka's callback steps over messages without its own opaque value. clients.c
+   counts them.
+
+   Threads: one worker thread owns a ResultProducer. `send` drops the GIL while it produces: only records, results and librdkafka are
+   touched then. Acknowledgements are counted by librdkafka's threads and read here atomically. */
 #include "../rows/results.h"
-#include "messages.h"
+#include "message_batch.h"
 
 #include <stdlib.h>
 
@@ -12,7 +15,7 @@ typedef struct {
     rd_kafka_topic_t *topic;
     const Deliveries *deliveries;
     unsigned long long *sent; /* to each partition */
-} SenderObject;
+} ResultProducerObject;
 
 /* When a batch is delivered: as soon as so many of the partition are. */
 typedef struct {
@@ -20,16 +23,16 @@ typedef struct {
     int32_t partition, unused;
 } Mark;
 
-/* Sender(producer, address of its rd_kafka_t, topic) */
-static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"producer", "address", "topic", NULL};
+/* ResultProducer(producer, address of its rd_kafka_t, topic) */
+static PyObject *result_producer_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    static char *names[] = {"producer", "handle", "topic", NULL};
     PyObject *producer;
     unsigned long long address;
     const char *topic;
     if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OKs", names, &producer, &address, &topic)) return NULL;
-    rd_kafka_t *client = client_at(address, 0);
+    rd_kafka_t *client = client_at(address, RD_KAFKA_PRODUCER);
     if (client == NULL) return NULL;
-    SenderObject *self = (SenderObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    ResultProducerObject *self = (ResultProducerObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL) return NULL;
     self->producer = Py_NewRef(producer);
     self->client = client;
@@ -44,8 +47,8 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     return (PyObject *)self;
 }
 
-static void sender_dealloc(PyObject *object) {
-    SenderObject *self = (SenderObject *)object;
+static void result_producer_dealloc(PyObject *object) {
+    ResultProducerObject *self = (ResultProducerObject *)object;
     PyTypeObject *type = Py_TYPE(object);
     if (self->topic != NULL) rdkafka.topic_destroy(self->topic);
     Py_XDECREF(self->producer);
@@ -55,7 +58,7 @@ static void sender_dealloc(PyObject *object) {
 }
 
 /* 0, or librdkafka's error code */
-static int send_one(const SenderObject *self, const rd_kafka_message_t *record, char *line, size_t length) {
+static int send_one(const ResultProducerObject *self, const rd_kafka_message_t *record, char *line, size_t length) {
     int kind;
     int64_t timestamp = rdkafka.message_timestamp(record, &kind);
     rd_kafka_headers_t *headers = NULL;
@@ -81,23 +84,23 @@ static int send_one(const SenderObject *self, const rd_kafka_message_t *record, 
 
 static PyTypeObject *class; /* made once, kept by the module */
 
-int is_sender(PyObject *object) { return Py_TYPE(object) == class; }
+int is_result_producer(PyObject *object) { return Py_TYPE(object) == class; }
 
-int sender_answer(PyObject *sender, const rd_kafka_message_t *record, char *line, size_t length) {
-    SenderObject *self = (SenderObject *)sender;
+int result_producer_send(PyObject *result_producer, const rd_kafka_message_t *record, char *line, size_t length) {
+    ResultProducerObject *self = (ResultProducerObject *)result_producer;
     int code = send_one(self, record, line, length);
     if (code == 0) self->sent[record->partition]++;
     return code;
 }
 
-unsigned long long sender_sent(PyObject *sender, int32_t partition) { return ((SenderObject *)sender)->sent[partition]; }
+unsigned long long result_producer_sent(PyObject *result_producer, int32_t partition) { return ((ResultProducerObject *)result_producer)->sent[partition]; }
 
-int sender_delivered_count(PyObject *sender, int32_t partition, unsigned long long count) {
-    return atomic_load(((SenderObject *)sender)->deliveries->counts + partition) >= count;
+int result_producer_delivered_count(PyObject *result_producer, int32_t partition, unsigned long long count) {
+    return atomic_load(((ResultProducerObject *)result_producer)->deliveries->counts + partition) >= count;
 }
 
 /* What `delivered` is to be asked for the records at indices `at`, all of which are sent; they come in runs of a partition. */
-static PyObject *mark_of(const SenderObject *self, MessagesObject *messages, const int32_t *at, Py_ssize_t n) {
+static PyObject *mark_of(const ResultProducerObject *self, MessageBatchObject *messages, const int32_t *at, Py_ssize_t n) {
     Py_ssize_t n_marks = 0;
     for (int pass = 0;; pass++) {
         PyObject *marks = pass ? PyBytes_FromStringAndSize(NULL, n_marks * (Py_ssize_t)sizeof(Mark)) : NULL;
@@ -116,8 +119,8 @@ static PyObject *mark_of(const SenderObject *self, MessagesObject *messages, con
 
 /* send(messages, indices, lines, first) -> (next, error code, mark): from place `first` of `indices` on, until all are sent, the queue is
    full (next < n, 0) or there is an error. mark: for `delivered`, when all are sent, else None. */
-static PyObject *sender_send(PyObject *object, PyObject *arguments) {
-    SenderObject *self = (SenderObject *)object;
+static PyObject *result_producer_send_batch(PyObject *object, PyObject *arguments) {
+    ResultProducerObject *self = (ResultProducerObject *)object;
     PyObject *messages_object, *lines_object;
     Py_buffer indices;
     Py_ssize_t first;
@@ -125,22 +128,22 @@ static PyObject *sender_send(PyObject *object, PyObject *arguments) {
     PyObject *answer = NULL;
     Py_ssize_t n = indices.len / 4, place = first;
     const int32_t *at = indices.buf;
-    MessagesObject *messages = (MessagesObject *)messages_object;
-    LinesObject *lines = (LinesObject *)lines_object;
-    int fits = is_messages(messages_object) && is_lines(lines_object) && lines->n == n && first >= 0;
+    MessageBatchObject *messages = (MessageBatchObject *)messages_object;
+    ResultsObject *lines = (ResultsObject *)lines_object;
+    int fits = is_message_batch(messages_object) && is_results(lines_object) && lines->n == n && first >= 0;
     for (Py_ssize_t i = 0; fits && i < n; i++)
         fits = at[i] >= 0 && at[i] < messages->n && (uint32_t)messages->messages[at[i]]->partition < MAX_PARTITIONS;
     if (!fits) {
         PyErr_Format(PyExc_ValueError,
-                     "expected Messages, the indices of some of them, and Lines, one for each index, and partitions below %d", MAX_PARTITIONS);
+                     "expected MessageBatch, the indices of some of them, and Results, one for each index, and partitions below %d", MAX_PARTITIONS);
         goto done;
     }
     int error = 0;
     Py_BEGIN_ALLOW_THREADS
     for (; place < n; place++) {
         const rd_kafka_message_t *record = messages->messages[at[place]];
-        Py_ssize_t start = line_start(lines, place);
-        if ((error = sender_answer(object, record, lines->text + start, (size_t)(lines->ends[place] - start))) != 0) break;
+        Py_ssize_t start = result_start(lines, place);
+        if ((error = result_producer_send(object, record, lines->text + start, (size_t)(lines->ends[place] - start))) != 0) break;
     }
     Py_END_ALLOW_THREADS
     PyObject *mark = place == n ? mark_of(self, messages, at, n) : Py_NewRef(Py_None);
@@ -151,30 +154,30 @@ done:
 }
 
 /* delivered(mark) -> whether all that it stands for are */
-static PyObject *sender_delivered(PyObject *object, PyObject *arguments) {
+static PyObject *result_producer_delivered(PyObject *object, PyObject *arguments) {
     Py_buffer marks;
     if (!PyArg_ParseTuple(arguments, "y*", &marks)) return NULL;
     const Mark *mark = marks.buf;
     int all = marks.len % (Py_ssize_t)sizeof *mark == 0;
     for (Py_ssize_t i = 0; all && i < marks.len / (Py_ssize_t)sizeof *mark; i++)
-        all = (uint32_t)mark[i].partition < MAX_PARTITIONS && sender_delivered_count(object, mark[i].partition, mark[i].count);
+        all = (uint32_t)mark[i].partition < MAX_PARTITIONS && result_producer_delivered_count(object, mark[i].partition, mark[i].count);
     PyBuffer_Release(&marks);
     return PyBool_FromLong(all);
 }
 
 /* failure() -> error code of the first message that was not delivered, or 0 */
-static PyObject *sender_failure(PyObject *object, PyObject *unused) {
+static PyObject *result_producer_failure(PyObject *object, PyObject *unused) {
     (void)unused;
-    return PyLong_FromLong(atomic_load(&((SenderObject *)object)->deliveries->failure));
+    return PyLong_FromLong(atomic_load(&((ResultProducerObject *)object)->deliveries->failure));
 }
 
 static PyMethodDef methods[] = {
-    {"send", sender_send, METH_VARARGS, NULL}, {"delivered", sender_delivered, METH_VARARGS, NULL},
-    {"failure", sender_failure, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_new, sender_new}, {Py_tp_dealloc, sender_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.Sender", sizeof(SenderObject), 0, Py_TPFLAGS_DEFAULT, slots};
+    {"send", result_producer_send_batch, METH_VARARGS, NULL}, {"delivered", result_producer_delivered, METH_VARARGS, NULL},
+    {"failure", result_producer_failure, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyType_Slot slots[] = {{Py_tp_new, result_producer_new}, {Py_tp_dealloc, result_producer_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.ResultProducer", sizeof(ResultProducerObject), 0, Py_TPFLAGS_DEFAULT, slots};
 
-PyObject *sender_type(void) {
+PyObject *result_producer_type(void) {
     if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);
     return Py_XNewRef((PyObject *)class);
 }

@@ -1,4 +1,4 @@
-/* The values of a batch, whatever sequence they are: a list of bytes, or `Messages` as they lie in librdkafka's buffers. */
+/* The values of a batch, whatever sequence they are: a list of bytes, or `MessageBatch` as they lie in librdkafka's buffers. */
 #ifndef SAKER_VALUES_H
 #define SAKER_VALUES_H
 
@@ -10,13 +10,13 @@ typedef struct {
     Py_ssize_t length;
 } Value;
 
-/* kafka/messages.c: fills `value` and returns 1 if `values` are Messages, 0 if not, -1 with an exception for a wrong index. */
-int messages_value(PyObject *values, Py_ssize_t index, Value *value);
+/* kafka/messages.c: fills `value` and returns 1 if `values` are MessageBatch, 0 if not, -1 with an exception for a wrong index. */
+int message_batch_value(PyObject *values, Py_ssize_t index, Value *value);
 
 /* Returns -1 with an exception (IndexError; TypeError for what is neither bytes nor None). */
 static inline int value_at(PyObject *values, Py_ssize_t index, Value *value) {
     *value = (Value){NULL, NULL, 0};
-    int found = messages_value(values, index, value);
+    int found = message_batch_value(values, index, value);
     if (found != 0) return found < 0 ? -1 : 0;
     value->owner = PySequence_GetItem(values, index);
     if (value->owner == NULL) return -1;

@@ -1,36 +1,59 @@
-#include "messages.h"
+#include "message_batch.h"
 #include "../rows/batch_values.h"
 
 #include <stdlib.h>
 
-static PyTypeObject *type; /* of Messages; made once, kept by the module */
+static PyTypeObject *type; /* of MessageBatch; made once, kept by the module */
 
-int is_messages(PyObject *object) { return Py_TYPE(object) == type; }
+int is_message_batch(PyObject *object) { return Py_TYPE(object) == type; }
 
-MessagesObject *messages_new(PyObject *consumer, Py_ssize_t room) {
-    MessagesObject *self = (MessagesObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+MessageBatchObject *message_batch_new(PyObject *consumer, PyObject *origin_type, Py_ssize_t room) {
+    MessageBatchObject *self = (MessageBatchObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL) return NULL;
     self->consumer = Py_NewRef(consumer);
+    self->origin_type = Py_NewRef(origin_type);
     self->messages = malloc(((size_t)room + 1) * sizeof *self->messages);
     if (self->messages == NULL) {
         Py_DECREF((PyObject *)self);
-        return (MessagesObject *)PyErr_NoMemory();
+        return (MessageBatchObject *)PyErr_NoMemory();
     }
     return self;
 }
 
-static void messages_dealloc(PyObject *object) {
-    MessagesObject *self = (MessagesObject *)object;
+PyObject *message_batch_with_errors(MessageBatchObject *batch, size_t n) {
+    PyObject *errors = PyList_New(0);
+    for (size_t i = 0; i < n; i++) {
+        rd_kafka_message_t *message = batch->messages[i];
+        if (message->err == 0) {
+            batch->messages[batch->n++] = message;
+            continue;
+        }
+        const char *text = message->payload != NULL ? message->payload : "";
+        PyObject *pair = errors == NULL ? NULL : Py_BuildValue("is#", message->err, text, (Py_ssize_t)(message->payload != NULL ? message->len : 0));
+        if (pair == NULL || PyList_Append(errors, pair) != 0) Py_CLEAR(errors);
+        Py_XDECREF(pair);
+        rdkafka.message_destroy(message);
+    }
+    if (errors == NULL) {
+        Py_DECREF((PyObject *)batch);
+        return NULL;
+    }
+    return Py_BuildValue("NN", batch, errors);
+}
+
+static void message_batch_dealloc(PyObject *object) {
+    MessageBatchObject *self = (MessageBatchObject *)object;
     PyTypeObject *of = Py_TYPE(object);
     for (Py_ssize_t i = 0; i < self->n; i++) rdkafka.message_destroy(self->messages[i]);
     free(self->messages);
     Py_XDECREF(self->consumer);
+    Py_XDECREF(self->origin_type);
     ((freefunc)PyType_GetSlot(of, Py_tp_free))(object);
     Py_DECREF(of);
 }
 
 static const rd_kafka_message_t *message_at(PyObject *object, Py_ssize_t index) {
-    MessagesObject *self = (MessagesObject *)object;
+    MessageBatchObject *self = (MessageBatchObject *)object;
     if (index < 0 || index >= self->n) {
         PyErr_Format(PyExc_IndexError, "there are %zd records, and no record %zd", self->n, index);
         return NULL;
@@ -38,8 +61,8 @@ static const rd_kafka_message_t *message_at(PyObject *object, Py_ssize_t index) 
     return self->messages[index];
 }
 
-int messages_value(PyObject *values, Py_ssize_t index, Value *value) {
-    if (!is_messages(values)) return 0;
+int message_batch_value(PyObject *values, Py_ssize_t index, Value *value) {
+    if (!is_message_batch(values)) return 0;
     const rd_kafka_message_t *message = message_at(values, index);
     if (message == NULL) return -1;
     value->bytes = message->payload;
@@ -47,13 +70,13 @@ int messages_value(PyObject *values, Py_ssize_t index, Value *value) {
     return 1;
 }
 
-static Py_ssize_t messages_length(PyObject *object) { return ((MessagesObject *)object)->n; }
+static Py_ssize_t message_batch_length(PyObject *object) { return ((MessageBatchObject *)object)->n; }
 
 static PyObject *bytes_or_none(const void *bytes, size_t length) {
     return bytes == NULL ? Py_NewRef(Py_None) : PyBytes_FromStringAndSize(bytes, (Py_ssize_t)length);
 }
 
-static PyObject *messages_item(PyObject *object, Py_ssize_t index) {
+static PyObject *message_batch_item(PyObject *object, Py_ssize_t index) {
     const rd_kafka_message_t *message = message_at(object, index);
     return message == NULL ? NULL : bytes_or_none(message->payload, message->len);
 }
@@ -73,8 +96,8 @@ static PyObject *headers_of(const rd_kafka_message_t *message) {
     return list;
 }
 
-/* origin(index) -> (topic, partition, offset, timestamp in ms, key, headers) */
-static PyObject *messages_origin(PyObject *object, PyObject *arguments) {
+/* origin(index) -> origin_type(topic, partition, offset, timestamp in ms, key, headers) */
+static PyObject *message_batch_origin(PyObject *object, PyObject *arguments) {
     Py_ssize_t index;
     if (!PyArg_ParseTuple(arguments, "n", &index)) return NULL;
     const rd_kafka_message_t *m = message_at(object, index);
@@ -85,14 +108,14 @@ static PyObject *messages_origin(PyObject *object, PyObject *arguments) {
         return NULL;
     }
     int kind;
-    return Py_BuildValue("siLLNN", rdkafka.topic_name(m->rkt), (int)m->partition, (long long)m->offset,
-                         (long long)rdkafka.message_timestamp(m, &kind), key, headers);
+    return PyObject_CallFunction(((MessageBatchObject *)object)->origin_type, "siLLNN", rdkafka.topic_name(m->rkt), (int)m->partition,
+                                 (long long)m->offset, (long long)rdkafka.message_timestamp(m, &kind), key, headers);
 }
 
 /* positions() -> {(topic, partition): offset behind its last record} */
-static PyObject *messages_positions(PyObject *object, PyObject *unused) {
+static PyObject *message_batch_positions(PyObject *object, PyObject *unused) {
     (void)unused;
-    MessagesObject *self = (MessagesObject *)object;
+    MessageBatchObject *self = (MessageBatchObject *)object;
     PyObject *positions = PyDict_New();
     for (Py_ssize_t i = self->n - 1; positions != NULL && i >= 0; i--) {
         const rd_kafka_message_t *m = self->messages[i];
@@ -109,8 +132,8 @@ static PyObject *messages_positions(PyObject *object, PyObject *unused) {
 }
 
 /* timestamps(into): int64 (n,) milliseconds since 1970 */
-static PyObject *messages_timestamps(PyObject *object, PyObject *arguments) {
-    MessagesObject *self = (MessagesObject *)object;
+static PyObject *message_batch_timestamps(PyObject *object, PyObject *arguments) {
+    MessageBatchObject *self = (MessageBatchObject *)object;
     Py_buffer into;
     if (!PyArg_ParseTuple(arguments, "w*", &into)) return NULL;
     int kind, fits = into.len == self->n * 8;
@@ -123,15 +146,15 @@ static PyObject *messages_timestamps(PyObject *object, PyObject *arguments) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef methods[] = {{"origin", messages_origin, METH_VARARGS, NULL},
-                                {"positions", messages_positions, METH_NOARGS, NULL},
-                                {"timestamps", messages_timestamps, METH_VARARGS, NULL},
+static PyMethodDef methods[] = {{"origin", message_batch_origin, METH_VARARGS, NULL},
+                                {"positions", message_batch_positions, METH_NOARGS, NULL},
+                                {"timestamps", message_batch_timestamps, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_dealloc, messages_dealloc}, {Py_tp_methods, methods}, {Py_sq_length, messages_length},
-                              {Py_sq_item, messages_item}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.Messages", sizeof(MessagesObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+static PyType_Slot slots[] = {{Py_tp_dealloc, message_batch_dealloc}, {Py_tp_methods, methods}, {Py_sq_length, message_batch_length},
+                              {Py_sq_item, message_batch_item}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.MessageBatch", sizeof(MessageBatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
 
-PyObject *messages_type(void) {
+PyObject *message_batch_type(void) {
     if (type == NULL) type = (PyTypeObject *)PyType_FromSpec(&spec);
     return Py_XNewRef((PyObject *)type);
 }

@@ -1,13 +1,14 @@
-/* The copy of librdkafka that confluent-kafka has loaded, and a look at whether an address is one of its clients. */
-#include "messages.h"
+/* The copy of librdkafka that confluent-kafka has loaded.
+
+   Threads: `open_librdkafka` fills the table once, under the GIL, before any client is made; afterwards it is only read. */
+#include "message_batch.h"
 
 #include <dlfcn.h>
 #include <string.h>
 
 Librdkafka rdkafka;
-static int opened;
 
-/* open_librdkafka(path): look the functions up; raises OSError if one is missing. */
+/* open_librdkafka(path): look the functions up in the loaded library at `path` and in those that it needs; raises OSError if one is missing. */
 PyObject *open_librdkafka(PyObject *module, PyObject *path) {
     (void)module;
     const char *name = PyUnicode_AsUTF8AndSize(path, NULL);
@@ -24,25 +25,11 @@ PyObject *open_librdkafka(PyObject *module, PyObject *path) {
     }
     LIBRDKAFKA(LOOK_UP)
 #undef LOOK_UP
+    if (library != NULL) dlclose(library); /* it stays loaded: only the reference of this look-up goes */
     if (missing != NULL) {
         PyErr_Format(PyExc_OSError, "%s: %s", name, missing);
         return NULL;
     }
     rdkafka = found;
-    opened = 1;
     Py_RETURN_NONE;
-}
-
-rd_kafka_t *client_at(unsigned long long address, int type) {
-    rd_kafka_t *client = (rd_kafka_t *)(uintptr_t)address;
-    if (!opened || client == NULL) {
-        PyErr_SetString(PyExc_ValueError, "there is no client: open_librdkafka comes first");
-        return NULL;
-    }
-    const char *name = rdkafka.name(client);
-    if (rdkafka.type(client) != type || strstr(name, type == 0 ? "#producer-" : "#consumer-") == NULL) {
-        PyErr_Format(PyExc_ValueError, "the client is no %s", type == 0 ? "producer" : "consumer");
-        return NULL;
-    }
-    return client;
 }

@@ -1,0 +1,65 @@
+"""The fast path: a few records are consumed, scored and produced by one native call; Python hears of them later.
+
+    NativeTransport.poll --by--> native FastPath: few records in flight --> answered, and more polled
+                                       |                  otherwise     --> returned, for the worker to score
+                                       \\--> drain_acknowledged: positions and figures of what Kafka has
+
+One `AtLeastOnce` owns it, with everything that is in flight here. What it sends goes by the first producer of the transport, so
+the order of a partition holds while that one is in use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from saker.engine.kafka.batch import ConsumedBatch, Partition
+from saker.engine.kafka.clients import KafkaError
+from saker.engine.kafka.native_transport import NativeTransport, check
+from saker.engine.metrics.counts import ANSWERED, Answered
+
+if TYPE_CHECKING:
+    from saker.engine.model.active_model import NativeModel
+
+
+class FastPath:
+    def __init__(self, transport: NativeTransport, input_topic: str) -> None:
+        self._transport, self._input = transport, input_topic
+        self._producer = transport.result_producers[0]
+        self._native = transport.native.FastPath(transport.queue, self._producer)
+
+    def use_model(self, model: NativeModel | None, marker: Any, late_ms: float | None) -> None:
+        """model: None where a step of it is not native; nothing is answered then. marker: cells of an `InFlightMarker`.
+        late_ms: older records are returned.
+        """
+        self._native.use_model(model, marker, math.inf if late_ms is None else late_ms)
+
+    def poll(self, most: int, wait_seconds: float, few: int) -> tuple[ConsumedBatch, list[KafkaError]]:
+        """As `NativeTransport.poll`; records that leave at most `few` in flight are answered."""
+        return self._transport.poll(most, wait_seconds, lambda most, wait_ms: self._native.poll(most, wait_ms, few))
+
+    @property
+    def in_flight(self) -> int:
+        """Records that were answered and that Kafka has not acknowledged."""
+        return self._native.in_flight()
+
+    def drain_acknowledged(self) -> tuple[dict[Partition, int], Answered] | None:
+        """What Kafka has acknowledged since the last call: positions, and what is to be counted.
+
+        Raises KafkaException when Kafka refused a result.
+        """
+        check(self._producer)
+        positions, batches, timestamps, scores, flagged = self._native.drain_acknowledged()
+        if not scores:
+            return None
+        of_batches = np.frombuffer(batches).reshape(-1, len(ANSWERED))
+        answered = Answered(of_batches, np.frombuffer(timestamps, np.int64), np.frombuffer(scores), flagged)
+        return {(self._input, partition): at for partition, at in positions.items()}, answered
+
+    def drop_partitions(self, partitions: Iterable[Partition]) -> None:
+        """Another consumer has them: their positions are not reported any more."""
+        for _, partition in partitions:
+            self._native.drop_partition(partition)

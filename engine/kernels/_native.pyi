@@ -1,0 +1,134 @@
+"""The types of the extension: what native/*.c offers to Python."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Anything with the buffer protocol, C-contiguous.
+Buffer = bytes | NDArray[Any]
+Variant = Literal["avx512", "avx2", "baseline"]
+#: (before the identifier, before the score, after it if it is no fraud, after it if it is)
+Pieces = tuple[bytes, bytes, bytes, bytes]
+
+def variants() -> list[Variant]:
+    """Variants that this processor runs, the fastest first."""
+
+def encode(
+    values: Any,  # of saker.engine.records.decode.Values
+    replaced: dict[int, bytes],
+    indices: Buffer,  # int32 (n,)
+    starts: Buffer,  # int64 (n,)
+    lengths: Buffer,  # int64 (n,)
+    scores: bytes,
+    flags: Buffer,  # uint8 (n,), 1 for fraud, 2 for late
+    pieces: Pieces,
+    times: tuple[bytes, bytes],
+    /,
+) -> Results: ...
+def open_librdkafka(path: str, /) -> None:
+    """Raises OSError where a function is missing."""
+
+def last_client() -> int:
+    """Handle of the client that this thread made last, with the plugin; 0 if there is none or it was asked for."""
+
+class Plan:
+    """A tree ensemble laid out for scoring. Immutable."""
+
+    def __init__(self, *, isa: str | None = None, **arrays: Any) -> None: ...
+    def score(self, x: Buffer, out: Buffer, program: Program | None = None, /) -> None:
+        """x: float32 (n, features). out: float64 (n, targets)."""
+
+    @property
+    def isa(self) -> Variant: ...
+    @property
+    def ways(self) -> tuple[int, int, int, int]: ...
+
+class Program:
+    """Elementwise arithmetic behind the trees. Immutable."""
+
+    def __init__(self, instructions: Buffer, constants: Buffer, outputs: Buffer, n_inputs: int, single: bool) -> None: ...
+    def run(self, *arrays: Buffer) -> None:
+        """Inputs, then outputs: float64 arrays of one size."""
+
+class Decoder:
+    """Belongs to one thread: it learns orders of fields."""
+
+    def __init__(
+        self, variant: str, width: int, names: tuple[bytes, ...], fields: tuple[Any, ...], identifier_slot: int
+    ) -> None: ...
+    def decode(
+        self,
+        values: Any,  # of saker.engine.records.decode.Values
+        matrix: Buffer,  # float32 (n, width)
+        indices: Buffer,  # int32 (n,)
+        starts: Buffer,  # int64 (n,)
+        lengths: Buffer,  # int64 (n,)
+        hand_over: Callable[[int, int], tuple[int, int] | None],
+        reject: Callable[[int, int, int, bytes | None], None],
+        /,
+    ) -> tuple[int, int]: ...
+    def statistics(self) -> Mapping[str, int]: ...
+
+class Results(Sequence[bytes]):
+    """Made by `encode`. Immutable."""
+
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[bytes]: ...
+
+class MessageBatch:
+    """Consumed records, made by `poll`. Immutable."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: int, /) -> bytes | None: ...
+    def origin(self, index: int, /) -> Any:
+        """Of the type that the ConsumerQueue was given."""
+
+    def positions(self) -> dict[tuple[str, int], int]: ...
+    def timestamps(self, into: NDArray[np.int64], /) -> None: ...
+
+Polled = tuple[MessageBatch, list[tuple[int, str]]]
+
+class ConsumerQueue:
+    """A queue that partitions of a consumer are forwarded to."""
+
+    def __init__(self, consumer: Any, handle: int, origin_type: Callable[..., Any]) -> None:
+        """Raises ValueError where librdkafka knows no consumer of this handle."""
+
+    def attach(self, topic: str, partition: int, /) -> None: ...
+    def poll(self, most: int, wait_ms: int, /) -> Polled: ...
+    def close(self) -> None:
+        """Before the consumer is closed. Another thread may be in `poll`."""
+
+class ResultProducer:
+    """Produces results on a producer; deliveries are counted by partition."""
+
+    def __init__(self, producer: Any, handle: int, topic: str) -> None:
+        """Raises ValueError where librdkafka knows no producer of this handle."""
+
+    def send(self, batch: MessageBatch, indices: Buffer, results: Results, first: int, /) -> tuple[int, int, bytes | None]:
+        """Next place of `indices`, error code (0), and the mark for `delivered` once all are sent."""
+
+    def delivered(self, mark: bytes, /) -> bool: ...
+    def failure(self) -> int:
+        """Error code of the first message that was not delivered, or 0."""
+
+class FastPath:
+    """Consumes, scores and produces a few records without Python."""
+
+    def __init__(self, queue: ConsumerQueue, producer: ResultProducer) -> None: ...
+    def use_model(
+        self, model: tuple[Decoder, Plan, Program, float, Pieces] | None, marker: Buffer, late_ms: float, /
+    ) -> None: ...
+    def poll(self, most: int, wait_ms: int, few: int, /) -> Polled: ...
+    def in_flight(self) -> int: ...
+    def drop_partition(self, partition: int, /) -> None: ...
+    def drain_acknowledged(self) -> tuple[dict[int, int], bytes, bytes, bytes, int]:
+        """Positions by partition; numbers of each batch; timestamps and scores of each record; how many are flagged."""
+
+    @staticmethod
+    def print_score(score: float, /) -> bytes: ...

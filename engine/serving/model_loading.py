@@ -1,0 +1,36 @@
+"""Load and prove a model for a worker: before its first record, and later in a thread beside the model that scores."""
+
+from __future__ import annotations
+
+import threading
+
+from saker.engine.config import ServeSettings
+from saker.engine.errors import ModelRefused
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.model.registry import ResolvedModel
+
+
+def load(resolved: ResolvedModel, settings: ServeSettings) -> ActiveModel:
+    """The proven model; raises `ModelRefused` if it is not, or not the file that the pool resolved."""
+    model = ActiveModel.load(resolved.path, resolved.name, settings.kernels)
+    if model.sha256 != resolved.sha256:
+        raise ModelRefused(
+            f"model {resolved.name}: SHA-256 of its file is {model.sha256}, it was {resolved.sha256} when it was resolved"
+        )
+    return model
+
+
+class LoadingModel(threading.Thread):
+    """One model that is being loaded. Only the thread itself sets `result`, as the last thing it does."""
+
+    def __init__(self, resolved: ResolvedModel, settings: ServeSettings) -> None:
+        super().__init__(name="model-loading", daemon=True)
+        self._resolved, self._settings = resolved, settings
+        self.result: ActiveModel | ModelRefused | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.result = load(self._resolved, self._settings)
+        except ModelRefused as error:
+            self.result = error
