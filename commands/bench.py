@@ -178,10 +178,19 @@ def trees(
     converted: Annotated[
         bool, typer.Option("--converted", help="The same trees as onnxmltools writes them, to scores, beside onnxruntime.")
     ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the constants by which the kernel chooses its way for few rows.")
+    ] = False,
     seconds: StageSeconds = 1,
     output: Benchmark = None,
 ) -> None:
-    """Trees to raw sums, the native variants beside onnxruntime, LightGBM, lignum and lleaves."""
+    """Trees to raw sums, the native variants compared with onnxruntime, LightGBM, lignum and lleaves."""
+    if calibrate:
+        from saker.bench.micro.calibrate import calibrate as measure
+
+        for line in measure(models):
+            typer.echo(line)
+        return
     arguments = {"models": models, "batches": _batches(batch), "peers": peers.split(","), "by_onnxmltools": converted}
     _stages("trees", arguments, seconds, output)
 

@@ -18,11 +18,12 @@ vocabulary = ["W", "H"]      # what the codes 0, 1, ... are called in a record
 
 from __future__ import annotations
 
-import json
 import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from saker.engine.contract import Contract, Feature
 from saker.export.errors import BrokenModel
@@ -64,19 +65,13 @@ def read_features(path: Path) -> Contract:
 
 def write_features(contract: Contract, notes: list[str]) -> str:
     """The file for a contract; `notes` become comments at its top. `read_features` gives the contract back."""
-    lines = [f"# {note}" for note in notes]
-    lines += [
-        f"{key} = {_toml(getattr(contract, key))}" for key in _TYPES if key != "features" and getattr(contract, key) is not None
-    ]
+    document = {key: getattr(contract, key) for key in _TYPES if key != "features" and getattr(contract, key) is not None}
     defaults = {field.name: field.default for field in fields(Feature)}
-    for feature in contract.features:
-        lines += ["", "[[features]]"]
-        lines += [
-            f"{key} = {_toml(getattr(feature, key))}"
-            for key in _FEATURE_TYPES
-            if key == "name" or getattr(feature, key) != defaults[key]
-        ]
-    return "\n".join(lines) + "\n"
+    document["features"] = [
+        {key: getattr(feature, key) for key in _FEATURE_TYPES if key == "name" or getattr(feature, key) != defaults[key]}
+        for feature in contract.features
+    ]
+    return "".join(f"# {note}\n" for note in notes) + tomli_w.dumps(document)
 
 
 def _check(path: Path, where: str, table: Any, types: dict[str, Any]) -> None:
@@ -87,8 +82,3 @@ def _check(path: Path, where: str, table: Any, types: dict[str, Any]) -> None:
             raise BrokenModel("features file", f"{path}: {where} has {key!r}, which is none of {', '.join(types)}")
         if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
             raise BrokenModel("features file", f"{path}: {where}: {key} is {value!r}")
-
-
-def _toml(value: Any) -> str:
-    """A JSON value of these types is TOML, but for the character DEL."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -48,7 +48,7 @@ def one_core() -> None:
 def asked() -> Iterable[Case]:
     """What `run` asked for, in the process of pytest."""
     stage, arguments = json.loads(os.environ[_ASKED])
-    found: Iterable[Case] = importlib.import_module(f"bench.{stage}").cases(**arguments)
+    found: Iterable[Case] = importlib.import_module(f"saker.bench.micro.{stage}").cases(**arguments)
     return found
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from saker.bench.data.reference_models import ReferenceModel, reference_model
 from saker.bench.micro.runner import Case
-from saker.engine.kernels import Native, native
+from saker.engine.kernels import Native
+from saker.engine.kernels import native as load_native
 from saker.engine.kernels.onnx_reader.ensemble import ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
 from saker.engine.kernels.tree_kernel import TreeKernel
@@ -28,17 +29,16 @@ from saker.export.proof.onnxmltools_check import onnxmltools_model
 Score = Callable[[NDArray[np.float32]], Any]
 
 
-def _extension() -> Native:
-    extension, reason = native("auto")
-    if extension is None:
+def extension() -> Native:
+    found, reason = load_native("auto")
+    if found is None:
         sys.exit(reason)
-    return extension
+    return found
 
 
 def kernels(model: ReferenceModel) -> dict[str, Score]:
-    extension = _extension()
-    ensemble, columns = ensemble_of(read_graph(model.onnx))
-    return {variant: TreeKernel(extension, ensemble, columns, variant).score for variant in extension.variants()}
+    native, (ensemble, columns) = extension(), ensemble_of(read_graph(model.onnx))
+    return {variant: TreeKernel(native, ensemble, columns, variant).score for variant in native.variants()}
 
 
 def _ask(onnx: bytes) -> Callable[[list[str], NDArray[np.float32]], list[Any]]:
@@ -59,7 +59,7 @@ def converted(model: ReferenceModel) -> dict[str, Score]:
     """The model as onnxmltools writes it, by the native trees and by onnxruntime."""
     onnx = onnxmltools_model(lgb.Booster(model_file=model.text), model.rows.shape[1]).SerializeToString()
     ask, output = _ask(onnx), "probabilities"
-    trees = NativeTrees(_extension(), onnx, output, 1, ask)
+    trees = NativeTrees(extension(), onnx, output, 1, ask)
     return {trees.variant: trees.score, "onnxruntime": partial(ask, [output])}
 
 

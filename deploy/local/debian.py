@@ -7,7 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from saker.deploy.local.environment import alone_with
+from filelock import FileLock
+
 from saker.deploy.local.server import StackError
 from saker.engine.config import cache
 
@@ -25,7 +26,7 @@ def program(package: str, name: str) -> Path:
         return installed
     unpacked = cache("debian") / package
     if not unpacked.exists():
-        with alone_with(unpacked):
+        with FileLock(f"{unpacked}.lock"):
             if not unpacked.exists():
                 _unpack(package, unpacked)
     return unpacked / "usr" / "bin" / name

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+import uv
+from filelock import FileLock
 
 from saker.engine.config import cache
 from saker.engine.errors import SakerError
@@ -20,14 +19,6 @@ class EnvironmentFailed(SakerError):
     """The packages of an environment could not be installed; the message ends with what the installer said."""
 
 
-@contextmanager
-def alone_with(path: Path) -> Iterator[None]:
-    """Keeps other processes that want to make `path` waiting until this one has; look then whether it is there."""
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its process, however that ends
-        yield
-
-
 def python_of(requirements: Path) -> Path:
     """The Python of an environment with these locked requirements (with hashes)."""
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
@@ -35,7 +26,7 @@ def python_of(requirements: Path) -> Path:
     python = folder / "bin" / "python"
     ready = folder / "ready"
     if not ready.exists():
-        with alone_with(folder):
+        with FileLock(f"{folder}.lock"):  # another process may want the same one
             if not ready.exists():
                 _make(folder, python, requirements)
                 ready.touch()
@@ -43,11 +34,9 @@ def python_of(requirements: Path) -> Path:
 
 
 def _make(folder: Path, python: Path, requirements: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(folder)], requirements)
-    uv = Path(sys.executable).with_name("uv")
-    install = [str(uv), "pip", "install", "--python", str(python)] if uv.exists() else [str(python), "-m", "pip", "install"]
-    _run([*install, "--quiet", "--require-hashes", "-r", str(requirements)], requirements)
+    _run([uv.find_uv_bin(), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], requirements)
+    install = [uv.find_uv_bin(), "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
+    _run([*install, "-r", str(requirements)], requirements)
 
 
 def run_in(requirements: Path, script: Path, *arguments: object) -> None:

@@ -43,7 +43,12 @@ class Plan:
     @property
     def isa(self) -> Variant: ...
     @property
-    def ways(self) -> tuple[int, int, int, int]: ...
+    def ways(self) -> tuple[int, int, int, int]:
+        """Rows of a block, up to how many are walked, up to how many go in lanes, whether vectors have 512 bits."""
+
+    @property
+    def costs(self) -> tuple[int, int, int, int]:
+        """Tests of a block, steps of a walked row, lane steps of a row, rankers."""
 
 class Program:
     """Elementwise arithmetic behind the trees. Immutable."""

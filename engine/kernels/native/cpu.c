@@ -29,16 +29,18 @@ int runs_variant(const char *variant) {
     const uint32_t bmi = 1u << 3, avx2 = 1u << 5, bmi2 = 1u << 8;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !has_bits(b, bmi | avx2 | bmi2)) return 0;
     if (strcmp(variant, "avx2") == 0) return has_bits(saved_states(), AVX_STATES);
-    /* Bit counts in bytes and permutes of bytes (both Ice Lake, Zen 4 and later): the trees need them, and what lacks them is as
-       quick with AVX2. */
-    const uint32_t avx512f = 1u << 16, avx512bitalg = 1u << 12, avx512vbmi = 1u << 1, avx512dq = 1u << 17, avx512bw = 1u << 30, avx512vl = 1u << 31;
+    /* Bit counts in bytes and permutes of bytes (both Ice Lake, Zen 4 and later): the trees need them, and what lacks
+       them is as quick with AVX2. */
+    const uint32_t avx512f = 1u << 16, avx512bitalg = 1u << 12, avx512vbmi = 1u << 1, avx512dq = 1u << 17,
+                   avx512bw = 1u << 30, avx512vl = 1u << 31;
     if (strcmp(variant, "avx512") == 0)
-        return has_bits(b, avx512f | avx512dq | avx512bw | avx512vl) && has_bits(c, avx512bitalg | avx512vbmi) && has_bits(saved_states(), AVX512_STATES);
+        return has_bits(b, avx512f | avx512dq | avx512bw | avx512vl) && has_bits(c, avx512bitalg | avx512vbmi) &&
+               has_bits(saved_states(), AVX512_STATES);
     return 0;
 }
 
-/* AMD's from Zen 5 on are: Zen 4 makes two operations of each, and Intel's processors work on three vectors of 256 bits at a time, but two
-   of 512, of which one can be compared or permuted. */
+/* AMD's from Zen 5 on are: Zen 4 makes two operations of each, and Intel's processors work on three vectors of 256 bits
+   at a time, but two of 512, of which one can be compared or permuted. */
 int full_512(void) {
     uint32_t a, b, c, d;
     if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx) return 0;

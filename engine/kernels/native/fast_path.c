@@ -1,13 +1,15 @@
-/* `FastPath`: consumes records and, while few are in flight, answers them at once: bytes in, decode, score, encode, produce, without
-   Python in between. Whatever has no plain answer (many records, a rejection, an unknown or late record, a full queue) is returned as a
-   MessageBatch, for serving/worker.py to answer. What became of the answers is reported later, for many at once.
+/* `FastPath`: consumes records and, while few are in flight, answers them at once: bytes in, decode, score, encode,
+   produce, without Python in between. Whatever has no plain answer (many records, a rejection, an unknown or late
+   record, a full queue) is returned as a MessageBatch, for serving/worker.py to answer. What became of the answers is
+   reported later, for many at once.
 
-   Why: between two batches of one record the interpreter's code and data have left the caches. What takes Python 10 us when it is warm
-   takes 45 at 2,000 records/s (measured).
+   Why: between two batches of one record the interpreter's code and data have left the caches. What takes Python 10 us
+   when it is warm takes 45 at 2,000 records/s (measured).
 
-   Threads: one worker thread owns a FastPath and calls it with the GIL held; `poll` drops the GIL while it waits for records only.
-   librdkafka's threads never see it: they write the counters of clients.c, which are read here atomically.
-   Owner: delivery/fast_path.py. The rings hold what is in flight between two calls from Python, and nothing else does. */
+   Threads: one worker thread owns a FastPath and calls it with the GIL held; `poll` drops the GIL while it waits for
+   records only. librdkafka's threads never see it: they write the counters of clients.c, which are read here
+   atomically. Owner: delivery/fast_path.py. The rings hold what is in flight between two calls from Python, and nothing
+   else does. */
 #include "kafka/message_batch.h"
 #include "internal_api.h"
 #include "rows/results.h"
@@ -19,10 +21,10 @@
 #include <time.h>
 
 enum {
-    FEW = 32,          /* records that are answered together */
-    N_RECORDS = 4096,  /* that are on their way, or answered and not told: powers of two */
+    FEW = 32,         /* records that are answered together */
+    N_RECORDS = 4096, /* that are on their way, or answered and not told: powers of two */
     N_BATCHES = 2048,
-    SCORE_TEXT = 64    /* the longest score, and more */
+    SCORE_TEXT = 64 /* the longest score, and more */
 };
 
 typedef struct {
@@ -107,7 +109,8 @@ static void fast_path_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-/* use_model(model, cells of the marker, late in ms): model is None, or (decoder, plan, program, threshold, pieces of a result) */
+/* use_model(model, cells of the marker, late in ms): model is None, or (decoder, plan, program, threshold, pieces of a
+ * result) */
 static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
     FastPathObject *self = (FastPathObject *)object;
     PyObject *model, *marker, *decoder, *plan, *program, *pieces;
@@ -119,7 +122,9 @@ static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
     if (!result_pieces(pieces, &self->result)) return NULL;
     if (!is_decoder(decoder) || !is_plan(plan) || !is_function(program) ||
         plan_inputs(plan) != decoder_width(decoder) || plan_targets(plan) != 1) {
-        PyErr_SetString(PyExc_TypeError, "expected a Decoder, a Plan of its rows and of one sum, and a Program that makes one score of it");
+        PyErr_SetString(
+            PyExc_TypeError,
+            "expected a Decoder, a Plan of its rows and of one sum, and a Program that makes one score of it");
         return NULL;
     }
     if (PyObject_GetBuffer(marker, &self->marker, PyBUF_WRITABLE) != 0) {
@@ -185,7 +190,8 @@ static int encode(FastPathObject *self, rd_kafka_message_t *const *messages, con
     Piece time = {stamp, stamp_length};
     size_t needed = 0;
     for (size_t i = 0; i < n; i++)
-        needed += (size_t)result_size(&self->result, (Py_ssize_t)ids[i].length, SCORE_TEXT, self->scores[i] >= self->threshold, time.length);
+        needed += (size_t)result_size(&self->result, (Py_ssize_t)ids[i].length, SCORE_TEXT,
+                                      self->scores[i] >= self->threshold, time.length);
     if (needed > self->capacity) {
         char *larger = realloc(self->text, needed);
         if (larger == NULL) return 0;
@@ -197,7 +203,8 @@ static int encode(FastPathObject *self, rd_kafka_message_t *const *messages, con
         Piece id = {(const char *)messages[i]->payload + ids[i].start, (Py_ssize_t)ids[i].length};
         char *end = put_score(digits, self->scores[i]);
         if (end == NULL) return 0;
-        out = put_result(out, &self->result, id, (Piece){digits, end - digits}, self->scores[i] >= self->threshold, time);
+        out =
+            put_result(out, &self->result, id, (Piece){digits, end - digits}, self->scores[i] >= self->threshold, time);
         self->ends[i] = (size_t)(out - self->text);
     }
     return 1;
@@ -220,8 +227,10 @@ static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size
     int width = decoder_width(self->decoder), kind;
     double started = seconds_of(CLOCK_MONOTONIC), oldest_ms = seconds_of(CLOCK_REALTIME) * 1000 - self->late_ms;
     for (size_t i = 0; i < n; i++)
-        if (messages[i]->err != 0 || messages[i]->payload == NULL || (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
-            !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i, ids + i))
+        if (messages[i]->err != 0 || messages[i]->payload == NULL ||
+            (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
+            !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i,
+                          ids + i))
             return 0;
     double decoded = seconds_of(CLOCK_MONOTONIC);
     if (!plan_sum(self->plan, self->matrix, n, self->sums)) return 0;
@@ -230,7 +239,8 @@ static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size
         if (!isfinite(self->scores[i])) return 0;
     double scored = seconds_of(CLOCK_MONOTONIC);
     if (!encode(self, messages, ids, n)) return 0;
-    *told = (Told){.decode = decoded - started, .score = scored - decoded, .encode = seconds_of(CLOCK_MONOTONIC) - scored};
+    *told =
+        (Told){.decode = decoded - started, .score = scored - decoded, .encode = seconds_of(CLOCK_MONOTONIC) - scored};
     return 1;
 }
 
@@ -245,12 +255,14 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
     size_t i = 0;
     for (size_t start = 0; i < n; start = self->ends[i++]) {
         const rd_kafka_message_t *message = messages[i];
-        if ((uint32_t)message->partition >= MAX_PARTITIONS || result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
+        if ((uint32_t)message->partition >= MAX_PARTITIONS ||
+            result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
             break; /* who answers the rest meets the error again, and tells it */
         int kind;
-        self->records[self->sent++ % N_RECORDS] = (Record){message->offset + 1, rdkafka.message_timestamp(message, &kind), self->scores[i],
-                                                           result_producer_sent(self->producer, message->partition), message->partition,
-                                                           self->scores[i] >= self->threshold};
+        self->records[self->sent++ % N_RECORDS] =
+            (Record){message->offset + 1, rdkafka.message_timestamp(message, &kind),
+                     self->scores[i],     result_producer_sent(self->producer, message->partition),
+                     message->partition,  self->scores[i] >= self->threshold};
     }
     if (i > 0) {
         batch->since = scored;
@@ -268,7 +280,9 @@ static void acknowledge(FastPathObject *self) {
         Batch *batch = self->batches + self->done_batches % N_BATCHES;
         for (uint64_t at = self->done; at < batch->end; at++) {
             const Record *record = self->records + at % N_RECORDS;
-            if (record->partition >= 0 && !result_producer_delivered_count(self->producer, record->partition, record->mark)) return;
+            if (record->partition >= 0 &&
+                !result_producer_delivered_count(self->producer, record->partition, record->mark))
+                return;
         }
         self->done = batch->end;
         self->done_batches++;
@@ -277,8 +291,8 @@ static void acknowledge(FastPathObject *self) {
     }
 }
 
-/* poll(most, wait in ms, few) -> (MessageBatch, [(error code, text)]): what is there now, one record waited for. With a model, records
-   that leave no more than `few` in flight are answered, and more are waited for. */
+/* poll(most, wait in ms, few) -> (MessageBatch, [(error code, text)]): what is there now, one record waited for. With a
+   model, records that leave no more than `few` in flight are answered, and more are waited for. */
 static PyObject *fast_path_poll(PyObject *object, PyObject *arguments) {
     FastPathObject *self = (FastPathObject *)object;
     Py_ssize_t most;
@@ -294,7 +308,8 @@ static PyObject *fast_path_poll(PyObject *object, PyObject *arguments) {
         int wait = left_ms <= 0 ? 0 : self->sent > self->done || left_ms < 1 ? 1 : (int)left_ms;
         size_t n = consumer_queue_consume(self->queue, batch, (size_t)most, wait);
         if (n > 0) {
-            int fits = self->decoder != NULL && n <= FEW && self->sent - self->done + n <= (uint64_t)(few > 0 ? few : 0) &&
+            int fits = self->decoder != NULL && n <= FEW &&
+                       self->sent - self->done + n <= (uint64_t)(few > 0 ? few : 0) &&
                        self->sent - self->told + n <= N_RECORDS && self->sent_batches - self->told_batches < N_BATCHES;
             size_t answered = fits ? answer(self, batch->messages, n) : 0;
             for (size_t i = 0; i < answered; i++) rdkafka.message_destroy(batch->messages[i]);
@@ -323,13 +338,15 @@ static PyObject *fast_path_drop_partition(PyObject *object, PyObject *number) {
     Py_RETURN_NONE;
 }
 
-/* drain_acknowledged() -> ({partition: offset behind its last acknowledged record}, Told of each batch, of each record its timestamp in ms, int64, and
-   score, float64, how many are flagged), of what is acknowledged since the last time. */
+/* drain_acknowledged() -> ({partition: offset behind its last acknowledged record}, Told of each batch, of each record
+   its timestamp in ms, int64, and score, float64, how many are flagged), of what is acknowledged since the last time.
+ */
 static PyObject *fast_path_drain_acknowledged(PyObject *object, PyObject *unused) {
     (void)unused;
     FastPathObject *self = (FastPathObject *)object;
     acknowledge(self);
-    Py_ssize_t n = (Py_ssize_t)(self->done - self->told), n_batches = (Py_ssize_t)(self->done_batches - self->told_batches);
+    Py_ssize_t n = (Py_ssize_t)(self->done - self->told),
+               n_batches = (Py_ssize_t)(self->done_batches - self->told_batches);
     PyObject *positions = PyDict_New(), *told = PyBytes_FromStringAndSize(NULL, n_batches * (Py_ssize_t)sizeof(Told));
     PyObject *timestamps = PyBytes_FromStringAndSize(NULL, n * 8), *scores = PyBytes_FromStringAndSize(NULL, n * 8);
     int failed = positions == NULL || told == NULL || timestamps == NULL || scores == NULL;
@@ -340,13 +357,15 @@ static PyObject *fast_path_drain_acknowledged(PyObject *object, PyObject *unused
         memcpy(PyBytes_AsString(scores) + 8 * i, &record->score, 8);
         n_flagged += record->flagged;
         if (record->partition < 0) continue;
-        PyObject *partition = PyLong_FromLong(record->partition), *behind = PyLong_FromLongLong((long long)record->behind);
+        PyObject *partition = PyLong_FromLong(record->partition),
+                 *behind = PyLong_FromLongLong((long long)record->behind);
         failed = partition == NULL || behind == NULL || PyDict_SetItem(positions, partition, behind) != 0;
         Py_XDECREF(partition);
         Py_XDECREF(behind);
     }
     for (Py_ssize_t i = 0; !failed && i < n_batches; i++)
-        memcpy(PyBytes_AsString(told) + (Py_ssize_t)sizeof(Told) * i, &self->batches[(self->told_batches + (uint64_t)i) % N_BATCHES].told, sizeof(Told));
+        memcpy(PyBytes_AsString(told) + (Py_ssize_t)sizeof(Told) * i,
+               &self->batches[(self->told_batches + (uint64_t)i) % N_BATCHES].told, sizeof(Told));
     if (failed) {
         Py_XDECREF(positions);
         Py_XDECREF(told);
@@ -366,8 +385,10 @@ static PyMethodDef methods[] = {{"use_model", fast_path_use_model, METH_VARARGS,
                                 {"drain_acknowledged", fast_path_drain_acknowledged, METH_NOARGS, NULL},
                                 {"print_score", fast_path_print_score, METH_O | METH_STATIC, NULL},
                                 {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_new, fast_path_new}, {Py_tp_dealloc, fast_path_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.FastPath", sizeof(FastPathObject), 0, Py_TPFLAGS_DEFAULT, slots};
+static PyType_Slot slots[] = {
+    {Py_tp_new, fast_path_new}, {Py_tp_dealloc, fast_path_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.FastPath", sizeof(FastPathObject), 0, Py_TPFLAGS_DEFAULT,
+                           slots};
 
 PyObject *fast_path_type(void) {
     if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);

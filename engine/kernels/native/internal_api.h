@@ -1,4 +1,5 @@
-/* What one type does with another, without Python in between. It has checked what they are when they were handed over. */
+/* What one type does with another, without Python in between. It has checked what they are when they were handed over.
+ */
 #ifndef SAKER_PARTS_H
 #define SAKER_PARTS_H
 

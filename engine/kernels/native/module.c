@@ -6,11 +6,9 @@ static PyObject *native_variants(PyObject *module, PyObject *unused) {
     static const char *const all[] = {"avx512", "avx2", "baseline"};
     PyObject *supported = PyList_New(0);
     for (size_t i = 0; supported != NULL && i < sizeof all / sizeof *all; i++) {
-        if (!runs_variant(all[i]))
-            continue;
+        if (!runs_variant(all[i])) continue;
         PyObject *name = PyUnicode_FromString(all[i]);
-        if (name == NULL || PyList_Append(supported, name) != 0)
-            Py_CLEAR(supported);
+        if (name == NULL || PyList_Append(supported, name) != 0) Py_CLEAR(supported);
         Py_XDECREF(name);
     }
     return supported;
@@ -26,8 +24,14 @@ static int native_exec(PyObject *module) {
     static const struct {
         const char *name;
         PyObject *(*type)(void);
-    } types[] = {{"Plan", plan_type}, {"Program", program_type}, {"Decoder", decoder_type}, {"Results", results_type},
-                 {"MessageBatch", message_batch_type}, {"ConsumerQueue", consumer_queue_type}, {"ResultProducer", result_producer_type}, {"FastPath", fast_path_type}};
+    } types[] = {{"Plan", plan_type},
+                 {"Program", program_type},
+                 {"Decoder", decoder_type},
+                 {"Results", results_type},
+                 {"MessageBatch", message_batch_type},
+                 {"ConsumerQueue", consumer_queue_type},
+                 {"ResultProducer", result_producer_type},
+                 {"FastPath", fast_path_type}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (add_type(module, types[i].name, types[i].type()) != 0) return -1;
     return 0;
@@ -41,9 +45,14 @@ static PyMethodDef native_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static PyModuleDef_Slot native_slots[] = {{Py_mod_exec, native_exec}, {0, NULL}};
-static PyModuleDef native_module = {PyModuleDef_HEAD_INIT, "_native", "Trees, rows and results, compiled.", 0, native_methods, native_slots,
-                                    NULL, NULL, NULL};
+static PyModuleDef native_module = {PyModuleDef_HEAD_INIT,
+                                    "_native",
+                                    "Trees, rows and results, compiled.",
+                                    0,
+                                    native_methods,
+                                    native_slots,
+                                    NULL,
+                                    NULL,
+                                    NULL};
 
-PyMODINIT_FUNC PyInit__native(void) {
-    return PyModuleDef_Init(&native_module);
-}
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&native_module); }

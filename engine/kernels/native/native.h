@@ -1,5 +1,5 @@
-/* What the parts of the extension share: CPython's limited API of 3.11, so that one binary serves every later version, and each part's
- * entry points. Include it before anything else. */
+/* What the parts of the extension share: CPython's limited API of 3.11, so that one binary serves every later version,
+ * and each part's entry points. Include it before anything else. */
 #ifndef SAKER_NATIVE_H
 #define SAKER_NATIVE_H
 
@@ -12,14 +12,14 @@ int runs_variant(const char *variant);
 /* Whether as many vectors of 512 bits are worked on at a time as of 256. */
 int full_512(void);
 
-PyObject *plan_type(void);    /* trees/plan_type.c */
-PyObject *program_type(void); /* trees/elementwise_program.c */
-PyObject *results_type(void);   /* rows/results.c */
-PyObject *decoder_type(void); /* rows/decoder_type.c */
+PyObject *plan_type(void);          /* trees/plan_type.c */
+PyObject *program_type(void);       /* trees/elementwise_program.c */
+PyObject *results_type(void);       /* rows/results.c */
+PyObject *decoder_type(void);       /* rows/decoder_type.c */
 PyObject *message_batch_type(void); /* kafka/ */
 PyObject *consumer_queue_type(void);
 PyObject *result_producer_type(void);
-PyObject *fast_path_type(void); /* fast_path.c */
+PyObject *fast_path_type(void);                               /* fast_path.c */
 PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
 PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/library.c */
 PyObject *last_client(PyObject *module, PyObject *unused);    /* kafka/clients.c */

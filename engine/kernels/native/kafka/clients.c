@@ -1,12 +1,13 @@
 /* The clients that librdkafka announces to this extension, and of each the messages that were delivered.
 
-   The extension is a plugin of librdkafka too (its setting plugin.library.paths): librdkafka calls it while a client is made, in the
-   thread that makes it, and when one is destroyed. So the handle of a client is known from librdkafka itself, and no memory of
-   confluent_kafka's objects is read. Its interceptor counts acknowledgements: a delivery report for each message would be needed
-   otherwise, and confluent_kafka makes Python objects of each.
+   The extension is a plugin of librdkafka too (its setting plugin.library.paths): librdkafka calls it while a client is
+   made, in the thread that makes it, and when one is destroyed. So the handle of a client is known from librdkafka
+   itself, and no memory of confluent_kafka's objects is read. Its interceptor counts acknowledgements: a delivery
+   report for each message would be needed otherwise, and confluent_kafka makes Python objects of each.
 
-   Threads: `made` and `last_client` run in the thread that makes a client; `destroyed` in the one that destroys it; `note` in librdkafka's
-   threads, for one client one at a time. The list only grows, at its head, by compare-and-swap. */
+   Threads: `made` and `last_client` run in the thread that makes a client; `destroyed` in the one that destroys it;
+   `note` in librdkafka's threads, for one client one at a time. The list only grows, at its head, by compare-and-swap.
+ */
 #include "message_batch.h"
 
 #include <stdio.h>
@@ -39,12 +40,12 @@ rd_kafka_t *client_at(unsigned long long address, int type) {
         PyErr_SetString(PyExc_ValueError, "librdkafka knows no such client, or it was made without this plugin");
     else if (rdkafka.type(client) != type)
         PyErr_Format(PyExc_ValueError, "the client is no %s", type == RD_KAFKA_PRODUCER ? "producer" : "consumer");
-    else
-        return client;
+    else return client;
     return NULL;
 }
 
-/* last_client() -> handle of the client that this thread made last, with the plugin; 0 if there is none, or it was asked for already */
+/* last_client() -> handle of the client that this thread made last, with the plugin; 0 if there is none, or it was
+ * asked for already */
 PyObject *last_client(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
     rd_kafka_t *client = last;
@@ -57,10 +58,11 @@ static int note(rd_kafka_t *client, rd_kafka_message_t *message, void *opaque) {
     (void)client;
     Deliveries *deliveries = opaque;
     int none = 0;
-    if (message->err != 0)
-        atomic_compare_exchange_strong(&deliveries->failure, &none, message->err);
-    else if (message->_private == NULL && (uint32_t)message->partition < MAX_PARTITIONS && atomic_load(&deliveries->failure) == 0)
-        atomic_fetch_add(deliveries->counts + message->partition, 1); /* and none after a failure: the next ones would stand for it */
+    if (message->err != 0) atomic_compare_exchange_strong(&deliveries->failure, &none, message->err);
+    else if (message->_private == NULL && (uint32_t)message->partition < MAX_PARTITIONS &&
+             atomic_load(&deliveries->failure) == 0)
+        atomic_fetch_add(deliveries->counts + message->partition,
+                         1); /* and none after a failure: the next ones would stand for it */
     return 0;
 }
 
@@ -73,13 +75,15 @@ static int destroyed(rd_kafka_t *client, void *opaque) {
 static int made(rd_kafka_t *client, const rd_kafka_conf_t *conf, void *opaque, char *error, size_t error_size) {
     (void)conf, (void)opaque;
     Client *new = calloc(1, sizeof *new);
-    if (new != NULL) new->deliveries.counts = calloc(MAX_PARTITIONS, sizeof *new->deliveries.counts); /* pages that are used only */
+    if (new != NULL)
+        new->deliveries.counts = calloc(MAX_PARTITIONS, sizeof *new->deliveries.counts); /* pages that are used only */
     int code = -1;
     if (new != NULL && new->deliveries.counts != NULL) {
         code = rdkafka.interceptor_add_on_acknowledgement(client, "saker", note, &new->deliveries);
         if (code == 0) code = rdkafka.interceptor_add_on_destroy(client, "saker", destroyed, new);
     }
-    if (code != 0) { /* librdkafka gives the client up, so nothing calls back: but memory it may know of is better kept */
+    if (code !=
+        0) { /* librdkafka gives the client up, so nothing calls back: but memory it may know of is better kept */
         snprintf(error, error_size, "saker: the interceptor was not added");
         return code;
     }
@@ -92,9 +96,11 @@ static int made(rd_kafka_t *client, const rd_kafka_conf_t *conf, void *opaque, c
 }
 
 /* What librdkafka calls when a configuration names this plugin. */
-__attribute__((visibility("default"))) int conf_init(rd_kafka_conf_t *conf, void **opaque, char *error, size_t error_size) {
+__attribute__((visibility("default"))) int conf_init(rd_kafka_conf_t *conf, void **opaque, char *error,
+                                                     size_t error_size) {
     (void)opaque;
-    if (rdkafka.conf_interceptor_add_on_new != NULL) return rdkafka.conf_interceptor_add_on_new(conf, "saker", made, NULL);
+    if (rdkafka.conf_interceptor_add_on_new != NULL)
+        return rdkafka.conf_interceptor_add_on_new(conf, "saker", made, NULL);
     snprintf(error, error_size, "saker: open_librdkafka comes first");
     return -1;
 }

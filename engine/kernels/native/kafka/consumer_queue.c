@@ -1,11 +1,11 @@
 /* `ConsumerQueue`: a queue of its own, to which partitions of a confluent_kafka Consumer are forwarded.
 
-   Rebalances, commits and errors of the group stay on the consumer's own queue, whose callbacks only confluent_kafka may serve: the owner
-   has to keep polling the consumer.
+   Rebalances, commits and errors of the group stay on the consumer's own queue, whose callbacks only confluent_kafka
+   may serve: the owner has to keep polling the consumer.
 
-   Threads: every function here is called with the GIL held, by any thread. `consumer_queue_consume` alone drops the GIL, around
-   librdkafka's calls. `close` may therefore come while another thread consumes: the queue is destroyed by whoever uses it last, and
-   `users` and `queue` change only under the GIL. */
+   Threads: every function here is called with the GIL held, by any thread. `consumer_queue_consume` alone drops the
+   GIL, around librdkafka's calls. `close` may therefore come while another thread consumes: the queue is destroyed by
+   whoever uses it last, and `users` and `queue` change only under the GIL. */
 #include "message_batch.h"
 
 typedef struct {
@@ -92,9 +92,9 @@ size_t consumer_queue_consume(PyObject *object, MessageBatchObject *batch, size_
     ssize_t first, more = 0;
     self->users++;
     Py_BEGIN_ALLOW_THREADS
-    /* With room for several it would wait until all of them are there. */
-    first = rdkafka.consume_batch_queue(queue, wait_ms, batch->messages, 1);
-    if (first == 1 && most > 1) more = rdkafka.consume_batch_queue(queue, 0, batch->messages + 1, most - 1);
+        /* With room for several it would wait until all of them are there. */
+        first = rdkafka.consume_batch_queue(queue, wait_ms, batch->messages, 1);
+        if (first == 1 && most > 1) more = rdkafka.consume_batch_queue(queue, 0, batch->messages + 1, most - 1);
     Py_END_ALLOW_THREADS
     if (--self->users == 0 && self->queue == NULL) destroy_queue(queue);
     return (first == 1 ? 1 : 0) + (more > 0 ? (size_t)more : 0);
@@ -106,15 +106,19 @@ static PyObject *consumer_queue_poll(PyObject *object, PyObject *arguments) {
     int wait_ms;
     if (!PyArg_ParseTuple(arguments, "ni", &most, &wait_ms)) return NULL;
     MessageBatchObject *batch = consumer_queue_batch(object, most);
-    return batch == NULL ? NULL : message_batch_with_errors(batch, consumer_queue_consume(object, batch, (size_t)most, wait_ms));
+    return batch == NULL
+               ? NULL
+               : message_batch_with_errors(batch, consumer_queue_consume(object, batch, (size_t)most, wait_ms));
 }
 
 static PyMethodDef methods[] = {{"attach", consumer_queue_attach, METH_VARARGS, NULL},
                                 {"poll", consumer_queue_poll, METH_VARARGS, NULL},
                                 {"close", consumer_queue_close, METH_NOARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_new, consumer_queue_new}, {Py_tp_dealloc, consumer_queue_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.ConsumerQueue", sizeof(ConsumerQueueObject), 0, Py_TPFLAGS_DEFAULT, slots};
+static PyType_Slot slots[] = {
+    {Py_tp_new, consumer_queue_new}, {Py_tp_dealloc, consumer_queue_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.ConsumerQueue", sizeof(ConsumerQueueObject), 0,
+                           Py_TPFLAGS_DEFAULT, slots};
 
 PyObject *consumer_queue_type(void) {
     if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);

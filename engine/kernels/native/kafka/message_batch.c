@@ -29,7 +29,9 @@ PyObject *message_batch_with_errors(MessageBatchObject *batch, size_t n) {
             continue;
         }
         const char *text = message->payload != NULL ? message->payload : "";
-        PyObject *pair = errors == NULL ? NULL : Py_BuildValue("is#", message->err, text, (Py_ssize_t)(message->payload != NULL ? message->len : 0));
+        PyObject *pair = errors == NULL ? NULL
+                                        : Py_BuildValue("is#", message->err, text,
+                                                        (Py_ssize_t)(message->payload != NULL ? message->len : 0));
         if (pair == NULL || PyList_Append(errors, pair) != 0) Py_CLEAR(errors);
         Py_XDECREF(pair);
         rdkafka.message_destroy(message);
@@ -108,8 +110,9 @@ static PyObject *message_batch_origin(PyObject *object, PyObject *arguments) {
         return NULL;
     }
     int kind;
-    return PyObject_CallFunction(((MessageBatchObject *)object)->origin_type, "siLLNN", rdkafka.topic_name(m->rkt), (int)m->partition,
-                                 (long long)m->offset, (long long)rdkafka.message_timestamp(m, &kind), key, headers);
+    return PyObject_CallFunction(((MessageBatchObject *)object)->origin_type, "siLLNN", rdkafka.topic_name(m->rkt),
+                                 (int)m->partition, (long long)m->offset,
+                                 (long long)rdkafka.message_timestamp(m, &kind), key, headers);
 }
 
 /* positions() -> {(topic, partition): offset behind its last record} */
@@ -120,10 +123,12 @@ static PyObject *message_batch_positions(PyObject *object, PyObject *unused) {
     for (Py_ssize_t i = self->n - 1; positions != NULL && i >= 0; i--) {
         const rd_kafka_message_t *m = self->messages[i];
         /* Records of a partition come in runs; of each run only the last one is looked at. */
-        if (i < self->n - 1 && m->rkt == self->messages[i + 1]->rkt && m->partition == self->messages[i + 1]->partition) continue;
+        if (i < self->n - 1 && m->rkt == self->messages[i + 1]->rkt && m->partition == self->messages[i + 1]->partition)
+            continue;
         PyObject *key = Py_BuildValue("si", rdkafka.topic_name(m->rkt), (int)m->partition);
         PyObject *offset = key == NULL ? NULL : PyLong_FromLongLong((long long)m->offset + 1);
-        if (offset == NULL || (PyDict_GetItemWithError(positions, key) == NULL && (PyErr_Occurred() || PyDict_SetItem(positions, key, offset) != 0)))
+        if (offset == NULL || (PyDict_GetItemWithError(positions, key) == NULL &&
+                               (PyErr_Occurred() || PyDict_SetItem(positions, key, offset) != 0)))
             Py_CLEAR(positions);
         Py_XDECREF(key);
         Py_XDECREF(offset);
@@ -137,7 +142,8 @@ static PyObject *message_batch_timestamps(PyObject *object, PyObject *arguments)
     Py_buffer into;
     if (!PyArg_ParseTuple(arguments, "w*", &into)) return NULL;
     int kind, fits = into.len == self->n * 8;
-    for (Py_ssize_t i = 0; fits && i < self->n; i++) ((int64_t *)into.buf)[i] = rdkafka.message_timestamp(self->messages[i], &kind);
+    for (Py_ssize_t i = 0; fits && i < self->n; i++)
+        ((int64_t *)into.buf)[i] = rdkafka.message_timestamp(self->messages[i], &kind);
     PyBuffer_Release(&into);
     if (!fits) {
         PyErr_Format(PyExc_ValueError, "expected room for %zd timestamps", self->n);
@@ -150,9 +156,13 @@ static PyMethodDef methods[] = {{"origin", message_batch_origin, METH_VARARGS, N
                                 {"positions", message_batch_positions, METH_NOARGS, NULL},
                                 {"timestamps", message_batch_timestamps, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_dealloc, message_batch_dealloc}, {Py_tp_methods, methods}, {Py_sq_length, message_batch_length},
-                              {Py_sq_item, message_batch_item}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.MessageBatch", sizeof(MessageBatchObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+static PyType_Slot slots[] = {{Py_tp_dealloc, message_batch_dealloc},
+                              {Py_tp_methods, methods},
+                              {Py_sq_length, message_batch_length},
+                              {Py_sq_item, message_batch_item},
+                              {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.MessageBatch", sizeof(MessageBatchObject), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
 
 PyObject *message_batch_type(void) {
     if (type == NULL) type = (PyTypeObject *)PyType_FromSpec(&spec);

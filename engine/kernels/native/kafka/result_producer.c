@@ -1,9 +1,9 @@
-/* `ResultProducer`: produces the results of a batch on a confluent_kafka Producer, each with the key, partition, timestamp and headers of
-   its record. No delivery report is asked for: confluent_kafka's callback steps over messages without its own opaque value. clients.c
-   counts them.
+/* `ResultProducer`: produces the results of a batch on a confluent_kafka Producer, each with the key, partition,
+   timestamp and headers of its record. No delivery report is asked for: confluent_kafka's callback steps over messages
+   without its own opaque value. clients.c counts them.
 
-   Threads: one worker thread owns a ResultProducer. `send` drops the GIL while it produces: only records, results and librdkafka are
-   touched then. Acknowledgements are counted by librdkafka's threads and read here atomically. */
+   Threads: one worker thread owns a ResultProducer. `send` drops the GIL while it produces: only records, results and
+   librdkafka are touched then. Acknowledgements are counted by librdkafka's threads and read here atomically. */
 #include "../rows/results.h"
 #include "message_batch.h"
 
@@ -93,14 +93,18 @@ int result_producer_send(PyObject *result_producer, const rd_kafka_message_t *re
     return code;
 }
 
-unsigned long long result_producer_sent(PyObject *result_producer, int32_t partition) { return ((ResultProducerObject *)result_producer)->sent[partition]; }
+unsigned long long result_producer_sent(PyObject *result_producer, int32_t partition) {
+    return ((ResultProducerObject *)result_producer)->sent[partition];
+}
 
 int result_producer_delivered_count(PyObject *result_producer, int32_t partition, unsigned long long count) {
     return atomic_load(((ResultProducerObject *)result_producer)->deliveries->counts + partition) >= count;
 }
 
-/* What `delivered` is to be asked for the records at indices `at`, all of which are sent; they come in runs of a partition. */
-static PyObject *mark_of(const ResultProducerObject *self, MessageBatchObject *messages, const int32_t *at, Py_ssize_t n) {
+/* What `delivered` is to be asked for the records at indices `at`, all of which are sent; they come in runs of a
+ * partition. */
+static PyObject *mark_of(const ResultProducerObject *self, MessageBatchObject *messages, const int32_t *at,
+                         Py_ssize_t n) {
     Py_ssize_t n_marks = 0;
     for (int pass = 0;; pass++) {
         PyObject *marks = pass ? PyBytes_FromStringAndSize(NULL, n_marks * (Py_ssize_t)sizeof(Mark)) : NULL;
@@ -117,8 +121,8 @@ static PyObject *mark_of(const ResultProducerObject *self, MessageBatchObject *m
     }
 }
 
-/* send(messages, indices, lines, first) -> (next, error code, mark): from place `first` of `indices` on, until all are sent, the queue is
-   full (next < n, 0) or there is an error. mark: for `delivered`, when all are sent, else None. */
+/* send(messages, indices, lines, first) -> (next, error code, mark): from place `first` of `indices` on, until all are
+   sent, the queue is full (next < n, 0) or there is an error. mark: for `delivered`, when all are sent, else None. */
 static PyObject *result_producer_send_batch(PyObject *object, PyObject *arguments) {
     ResultProducerObject *self = (ResultProducerObject *)object;
     PyObject *messages_object, *lines_object;
@@ -135,16 +139,20 @@ static PyObject *result_producer_send_batch(PyObject *object, PyObject *argument
         fits = at[i] >= 0 && at[i] < messages->n && (uint32_t)messages->messages[at[i]]->partition < MAX_PARTITIONS;
     if (!fits) {
         PyErr_Format(PyExc_ValueError,
-                     "expected MessageBatch, the indices of some of them, and Results, one for each index, and partitions below %d", MAX_PARTITIONS);
+                     "expected MessageBatch, the indices of some of them, and Results, one for each index, and "
+                     "partitions below %d",
+                     MAX_PARTITIONS);
         goto done;
     }
     int error = 0;
     Py_BEGIN_ALLOW_THREADS
-    for (; place < n; place++) {
-        const rd_kafka_message_t *record = messages->messages[at[place]];
-        Py_ssize_t start = result_start(lines, place);
-        if ((error = result_producer_send(object, record, lines->text + start, (size_t)(lines->ends[place] - start))) != 0) break;
-    }
+        for (; place < n; place++) {
+            const rd_kafka_message_t *record = messages->messages[at[place]];
+            Py_ssize_t start = result_start(lines, place);
+            if ((error = result_producer_send(object, record, lines->text + start,
+                                              (size_t)(lines->ends[place] - start))) != 0)
+                break;
+        }
     Py_END_ALLOW_THREADS
     PyObject *mark = place == n ? mark_of(self, messages, at, n) : Py_NewRef(Py_None);
     if (mark != NULL) answer = Py_BuildValue("niN", place, error == ERR__QUEUE_FULL ? 0 : error, mark);
@@ -160,7 +168,8 @@ static PyObject *result_producer_delivered(PyObject *object, PyObject *arguments
     const Mark *mark = marks.buf;
     int all = marks.len % (Py_ssize_t)sizeof *mark == 0;
     for (Py_ssize_t i = 0; all && i < marks.len / (Py_ssize_t)sizeof *mark; i++)
-        all = (uint32_t)mark[i].partition < MAX_PARTITIONS && result_producer_delivered_count(object, mark[i].partition, mark[i].count);
+        all = (uint32_t)mark[i].partition < MAX_PARTITIONS &&
+              result_producer_delivered_count(object, mark[i].partition, mark[i].count);
     PyBuffer_Release(&marks);
     return PyBool_FromLong(all);
 }
@@ -171,11 +180,14 @@ static PyObject *result_producer_failure(PyObject *object, PyObject *unused) {
     return PyLong_FromLong(atomic_load(&((ResultProducerObject *)object)->deliveries->failure));
 }
 
-static PyMethodDef methods[] = {
-    {"send", result_producer_send_batch, METH_VARARGS, NULL}, {"delivered", result_producer_delivered, METH_VARARGS, NULL},
-    {"failure", result_producer_failure, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
-static PyType_Slot slots[] = {{Py_tp_new, result_producer_new}, {Py_tp_dealloc, result_producer_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.ResultProducer", sizeof(ResultProducerObject), 0, Py_TPFLAGS_DEFAULT, slots};
+static PyMethodDef methods[] = {{"send", result_producer_send_batch, METH_VARARGS, NULL},
+                                {"delivered", result_producer_delivered, METH_VARARGS, NULL},
+                                {"failure", result_producer_failure, METH_NOARGS, NULL},
+                                {NULL, NULL, 0, NULL}};
+static PyType_Slot slots[] = {
+    {Py_tp_new, result_producer_new}, {Py_tp_dealloc, result_producer_dealloc}, {Py_tp_methods, methods}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.ResultProducer", sizeof(ResultProducerObject), 0,
+                           Py_TPFLAGS_DEFAULT, slots};
 
 PyObject *result_producer_type(void) {
     if (class == NULL) class = (PyTypeObject *)PyType_FromSpec(&spec);

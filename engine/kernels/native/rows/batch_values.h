@@ -1,4 +1,5 @@
-/* The values of a batch, whatever sequence they are: a list of bytes, or `MessageBatch` as they lie in librdkafka's buffers. */
+/* The values of a batch, whatever sequence they are: a list of bytes, or `MessageBatch` as they lie in librdkafka's
+ * buffers. */
 #ifndef SAKER_VALUES_H
 #define SAKER_VALUES_H
 
@@ -10,7 +11,8 @@ typedef struct {
     Py_ssize_t length;
 } Value;
 
-/* kafka/messages.c: fills `value` and returns 1 if `values` are MessageBatch, 0 if not, -1 with an exception for a wrong index. */
+/* kafka/messages.c: fills `value` and returns 1 if `values` are MessageBatch, 0 if not, -1 with an exception for a
+ * wrong index. */
 int message_batch_value(PyObject *values, Py_ssize_t index, Value *value);
 
 /* Returns -1 with an exception (IndexError; TypeError for what is neither bytes nor None). */

@@ -1,5 +1,5 @@
-/* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a millisecond, and
-   hard numbers and handed-over records need it. */
+/* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a
+   millisecond, and hard numbers and handed-over records need it. */
 #include "../internal_api.h"
 #include "batch_values.h"
 #include "rows.h"
@@ -32,7 +32,8 @@ static decode_record_function variant_named(const char *variant) {
     return rows_decode_record_baseline;
 }
 
-/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see engine/kernels/row_kernel.py. */
+/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see engine/kernels/row_kernel.py.
+ */
 static int set_field(field *f, PyObject *description) {
     PyObject *targets, *vocabulary;
     int kind, required, column;
@@ -155,10 +156,8 @@ static int take_from_reference(progress *so_far, PyObject *hand_over, Py_ssize_t
     int result = 0;
     if (answer != Py_None) {
         long long start, length;
-        if (PyArg_ParseTuple(answer, "LL", &start, &length))
-            accept(so_far, index, start, length, width);
-        else
-            result = -1;
+        if (PyArg_ParseTuple(answer, "LL", &start, &length)) accept(so_far, index, start, length, width);
+        else result = -1;
     }
     Py_DECREF(answer);
     return result;
@@ -199,7 +198,8 @@ int decoder_width(PyObject *decoder) { return ((DecoderObject *)decoder)->decode
 int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
     DecoderObject *self = (DecoderObject *)decoder;
     record_result result = {.code = EMPTY, .slot = -1};
-    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0) return 0;
+    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0)
+        return 0;
     if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED) return 0;
     *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
     return 1;
@@ -211,8 +211,8 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
     PyObject *values, *hand_over, *on_rejection, *answer = NULL;
     Py_buffer matrix, source_index, start, length;
-    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OO", &values, &matrix, &source_index, &start, &length,
-                          &hand_over, &on_rejection))
+    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OO", &values, &matrix, &source_index, &start, &length, &hand_over,
+                          &on_rejection))
         return NULL;
     Py_ssize_t n = PySequence_Size(values);
     if (n < 0) {
@@ -229,7 +229,8 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
         self->busy = 1; /* the callbacks run Python code, which must not come back in here */
         for (Py_ssize_t i = 0; i < n && !failed; i++) {
             Value value;
-            failed = value_at(values, i, &value) != 0 || decode_one(self, &value, i, &so_far, hand_over, on_rejection) != 0;
+            failed =
+                value_at(values, i, &value) != 0 || decode_one(self, &value, i, &so_far, hand_over, on_rejection) != 0;
             Py_XDECREF(value.owner);
         }
         self->busy = 0;
@@ -263,7 +264,8 @@ static PyType_Slot decoder_slots[] = {
     {0, NULL},
 };
 
-static PyType_Spec decoder_spec = {"saker.engine.kernels._native.Decoder", sizeof(DecoderObject), 0, Py_TPFLAGS_DEFAULT, decoder_slots};
+static PyType_Spec decoder_spec = {"saker.engine.kernels._native.Decoder", sizeof(DecoderObject), 0, Py_TPFLAGS_DEFAULT,
+                                   decoder_slots};
 
 PyObject *decoder_type(void) {
     if (decoder_class == NULL) decoder_class = (PyTypeObject *)PyType_FromSpec(&decoder_spec);

@@ -1,5 +1,6 @@
-/* Results of a batch: the scores come as text already, for orjson prints the whole batch in one call ("[0.1,0.2]"), exactly and faster
-   than any code that would be worth owning. Here they are cut apart at the commas and put between the other pieces (results.h). */
+/* Results of a batch: the scores come as text already, for orjson prints the whole batch in one call ("[0.1,0.2]"),
+   exactly and faster than any code that would be worth owning. Here they are cut apart at the commas and put between
+   the other pieces (results.h). */
 #include "results.h"
 #include "batch_values.h"
 
@@ -20,9 +21,9 @@ static int identifier_source(PyObject *values, PyObject *replaced, Py_ssize_t in
     return value_at(values, index, value);
 }
 
-/* encode(values, replaced, indices, starts, lengths, score texts, flags, pieces, (time, time of a late one)) -> Results.
-   replaced: {index: identifier} of those that are not in their value as they are to be written. flags, bits of each record: 1 for fraud,
-   2 for late. */
+/* encode(values, replaced, indices, starts, lengths, score texts, flags, pieces, (time, time of a late one)) ->
+   Results. replaced: {index: identifier} of those that are not in their value as they are to be written. flags, bits of
+   each record: 1 for fraud, 2 for late. */
 PyObject *rows_encode(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *values, *replaced, *pieces_object;
@@ -30,8 +31,9 @@ PyObject *rows_encode(PyObject *module, PyObject *arguments) {
     Py_buffer indices, starts, lengths, flags;
     Piece scores, times[2];
     ResultPieces pieces;
-    if (!PyArg_ParseTuple(arguments, "OO!y*y*y*y#y*O(y#y#)", &values, &PyDict_Type, &replaced, &indices, &starts, &lengths, &scores.text,
-                          &scores.length, &flags, &pieces_object, &times[0].text, &times[0].length, &times[1].text, &times[1].length))
+    if (!PyArg_ParseTuple(arguments, "OO!y*y*y*y#y*O(y#y#)", &values, &PyDict_Type, &replaced, &indices, &starts,
+                          &lengths, &scores.text, &scores.length, &flags, &pieces_object, &times[0].text,
+                          &times[0].length, &times[1].text, &times[1].length))
         return NULL;
     if (!result_pieces(pieces_object, &pieces)) goto done;
     Py_ssize_t n = indices.len / (Py_ssize_t)sizeof(int32_t);
@@ -53,15 +55,16 @@ PyObject *rows_encode(PyObject *module, PyObject *arguments) {
         }
         char *out = NULL;
         uint8_t flag = ((const uint8_t *)flags.buf)[i];
-        if (start < 0 || length < 0 || start > value.length || length > value.length - start || printed.length <= 0 || flag > 3)
+        if (start < 0 || length < 0 || start > value.length || length > value.length - start || printed.length <= 0 ||
+            flag > 3)
             PyErr_SetString(PyExc_ValueError, "identifiers, scores or flags do not belong to these values");
         else
-            out = results_room(lines, i, result_size(&pieces, (Py_ssize_t)length, printed.length, flag & 1, times[flag >> 1].length));
+            out = results_room(
+                lines, i, result_size(&pieces, (Py_ssize_t)length, printed.length, flag & 1, times[flag >> 1].length));
         if (out != NULL) {
             Piece id = {value.bytes + start, (Py_ssize_t)length};
             lines->ends[i] = put_result(out, &pieces, id, printed, flag & 1, times[flag >> 1]) - lines->text;
-        } else
-            Py_CLEAR(lines);
+        } else Py_CLEAR(lines);
         Py_XDECREF(value.owner);
         score = comma != NULL ? comma + 1 : scores_end;
     }

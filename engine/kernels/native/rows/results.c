@@ -10,8 +10,8 @@ int result_pieces(PyObject *tuple, ResultPieces *pieces) {
         PyErr_SetString(PyExc_TypeError, "expected the pieces of a result as a tuple of four bytes");
         return 0;
     }
-    return PyArg_ParseTuple(tuple, "y#y#y#y#", &id->text, &id->length, &score->text, &score->length, &after[0].text, &after[0].length,
-                            &after[1].text, &after[1].length);
+    return PyArg_ParseTuple(tuple, "y#y#y#y#", &id->text, &id->length, &score->text, &score->length, &after[0].text,
+                            &after[0].length, &after[1].text, &after[1].length);
 }
 
 ResultsObject *results_new(Py_ssize_t n) {
@@ -59,8 +59,10 @@ static PyObject *lines_item(PyObject *object, Py_ssize_t index) {
     return PyBytes_FromStringAndSize(self->text + start, (Py_ssize_t)self->ends[index] - start);
 }
 
-static PyType_Slot slots[] = {{Py_tp_dealloc, lines_dealloc}, {Py_sq_length, lines_length}, {Py_sq_item, lines_item}, {0, NULL}};
-static PyType_Spec spec = {"saker.engine.kernels._native.Results", sizeof(ResultsObject), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+static PyType_Slot slots[] = {
+    {Py_tp_dealloc, lines_dealloc}, {Py_sq_length, lines_length}, {Py_sq_item, lines_item}, {0, NULL}};
+static PyType_Spec spec = {"saker.engine.kernels._native.Results", sizeof(ResultsObject), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
 
 PyObject *results_type(void) {
     if (type == NULL) type = (PyTypeObject *)PyType_FromSpec(&spec);

@@ -1,11 +1,13 @@
-/* The results of a batch in one buffer: `Results`, a sequence of bytes; and the one place in C that puts a result's JSON together:
+/* The results of a batch in one buffer: `Results`, a sequence of bytes; and the one place in C that puts a result's
+   JSON together:
 
-       {"TransactionID":<id as it was written>,"fraud_score":<shortest float64>,"is_fraud":...,"model":"...","scored_at_ms":...}
+       {"TransactionID":<id as it was written>,"fraud_score":<shortest
+   float64>,"is_fraud":...,"model":"...","scored_at_ms":...}
 
    records/encode.py makes the constant pieces and is the reference.
 
-   Threads: `Results` is filled under the GIL and never changes once Python has it; it may then be read without the GIL while somebody
-   holds a reference. */
+   Threads: `Results` is filled under the GIL and never changes once Python has it; it may then be read without the GIL
+   while somebody holds a reference. */
 #ifndef SAKER_RESULTS_H
 #define SAKER_RESULTS_H
 
@@ -41,8 +43,10 @@ typedef struct {
 /* From a tuple of four bytes, which has to outlive the pieces; 0 with an exception. */
 int result_pieces(PyObject *tuple, ResultPieces *pieces);
 
-static inline Py_ssize_t result_size(const ResultPieces *pieces, Py_ssize_t id, Py_ssize_t score, int is_fraud, Py_ssize_t time) {
-    return pieces->before_id.length + id + pieces->before_score.length + score + pieces->after_score[is_fraud].length + time;
+static inline Py_ssize_t result_size(const ResultPieces *pieces, Py_ssize_t id, Py_ssize_t score, int is_fraud,
+                                     Py_ssize_t time) {
+    return pieces->before_id.length + id + pieces->before_score.length + score + pieces->after_score[is_fraud].length +
+           time;
 }
 
 static inline char *put_piece(char *out, Piece piece) {

@@ -75,8 +75,8 @@ typedef struct {
     float unknown_code;
 } field;
 
-/* For a number of `length` bytes with its point at `point` (none: point == length): which byte goes to which lane so that
-   the digits end in lane 15. [length][point][lane], filled by rows_init. */
+/* For a number of `length` bytes with its point at `point` (none: point == length): which byte goes to which lane so
+   that the digits end in lane 15. [length][point][lane], filled by rows_init. */
 extern uint8_t rows_digit_shuffles[16][16][16];
 
 /* One key of a learned order. `token` is what stands between two values: separator, key, colon, white space. */
@@ -153,8 +153,8 @@ typedef struct rows_decoder {
 
 typedef struct {
     size_t identifier_start, identifier_length; /* in the record's bytes, quotes included */
-    int32_t code;     /* enum fault, of the first fault in document order */
-    int32_t slot;     /* the field at fault, -1 if the contract does not know it */
+    int32_t code;                               /* enum fault, of the first fault in document order */
+    int32_t slot;                               /* the field at fault, -1 if the contract does not know it */
     const char *name; /* then its name, without escapes; valid until the next record is loaded */
     uint32_t name_length;
     uint32_t n_steps; /* keys that the slow walk met; the first MAX_TRACE are in the trace */

@@ -5,7 +5,6 @@
 #include "bin_search.h"
 
 enum {
-    TILE = 16,
 #if defined(__AVX2__) && !HAS_AVX512
     FILL = 32, /* rows that are ranked at once */
 #else
@@ -13,8 +12,8 @@ enum {
 #endif
 };
 
-/* Columns first..first+15 of the `n` rows of a block: tile[c][r], a column is `rows` long; columns past the last feature and rows from n
- * to `filled` are 0. */
+/* Columns first..first+15 of the `n` rows of a block: tile[c][r], a column is `rows` long; columns past the last
+ * feature and rows from n to `filled` are 0. */
 #if HAS_AVX512
 INLINE void transpose16(__m512 *r) {
     __m512 t[16];
@@ -42,7 +41,8 @@ INLINE void transpose16(__m512 *r) {
     }
 }
 
-static void read_tile(const float *x, size_t n_features, unsigned n, unsigned rows, unsigned filled, unsigned first, float *tile) {
+static void read_tile(const float *x, size_t n_features, unsigned n, unsigned rows, unsigned filled, unsigned first,
+                      float *tile) {
     unsigned width = n_features - first < TILE ? (unsigned)(n_features - first) : TILE;
     __mmask16 present = (__mmask16)((1u << width) - 1);
     for (unsigned r = 0; r < filled; r += 16) {
@@ -52,29 +52,25 @@ static void read_tile(const float *x, size_t n_features, unsigned n, unsigned ro
             v[i] = r + i < n ? _mm512_maskz_loadu_ps(present, x + (r + i) * n_features + first) : _mm512_setzero_ps();
         transpose16(v);
 #pragma GCC unroll 16
-        for (unsigned i = 0; i < 16; i++)
-            _mm512_store_ps(tile + i * rows + r, v[i]);
+        for (unsigned i = 0; i < 16; i++) _mm512_store_ps(tile + i * rows + r, v[i]);
     }
 }
 #else
-static void read_tile(const float *x, size_t n_features, unsigned n, unsigned rows, unsigned filled, unsigned first, float *tile) {
+static void read_tile(const float *x, size_t n_features, unsigned n, unsigned rows, unsigned filled, unsigned first,
+                      float *tile) {
     unsigned width = n_features - first < TILE ? (unsigned)(n_features - first) : TILE;
     for (unsigned c = 0; c < width; c++) {
-        for (unsigned r = 0; r < n; r++)
-            tile[c * rows + r] = x[r * n_features + first + c];
-        for (unsigned r = n; r < filled; r++)
-            tile[c * rows + r] = 0;
+        for (unsigned r = 0; r < n; r++) tile[c * rows + r] = x[r * n_features + first + c];
+        for (unsigned r = n; r < filled; r++) tile[c * rows + r] = 0;
     }
 }
 #endif
 
 /* The row of Plan.set_bits for value x: 0 in no set, 1 NaN, 2.. the values. */
 INLINE uint32_t set_row(const Plan *plan, const Sets *sets, float x) {
-    if (x != x)
-        return 1;
+    if (x != x) return 1;
     if (sets->direct >= 0) {
-        if (!(x >= 0 && x < (float)sets->direct_size))
-            return 0;
+        if (!(x >= 0 && x < (float)sets->direct_size)) return 0;
         uint32_t i = (uint32_t)x;
         return (float)i == x ? plan->set_direct[(uint32_t)sets->direct + i] : 0;
     }
@@ -82,10 +78,8 @@ INLINE uint32_t set_row(const Plan *plan, const Sets *sets, float x) {
     uint32_t low = 0, high = sets->n_values;
     while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (values[middle] < x)
-            low = middle + 1;
-        else
-            high = middle;
+        if (values[middle] < x) low = middle + 1;
+        else high = middle;
     }
     return low < sets->n_values && values[low] == x ? low + 2 : 0;
 }
@@ -98,16 +92,17 @@ INLINE void transpose16_bytes(Sixteen *v) {
         Sixteen t[16];
         for (int i = 0; i < 8; i++) {
             t[2 * i] = __builtin_shufflevector(v[i], v[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-            t[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            t[2 * i + 1] =
+                __builtin_shufflevector(v[i], v[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
-        for (int i = 0; i < 16; i++)
-            v[i] = t[i];
+        for (int i = 0; i < 16; i++) v[i] = t[i];
     }
 }
 
-/* The planes of one feature's sets: each row's bits, turned from row-wise to plane-wise. A row of bits is read 16 bytes at a time, past its
- * end (SET_PADDING). */
-static void fill_set_planes(const Plan *plan, const Sets *sets, const float *x, unsigned n, unsigned rows, uint8_t *planes) {
+/* The planes of one feature's sets: each row's bits, turned from row-wise to plane-wise. A row of bits is read 16 bytes
+ * at a time, past its end (SET_PADDING). */
+static void fill_set_planes(const Plan *plan, const Sets *sets, const float *x, unsigned n, unsigned rows,
+                            uint8_t *planes) {
     for (unsigned r = 0; r < n; r += 16) {
         const uint8_t *bits[16];
         for (unsigned i = 0; i < 16; i++) {
@@ -116,18 +111,16 @@ static void fill_set_planes(const Plan *plan, const Sets *sets, const float *x, 
         }
         for (unsigned j = 0; j < sets->n_bytes; j += 16) {
             Sixteen v[16];
-            for (unsigned i = 0; i < 16; i++)
-                memcpy(v + i, bits[i] + j, 16);
+            for (unsigned i = 0; i < 16; i++) memcpy(v + i, bits[i] + j, 16);
             transpose16_bytes(v);
             unsigned width = sets->n_bytes - j < 16 ? sets->n_bytes - j : 16;
-            for (unsigned i = 0; i < width; i++)
-                memcpy(planes + (size_t)(sets->plane + j + i) * rows + r, v + i, 16);
+            for (unsigned i = 0; i < width; i++) memcpy(planes + (size_t)(sets->plane + j + i) * rows + r, v + i, 16);
         }
     }
 }
 
-/* Planes are filled as far as there are rows. What lies past them is left over from another block and gives sums that nobody reads: any
- * bytes are ranks of some row, so they lead to some leaf. */
+/* Planes are filled as far as there are rows. What lies past them is left over from another block and gives sums that
+ * nobody reads: any bytes are ranks of some row, so they lead to some leaf. */
 static void fill_planes(const Plan *plan, const float *x, unsigned n, unsigned rows, uint8_t *planes, float *tile) {
     unsigned filled = (n + FILL - 1) / FILL * FILL, at = 0;
     while (at < plan->n_rankers) {
@@ -140,8 +133,7 @@ static void fill_planes(const Plan *plan, const float *x, unsigned n, unsigned r
                         ranker->nan_false_plane < 0 ? NULL : planes + (size_t)ranker->nan_false_plane * rows);
         }
     }
-    for (unsigned i = 0; i < plan->n_sets; i++)
-        fill_set_planes(plan, plan->sets + i, x, n, rows, planes);
+    for (unsigned i = 0; i < plan->n_sets; i++) fill_set_planes(plan, plan->sets + i, x, n, rows, planes);
 }
 
 #endif

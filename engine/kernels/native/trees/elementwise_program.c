@@ -1,10 +1,10 @@
 /* Python's view of the elementwise part of a graph behind the trees: `Program`, immutable, float64 in and out.
 
-   With `single` every result is rounded to float32, and exponentials and logarithms are those of float32: exactly what arithmetic in
-   float32 gives, since float64 has more than twice its digits.
+   With `single` every result is rounded to float32, and exponentials and logarithms are those of float32: exactly what
+   arithmetic in float32 gives, since float64 has more than twice its digits.
 
-   Registers hold CHUNK values each: first the inputs, then the constants, then what each instruction makes. An instruction is
-   four int32: operation, and the registers of up to three operands. Conditions are 1.0 and 0.0. */
+   Registers hold CHUNK values each: first the inputs, then the constants, then what each instruction makes. An
+   instruction is four int32: operation, and the registers of up to three operands. Conditions are 1.0 and 0.0. */
 #include "../internal_api.h"
 
 #include <math.h>
@@ -15,7 +15,25 @@
 enum { CHUNK = 64, MAX_REGISTERS = 64, MAX_ARRAYS = 16 };
 
 /* engine/kernels/onnx_reader/post_transform.py, ELEMENTWISE, in this order */
-enum operation { ADD, SUB, MUL, DIV, NEG, EXP, LOG, SQRT, ABS, SIGN, LESS, EQUAL, WHERE, RECIPROCAL, SIGMOID, COPY, N_OPERATIONS };
+enum operation {
+    ADD,
+    SUB,
+    MUL,
+    DIV,
+    NEG,
+    EXP,
+    LOG,
+    SQRT,
+    ABS,
+    SIGN,
+    LESS,
+    EQUAL,
+    WHERE,
+    RECIPROCAL,
+    SIGMOID,
+    COPY,
+    N_OPERATIONS
+};
 
 typedef struct {
     int32_t operation, a, b, c;
@@ -34,9 +52,8 @@ static PyTypeObject *type; /* of Program; made once, kept by the module */
 
 static void run(Instruction i, Register *r, double *restrict out, int n, int single) {
     const double *a = r[i.a], *b = r[i.b], *c = r[i.c];
-#define EACH(expression)                                                                                                              \
-    for (int k = 0; k < n; k++)                                                                                                       \
-        out[k] = (expression);                                                                                                        \
+#define EACH(expression)                               \
+    for (int k = 0; k < n; k++) out[k] = (expression); \
     break
     switch ((enum operation)i.operation) {
     case ADD: EACH(a[k] + b[k]);
@@ -66,9 +83,11 @@ static PyObject *program_new(PyTypeObject *of, PyObject *arguments, PyObject *ke
     static char *names[] = {"instructions", "constants", "outputs", "n_inputs", "single", NULL};
     Py_buffer instructions, constants, outputs;
     int n_inputs, single;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "y*y*y*ip", names, &instructions, &constants, &outputs, &n_inputs, &single))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "y*y*y*ip", names, &instructions, &constants, &outputs,
+                                     &n_inputs, &single))
         return NULL;
-    Py_ssize_t n_instructions = instructions.len / (Py_ssize_t)sizeof(Instruction), n_constants = constants.len / 8, n_outputs = outputs.len / 4;
+    Py_ssize_t n_instructions = instructions.len / (Py_ssize_t)sizeof(Instruction), n_constants = constants.len / 8,
+               n_outputs = outputs.len / 4;
     ProgramObject *self = NULL;
     if (n_inputs < 0 || n_inputs + n_outputs > MAX_ARRAYS || n_inputs + n_constants + n_instructions > MAX_REGISTERS) {
         PyErr_SetString(PyExc_ValueError, "the graph behind the trees is too large");
@@ -95,7 +114,8 @@ static PyObject *program_new(PyTypeObject *of, PyObject *arguments, PyObject *ke
     int known = n_inputs + (int)n_constants, right = 1;
     for (int i = 0; i < self->n_instructions; i++, known++) {
         const Instruction *one = self->instructions + i;
-        right &= one->operation >= 0 && one->operation < N_OPERATIONS && one->a >= 0 && one->a < known && one->b >= 0 && one->b < known && one->c >= 0 && one->c < known;
+        right &= one->operation >= 0 && one->operation < N_OPERATIONS && one->a >= 0 && one->a < known && one->b >= 0 &&
+                 one->b < known && one->c >= 0 && one->c < known;
     }
     for (int i = 0; i < self->n_outputs; i++) right &= self->outputs[i] >= 0 && self->outputs[i] < known;
     if (!right) {
@@ -127,8 +147,10 @@ static void apply(const ProgramObject *self, const double *const *inputs, double
     for (size_t at = 0; at < n; at += CHUNK) {
         int many = n - at < CHUNK ? (int)(n - at) : CHUNK;
         for (int i = 0; i < self->n_inputs; i++) memcpy(registers[i], inputs[i] + at, (size_t)many * 8);
-        for (int i = 0; i < self->n_instructions; i++) run(self->instructions[i], registers, registers[n_known + i], many, self->single);
-        for (int i = 0; i < self->n_outputs; i++) memcpy(outputs[i] + at, registers[self->outputs[i]], (size_t)many * 8);
+        for (int i = 0; i < self->n_instructions; i++)
+            run(self->instructions[i], registers, registers[n_known + i], many, self->single);
+        for (int i = 0; i < self->n_outputs; i++)
+            memcpy(outputs[i] + at, registers[self->outputs[i]], (size_t)many * 8);
     }
 }
 
@@ -137,7 +159,9 @@ int is_function(PyObject *object) {
     return Py_TYPE(object) == type && self->n_inputs == 1 && self->n_outputs == 1;
 }
 
-void program_apply(PyObject *program, const double *in, double *out, size_t n) { apply((const ProgramObject *)program, &in, &out, n); }
+void program_apply(PyObject *program, const double *in, double *out, size_t n) {
+    apply((const ProgramObject *)program, &in, &out, n);
+}
 
 /* run(input, ..., output, ...): float64 arrays of one size each, the outputs writable. */
 static PyObject *program_run(PyObject *object, PyObject *arguments) {
@@ -150,7 +174,8 @@ static PyObject *program_run(PyObject *object, PyObject *arguments) {
         return NULL;
     }
     for (; n_got < n_arrays; n_got++)
-        if (PyObject_GetBuffer(PyTuple_GetItem(arguments, n_got), arrays + n_got, n_got < self->n_inputs ? PyBUF_C_CONTIGUOUS : PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) != 0)
+        if (PyObject_GetBuffer(PyTuple_GetItem(arguments, n_got), arrays + n_got,
+                               n_got < self->n_inputs ? PyBUF_C_CONTIGUOUS : PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE) != 0)
             goto done;
     for (int i = 0; i < n_arrays; i++)
         if (arrays[i].itemsize != 8 || arrays[i].len != arrays[0].len) {
@@ -171,7 +196,8 @@ done:
 static PyMethodDef program_methods[] = {{"run", program_run, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 static PyType_Slot program_slots[] = {
     {Py_tp_new, program_new}, {Py_tp_dealloc, program_dealloc}, {Py_tp_methods, program_methods}, {0, NULL}};
-static PyType_Spec program_spec = {"saker.engine.kernels._native.Program", sizeof(ProgramObject), 0, Py_TPFLAGS_DEFAULT, program_slots};
+static PyType_Spec program_spec = {"saker.engine.kernels._native.Program", sizeof(ProgramObject), 0, Py_TPFLAGS_DEFAULT,
+                                   program_slots};
 
 PyObject *program_type(void) {
     if (type == NULL) type = (PyTypeObject *)PyType_FromSpec(&program_spec);
