@@ -5,13 +5,23 @@ STAMP := .venv/.installed
 # Airflow pins hundreds of packages: it has an environment of its own.
 AIRFLOW := .venv-airflow/.installed
 
-.PHONY: demo test test-airflow stack-test lint docs generated onnxmltools-page clean lock sanitize fuzz test-aarch64 gate chaos
+.PHONY: demo check test test-airflow stack-test lint types format hooks actionlint docs generated onnxmltools-page clean lock \
+  sanitize fuzz coverage test-aarch64 gate chaos
 
 demo: $(STAMP)
 	$(BIN)/saker demo
 
+# The whole suite, or a part of it: `make test T=tests/engine/records`. Tests wait for servers half of their time, so there are
+# more processes than cores; those of one file stay together, and all of them share one broker.
+T ?= tests
+PROCESSES ?= 4
+
 test: $(STAMP) $(AIRFLOW)
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile $(T)
+
+# What to run before each commit: checks and the tests that need no server, in two minutes.
+check: lint
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n 2 -m "not kafka and not mlflow and not airflow and not slow" $(T)
 
 test-airflow: $(STAMP) $(AIRFLOW)
 	$(BIN)/pytest tests/dags/live_airflow.py
@@ -36,25 +46,34 @@ gate: $(STAMP)
 	@if git cat-file -e $(BASE):bench/gate/subject.py 2>/dev/null || git cat-file -e $(BASE):bench/subject.py 2>/dev/null; then $(BIN)/saker bench gate --base $(BASE); \
 	else echo "gate: skipped, $(BASE) is not here or has no subject.py to compare with"; fi
 
+# All hooks of .pre-commit-config.yaml.
+lint: $(STAMP)
+	$(BIN)/prek run --all-files --quiet
+
+hooks: $(STAMP)
+	$(BIN)/prek install
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
+
 # mypy does not know where the editable installation maps `saker.engine`, so it gets links in that shape.
 PACKAGES := bench commands deploy engine export training
 
-lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	mkdir -p build/typing/saker
-	for each in $(PACKAGES) $(wildcard saker/*.py); do ln -sfn $(CURDIR)/$$each build/typing/saker/$${each##*/}; done
+types: $(STAMP)
+	@mkdir -p build/typing/saker
+	@for each in $(PACKAGES) $(wildcard saker/*); do ln -sfn $(CURDIR)/$$each build/typing/saker/$${each##*/}; done
 	$(BIN)/mypy
-	$(BIN)/yamllint .
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
+
+actionlint:
 	@if command -v go > /dev/null; then go run github.com/rhysd/actionlint/cmd/actionlint@v1.7.7; \
 	else echo "actionlint: skipped, it is built by go, which is not here"; fi
-	$(BIN)/hadolint deploy/Dockerfile
-	$(BIN)/docker-compose -f deploy/compose.yaml --env-file deploy/example.env --profile replay config -q
-	$(BIN)/kubernetes-validate --strict --no-warn deploy/kubernetes/base/*.yaml
+
+SITE ?= site
 
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
 
 # What is made of the code and kept in the repository: dashboards, and the page of all options.
 generated: $(STAMP)

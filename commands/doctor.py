@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from saker.commands.options import app
+from saker.commands.versions import installed
 from saker.engine.errors import SakerError
 
 
@@ -22,18 +23,8 @@ def doctor(
     rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
 ) -> None:
     """Say what this installation is, and show that its parts agree; exit code 1 when they do not."""
-    import importlib.metadata
-
-    from saker.engine import kernels
-
-    for name in ("saker-onnx", "numpy", "onnxruntime", "confluent-kafka", "lightgbm", "onnx", "onnxmltools", "mlflow"):
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            version = "not installed"
-        typer.echo(f"{name} {version}")
-    extension, reason = kernels.native(kernels.mode_of())
-    typer.echo(f"native kernels {', '.join(extension.variants())}" if extension else f"native kernels not in use: {reason}")
+    for line in installed():
+        typer.echo(line)
     if bootstrap_servers is not None:
         _check_topics(bootstrap_servers, source, output, rejected)
     if not export_:

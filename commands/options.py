@@ -17,6 +17,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help through rich takes 0.2 s longer
 )
+
+
+def _print_versions(asked: bool) -> None:
+    if asked:
+        from saker.commands.versions import installed
+
+        typer.echo("\n".join(installed()))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_versions, is_eager=True, help="Print versions: saker's and what it uses."),
+    ] = False,
+) -> None: ...
+
+
 models = typer.Typer(help="Models: what they expect and promise.", no_args_is_help=True)
 app.add_typer(models, name="models")
 

@@ -11,9 +11,12 @@ A name is loaded when it is first used, so `import saker` loads neither numpy no
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
+
     from saker.engine.contract import Contract, read_contract
     from saker.engine.errors import ModelRefused, SakerError
     from saker.engine.model.session import Session, open_session
@@ -65,6 +68,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("saker-onnx")  # written in pyproject.toml and nowhere else
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'saker' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -29,6 +29,10 @@ def why_not_native() -> str:
     return f"confluent-kafka {version} is installed, and it was tested with {', '.join(TESTED_SERIES)} only"
 
 
+def librdkafka_version() -> str:
+    return str(confluent_kafka.libversion()[0])
+
+
 def plugin_settings(native: Native) -> dict[str, str]:
     """What a client of a native transport needs in its configuration; raises OSError where librdkafka lacks a function."""
     native.open_librdkafka(cimpl.__file__)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -29,20 +29,15 @@ TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 
 
 @pytest.fixture
-def broker() -> Iterator[Broker]:
+def broker(own_broker: Callable[..., Broker]) -> Broker:
     """One that was there, has the topics, and has ended in good order: one that was killed needs 9 s more to start again, the
     time after which its controller gives up the broker before it."""
-    broker = Broker()
-    try:
-        broker.launch()
-        broker.wait()
-        create_topics(broker.bootstrap_servers, 4)
-        ended = psutil.Process(listener(broker.bootstrap_servers))
-        ended.terminate()
-        ended.wait(30)
-        yield broker
-    finally:
-        broker.stop()
+    broker = own_broker()
+    create_topics(broker.bootstrap_servers, 4)
+    ended = psutil.Process(listener(broker.bootstrap_servers))
+    ended.terminate()
+    ended.wait(30)
+    return broker
 
 
 def is_ready(serving: Serving) -> bool:

@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.support.airflow import BINARY, DAGS, task_environment
+from tests.support.airflow import DAGS, task_environment
 
 _SCRIPT = """
 import datetime, json, sys, warnings
@@ -23,17 +23,17 @@ print(json.dumps({"dags": sorted(bag.dags), "state": run.state, "tasks": tasks})
 """
 
 
-def test_the_dag_trains_exports_checks_and_promotes(tmp_path: Path) -> None:
+def test_the_dag_trains_exports_checks_and_promotes(airflow: Path, tracking_uri: str, tmp_path: Path) -> None:
     environment = {
         **os.environ,
-        **task_environment(f"sqlite:///{tmp_path}/mlflow.db"),
+        **task_environment(tracking_uri),
         "AIRFLOW_HOME": str(tmp_path),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     }
-    migrate = subprocess.run([BINARY, "db", "migrate"], env=environment, capture_output=True, text=True, check=False)
+    migrate = subprocess.run([str(airflow), "db", "migrate"], env=environment, capture_output=True, text=True, check=False)
     assert migrate.returncode == 0, migrate.stderr
-    command = [str(BINARY.with_name("python")), "-c", _SCRIPT, str(DAGS)]
+    command = [str(airflow.with_name("python")), "-c", _SCRIPT, str(DAGS)]
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])

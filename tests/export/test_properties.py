@@ -12,6 +12,7 @@ from saker.engine.onnx_trees import floor32
 from saker.export.proof.leaf_probe import open_session
 from saker.export.proof.parity import check_parity
 from saker.export.selfcheck.model_zoo import written
+from tests.support.examples import examples
 
 NUMBERS = st.one_of(
     st.floats(width=32, allow_nan=True, allow_infinity=True),
@@ -58,7 +59,7 @@ def models(draw: st.DrawFn) -> lgb.Booster:
     return lgb.train(params, data, draw(st.integers(1, 6)))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(models(), st.data())
 def test_any_model_on_any_rows(booster: lgb.Booster, data: st.DataObject) -> None:
     model = written(booster)

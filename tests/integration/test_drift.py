@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -65,18 +64,17 @@ def test_what_moved_is_named(
 
 
 def test_evidently_writes_its_report_from_an_environment_of_its_own(
-    bootstrap_servers: str, topics: Topics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bootstrap_servers: str, topics: Topics, tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    uri: Any = f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")  # Evidently's environment takes a minute to make: it is made once
     settings = Settings(rounds=20)
     trained = train(synthetic.frame(6_000), settings)
-    exported = publish.export_run(log_run(trained, settings, {}, uri), uri)
+    exported = publish.export_run(log_run(trained, settings, {}, tracking_uri), tracking_uri)
     path = tmp_path / "fraud.onnx"
     path.write_bytes(exported.model.SerializeToString())
     stream(bootstrap_servers, topics, ActiveModel.load(path, "fraud/1"), 1)
     report = tmp_path / "report.html"
-    done = drift(bootstrap_servers, topics, "fraud/1", "--tracking-uri", uri, "--evidently", str(report))
+    done = drift(bootstrap_servers, topics, "fraud/1", "--tracking-uri", tracking_uri, "--evidently", str(report))
     assert done.returncode == 0, done.stderr
     assert "nothing has drifted" in done.stdout
     assert b"TransactionAmt" in report.read_bytes()

@@ -47,7 +47,8 @@ def shell(line: str, folder: Path, uri: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, tracking_uri: str) -> Path:
+    assert str(tmp_path) in tracking_uri
     (tmp_path / "tests").symlink_to(ROOT / "tests")
     return tmp_path
 

@@ -1,14 +1,38 @@
-"""The process of a broker: stop it for a while, or find it by its port."""
+"""Brokers of a test's own: start one, stop it for a while, find its process."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from saker.deploy.local.kafka import Broker
+from saker.engine.kafka import admin
+
+
+@contextlib.contextmanager
+def started(**options: Any) -> Iterator[Broker]:
+    """A broker that serves; options of `Broker`."""
+    broker = Broker(**options)
+    try:
+        broker.launch()
+        broker.wait()
+        yield broker
+    finally:
+        broker.stop()
+
+
+def await_broker(bootstrap_servers: str) -> None:
+    """One that somebody else has launched."""
+    deadline = time.monotonic() + 60
+    while not admin.is_ready(bootstrap_servers):
+        assert time.monotonic() < deadline, f"no broker at {bootstrap_servers}"
 
 
 @contextlib.contextmanager

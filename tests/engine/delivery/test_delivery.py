@@ -8,11 +8,11 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 
-from saker.deploy.local.kafka import Broker
 from saker.engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.base import MANY, QUICK, Delivery
@@ -95,13 +95,10 @@ def test_results_come_once_and_in_order(stage: Stage) -> None:
     assert stage.committed() == COUNT
 
 
-def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_batch() -> None:
+def test_more_than_a_few_wait_for_those_before_them_and_go_as_one_batch(own_broker: Any) -> None:
     """Otherwise librdkafka takes a core for as long as the broker is silent."""
-    broker = Broker()
+    broker = own_broker()
     with contextlib.ExitStack() as ends:
-        ends.callback(broker.stop)
-        broker.launch()
-        broker.wait()
         stage = Stage(broker.bootstrap_servers, AtLeastOnce)
         ends.callback(stage.consumer.close)
         delivery, transport = stage.delivery, stage.transport
@@ -178,14 +175,11 @@ def test_none_is_committed_without_the_one_before_it(stage: Stage) -> None:
     assert stage.committed() == 3
 
 
-def test_a_transaction_is_given_up_in_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_is_given_up_in_its_time(own_broker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker that goes away just when it is handed the offsets: librdkafka would wait a minute, whatever time it is given."""
     monkeypatch.setattr("saker.engine.delivery.exactly_once._TRANSACTION_SECONDS", 1.0)
-    broker = Broker()
+    broker = own_broker()
     with contextlib.ExitStack() as ends:
-        ends.callback(broker.stop)
-        broker.launch()
-        broker.wait()
         stage = Stage(broker.bootstrap_servers)
         ends.callback(stage.consumer.close)
         stage.send(3)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from saker.deploy.local.kafka import Broker
 from saker.engine.kafka import admin, clients
 from tests.support.broker import silent
 
@@ -50,30 +49,25 @@ def test_how_often_it_was_said_comes_with_the_next_time(monkeypatch: pytest.Monk
     assert told("%s failed after %d ms", "broker 1", 5) == "broker 1 failed after 5 ms"
 
 
-def test_a_producer_does_not_spin_while_its_broker_is_silent() -> None:
+def test_a_producer_does_not_spin_while_its_broker_is_silent(own_broker: Any) -> None:
     """librdkafka does, with more than three requests of a record each unanswered; the broker then lacks the core."""
-    broker = Broker()
-    try:
-        broker.launch()
-        broker.wait()
-        admin.create_topics(broker.bootstrap_servers, ["silent"], 1)
-        producer = clients.producer(broker.bootstrap_servers)
-        answers: list[Any] = []
+    broker = own_broker()
+    admin.create_topics(broker.bootstrap_servers, ["silent"], 1)
+    producer = clients.producer(broker.bootstrap_servers)
+    answers: list[Any] = []
 
-        def send(count: int, pause: float = 0.001) -> None:
-            for _ in range(count):
-                producer.produce("silent", b"x", partition=0, on_delivery=lambda error, _: answers.append(error))
-                producer.poll(pause)
+    def send(count: int, pause: float = 0.001) -> None:
+        for _ in range(count):
+            producer.produce("silent", b"x", partition=0, on_delivery=lambda error, _: answers.append(error))
+            producer.poll(pause)
 
-        send(50)
-        assert producer.flush(30) == 0
-        with silent(broker.bootstrap_servers):
-            send(3, pause=0.1)  # each in a request of its own
-            wall, cpu = time.perf_counter(), time.process_time()
-            send(500)
-            share = (time.process_time() - cpu) / (time.perf_counter() - wall)
-        assert producer.flush(30) == 0
-        assert answers == [None] * 553
-        assert share < 0.5, f"the client used {share:.0%} of a core while it had nothing to do"
-    finally:
-        broker.stop()
+    send(50)
+    assert producer.flush(30) == 0
+    with silent(broker.bootstrap_servers):
+        send(3, pause=0.1)  # each in a request of its own
+        wall, cpu = time.perf_counter(), time.process_time()
+        send(500)
+        share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    assert producer.flush(30) == 0
+    assert answers == [None] * 553
+    assert share < 0.5, f"the client used {share:.0%} of a core while it had nothing to do"

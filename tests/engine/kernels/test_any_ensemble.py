@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from saker.engine.kernels.errors import Refused
+from tests.support.examples import examples
 from tests.support.random_ensembles import ALL_MODES, GT, GTE, LEQ, LT, MEMBER, Generated, Shape, generate, rows_for
 
 Kernel = Any
@@ -43,7 +44,7 @@ def agree(kernel_of: Kernel, ways: list[dict[str, Any]]) -> Any:
     return check
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 1), n_rows=st.sampled_from([1, 2, 5, 31, 32, 33, 70]), shape=SHAPES)
 def test_any_ensemble(agree: Any, seed: int, n_rows: int, shape: Shape) -> None:
     made = generate(seed, shape)

@@ -15,6 +15,7 @@ from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.graph import read_graph
 from saker.engine.kernels.onnx_reader.protobuf import integers, message, numbers
 from saker.engine.protobuf import BYTES, FIXED32, VARINT
+from tests.support.examples import examples
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 FLOAT32 = st.floats(width=32, allow_nan=False)
@@ -27,7 +28,7 @@ def model_with(attributes: dict[str, Any], initializers: list[onnx.TensorProto] 
     return bytes(helper.make_model(graph).SerializeToString())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.lists(INT64, min_size=1, max_size=40), INT64, st.lists(FLOAT32, min_size=1, max_size=40), st.text(max_size=20))
 def test_attributes(ints: list[int], number: int, reals: list[float], text: str) -> None:
     real, texts = reals[0], [text, "", text]
@@ -84,7 +85,7 @@ def test_tensors(dtype: Any, shape: tuple[int, ...]) -> None:
             np.testing.assert_array_equal(found, array, strict=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=60))
 def test_any_bytes_are_a_graph_or_refused(data: bytes) -> None:
     try:

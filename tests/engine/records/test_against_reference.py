@@ -14,6 +14,7 @@ from saker.engine.contract import DERIVATIONS
 from saker.engine.records.decode import Decoded
 from tests.engine.records.decoders import CONTRACT, DECODERS, NATIVE, make_decoder
 from tests.engine.records.strategies import BATCHES, records
+from tests.support.examples import examples
 
 LONG_LIVED = {name: make_decoder(name) for name in DECODERS}  # what they learn depends on all the examples before
 
@@ -26,7 +27,7 @@ def same(found: Decoded, expected: Decoded) -> None:
 
 
 @pytest.mark.parametrize("name", NATIVE)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(values=BATCHES)
 def test_fresh_decoder(name: str, values: list[bytes | None]) -> None:
     expected = LONG_LIVED["reference"].decode(values)
@@ -36,13 +37,13 @@ def test_fresh_decoder(name: str, values: list[bytes | None]) -> None:
 
 
 @pytest.mark.parametrize("name", NATIVE)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(values=BATCHES)
 def test_decoder_that_has_seen_much(name: str, values: list[bytes | None]) -> None:
     same(LONG_LIVED[name].decode(values), LONG_LIVED["reference"].decode(values))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(value=records())
 def test_orjson_finds_the_same_in_what_the_reference_accepts(value: bytes) -> None:
     decoded = LONG_LIVED["reference"].decode([value])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from saker.engine.records.decode import Identifiers
 from saker.engine.records.encode import Encoder
 from tests.engine.records.decoders import make_decoder
+from tests.support.examples import examples
 
 DECODER = make_decoder("reference")
 NATIVE, PYTHON = "auto", "off"
@@ -32,7 +33,7 @@ SCORES = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(st.lists(st.tuples(IDENTIFIERS, SCORES), max_size=20), st.floats(0, 1), st.text(), st.integers(0, 2**53))
 def test_what_is_written_reads_back(rows: list[tuple[str, float]], threshold: float, model: str, now_ms: int) -> None:
     ids, scores = ids_of([text for text, _ in rows]), np.array([score for _, score in rows], np.float64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import boto3
@@ -50,21 +50,21 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ids=["through the server", "straight from the client"],
 )
 def test_a_model_goes_to_s3_and_comes_back(
-    options: tuple[str, ...], bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: tuple[str, ...],
+    bucket: str,
+    tracking_server: Callable[..., Tracking],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing of it is in the cache
-    tracking = Tracking(*options)
-    try:
-        tracking.launch()
-        tracking.wait()
-        trained = train(read_csv(ULB, "ID"), CARDS)
-        exported = publish.export_run(log_run(trained, CARDS, {}, tracking.uri), tracking.uri)
-        located = registry.locate(f"fraud/{exported.version}", tracking.uri)
-        assert located.path.read_bytes() == exported.model.SerializeToString()
-        assert open_session(located.path).contract.features == trained.contract.features
-        newest, labels = run_artifacts.newest_rows(tracking.uri)
-        assert (newest, labels) == (trained.records, trained.labels.tolist())
-    finally:
-        tracking.stop()
+    tracking = tracking_server(*options)
+    tracking.wait()
+    trained = train(read_csv(ULB, "ID"), CARDS)
+    exported = publish.export_run(log_run(trained, CARDS, {}, tracking.uri), tracking.uri)
+    located = registry.locate(f"fraud/{exported.version}", tracking.uri)
+    assert located.path.read_bytes() == exported.model.SerializeToString()
+    assert open_session(located.path).contract.features == trained.contract.features
+    newest, labels = run_artifacts.newest_rows(tracking.uri)
+    assert (newest, labels) == (trained.records, trained.labels.tolist())
     stored = boto3.client("s3", endpoint_url=os.environ["MLFLOW_S3_ENDPOINT_URL"]).list_objects_v2(Bucket=bucket)["Contents"]
     assert [item["Size"] for item in stored if item["Key"].endswith("/model.onnx")] == [located.path.stat().st_size]
