@@ -11,13 +11,15 @@ AIRFLOW := .venv-airflow/.installed
 demo: $(STAMP)
 	$(BIN)/saker demo
 
-# The whole suite, or a part of it: `make test T=tests/engine/records`. Tests wait for servers half of their time, so there are
+# The whole suite, or a part of it: `make test T=tests/engine/records`. COVERAGE=1 prints the modules with less than 90 % of their
+# branches covered, and the total. Tests wait for servers half of their time, so there are
 # more processes than cores; those of one file stay together, and all of them share one broker.
 T ?= tests
 PROCESSES ?= 4
 
-test: $(STAMP) $(AIRFLOW)
-	$(BIN)/pytest -n $(PROCESSES) --dist loadfile $(T)
+test: $(STAMP) $(if $(filter tests,$(T)),$(AIRFLOW))
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) $(T)
+	@if [ -n "$(COVERAGE)" ]; then $(BIN)/coverage report | awk 'NR < 3 || $$NF + 0 < 90 || /^TOTAL/'; fi
 
 # What to run before each commit: checks and the tests that need no server, in two minutes.
 check: lint
@@ -36,7 +38,7 @@ chaos: $(STAMP)
 
 $(AIRFLOW): $(STAMP) requirements/airflow.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-airflow
-	$(BIN)/uv pip install --quiet --python .venv-airflow/bin/python --require-hashes -r requirements/airflow.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv-airflow/bin/python --require-hashes -r requirements/airflow.txt
 	touch $@
 
 # This tree beside an older one, in turns: fails if it is slower beyond the noise, or gives other scores.
@@ -109,11 +111,13 @@ fuzz: $(SANITIZED)
 $(SANITIZED): $(STAMP) $(KERNELS)
 	CC=gcc $(BIN)/python engine/kernels/build.py --sanitize -o $@
 
+# Compiled to bytecode at once: where PYTHONDONTWRITEBYTECODE is set every process would compile mlflow again, for seconds.
 $(STAMP): requirements/bootstrap.txt requirements/dev.txt pyproject.toml $(KERNELS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q $(PACKAGES) saker
 	touch $@
 
 # After a change of the dependencies in pyproject.toml; commit what it writes.

@@ -41,9 +41,9 @@ def verify(
     if bootstrap_servers is not None and records is None and scores is None:
         from saker.engine.kafka.reader import read_newest
 
-        taken, results = read_newest(bootstrap_servers, source, output, last)
-        positions = [(record.partition, record.offset) for record in taken]
-        found = verification.verify([r.value for r in taken], [r.value for r in results], find, positions)
+        records_read, results = read_newest(bootstrap_servers, source, output, last)
+        positions = [(record.partition, record.offset) for record in records_read]
+        found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions)
     elif bootstrap_servers is None and records is not None and scores is not None:
         found = verification.verify(file_records(records, id_field, label), lines(scores), find)
     else:

@@ -52,6 +52,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, fixtures in MARKED_BY.items():
             if fixtures & set(getattr(item, "fixturenames", ())):
                 item.add_marker(marker)
+    # Files whose tests wait for servers first: those that only compute fill the cores meanwhile, and afterwards.
+    waits = {item.path for item in items if any(item.get_closest_marker(marker) for marker in MARKED_BY)}
+    items.sort(key=lambda item: item.path not in waits)
 
 
 class SharedBroker:

@@ -35,7 +35,7 @@ def python_of(requirements: Path) -> Path:
 
 def _make(folder: Path, python: Path, requirements: Path) -> None:
     _run([uv.find_uv_bin(), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], requirements)
-    install = [uv.find_uv_bin(), "pip", "install", "--quiet", "--python", str(python), "--require-hashes"]
+    install = [uv.find_uv_bin(), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), "--require-hashes"]
     _run([*install, "-r", str(requirements)], requirements)
 
 

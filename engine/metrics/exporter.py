@@ -41,26 +41,26 @@ class PoolMetrics(Collector):
         self._restarts: Counter[int] = Counter()
         self._lock = threading.Lock()
 
-    def add(self, slot: int, counts: Counts) -> None:
+    def add(self, worker: int, counts: Counts) -> None:
         with self._lock:
             self._total.add(counts)
-            self._newest[slot] = counts
-            self._restarts[slot] += 0
+            self._newest[worker] = counts
+            self._restarts[worker] += 0
 
     def lags(self, found: dict[tuple[str, int], int] | None) -> None:
         """found: records of each topic and partition that wait; None where no broker answers."""
         with self._lock:
             self._lags = found
 
-    def runs_on(self, slot: int, trees: str, rows: str, kafka: str) -> None:
+    def runs_on(self, worker: int, trees: str, rows: str, kafka: str) -> None:
         with self._lock:
-            self._backends[slot] = (trees, rows, kafka)
+            self._backends[worker] = (trees, rows, kafka)
 
-    def restarted(self, slot: int) -> None:
+    def restarted(self, worker: int) -> None:
         with self._lock:
-            self._restarts[slot] += 1
-            self._newest.pop(slot, None)
-            self._backends.pop(slot, None)
+            self._restarts[worker] += 1
+            self._newest.pop(worker, None)
+            self._backends.pop(worker, None)
 
     def serves(self, name: str, version: str, sha256: str) -> None:
         with self._lock:
@@ -101,7 +101,7 @@ class PoolMetrics(Collector):
         yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in lags])
         yield family("broker_up", [((), float(self._lags is not None))])
         yield family("rebalances", [((), total.rebalances)])
-        yield family("worker_restarts", [((str(slot),), count) for slot, count in sorted(self._restarts.items())])
+        yield family("worker_restarts", [((str(worker),), count) for worker, count in sorted(self._restarts.items())])
         yield family("workers_ready", sorted(Counter(self._backends.values()).items()))
         used = {name: told for name, number in self._processes().items() if (told := _used(number))}
         yield family("worker_cpu_seconds", [((name,), seconds) for name, (seconds, _) in used.items()])

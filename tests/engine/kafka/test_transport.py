@@ -58,11 +58,11 @@ class Client:
         left, until = N, time.monotonic() + 60
         while left:
             assert time.monotonic() < until, f"{self.transport.backend}: {left} of {N} records did not come"
-            taken, errors = self.transport.poll(most, 1)
+            batch, errors = self.transport.poll(most, 1)
             assert errors == []
-            if len(taken):
-                left -= len(taken)
-                yield taken
+            if len(batch):
+                left -= len(batch)
+                yield batch
 
     def close(self) -> None:
         self.transport.close()
@@ -83,19 +83,19 @@ def client(bootstrap_servers: str, source: str) -> Iterator[Any]:
 
 
 def seen(client: Client, most: int) -> dict[int, list[tuple[Any, ...]]]:
-    """Partition -> what was taken of it, and of each batch what was said of it."""
+    """Partition -> what was polled of it, and of each batch what was said of it."""
     found: dict[int, list[tuple[Any, ...]]] = {0: [], 1: []}
-    for taken in client.batches(most):
-        n = len(taken)
-        origins = [taken.origin(i) for i in range(n)]
+    for batch in client.batches(most):
+        n = len(batch)
+        origins = [batch.origin(i) for i in range(n)]
         times = np.empty(n, np.int64)
-        taken.timestamps(times)
+        batch.timestamps(times)
         assert times.tolist() == [origin.timestamp_ms for origin in origins]
-        assert taken.positions() == {(o.topic, o.partition): o.offset + 1 for o in origins}
+        assert batch.positions() == {(o.topic, o.partition): o.offset + 1 for o in origins}
         with pytest.raises(IndexError):
-            taken[n]
+            batch[n]
         for i, origin in enumerate(origins):
-            found[origin.partition].append((taken[i], *origin))
+            found[origin.partition].append((batch[i], *origin))
     return found
 
 
@@ -117,15 +117,15 @@ def test_results_carry_what_their_records_had_also_through_a_full_queue(
     encoder = Encoder("id", 0.5, "m", kernels)
     acknowledgements: list[Acknowledgement] = []
     sent: dict[int, list[Origin]] = {0: [], 1: []}
-    for taken in one.batches(150):
-        indices = np.array([i for i in range(len(taken)) if taken[i]], np.int32)
-        numbers = [b"%d" % int((taken[i] or b"")[6:-1]) for i in indices]
+    for batch in one.batches(150):
+        indices = np.array([i for i in range(len(batch)) if batch[i]], np.int32)
+        numbers = [b"%d" % int((batch[i] or b"")[6:-1]) for i in indices]
         ids = Identifiers(numbers, np.arange(len(numbers), dtype=np.int32), np.zeros(len(numbers), np.int64),
                           np.array([len(number) for number in numbers]), {})  # fmt: skip
         results = encoder.encode(ids, np.full(len(numbers), 0.25), 17)
-        acknowledgements.append(one.transport.send(taken, indices, results))
+        acknowledgements.append(one.transport.send(batch, indices, results))
         for i in indices:
-            origin = taken.origin(int(i))
+            origin = batch.origin(int(i))
             sent[origin.partition].append(origin)
     assert one.producer.flush(30) == 0
     assert all(one.done() for one in acknowledgements)
@@ -141,11 +141,11 @@ def test_a_batch_is_delivered_when_each_of_its_partitions_is(client: Any, bootst
     admin.create_topics(bootstrap_servers, [output], 2, FOR_EVER)
     one = client("auto", output, **{"linger.ms": 60_000})  # nothing goes before it is flushed
     encoder, acknowledgements = Encoder("id", 0.5, "m"), []
-    for taken in one.batches(100):
-        indices = np.arange(len(taken), dtype=np.int32)
-        ids = Identifiers([b"7"] * len(taken), indices, np.zeros(len(taken), np.int64), np.ones(len(taken), np.int64), {})
-        results = encoder.encode(ids, np.full(len(taken), 0.25), 17)
-        acknowledgements.append(one.transport.send(taken, indices, results))
+    for batch in one.batches(100):
+        indices = np.arange(len(batch), dtype=np.int32)
+        ids = Identifiers([b"7"] * len(batch), indices, np.zeros(len(batch), np.int64), np.ones(len(batch), np.int64), {})
+        results = encoder.encode(ids, np.full(len(batch), 0.25), 17)
+        acknowledgements.append(one.transport.send(batch, indices, results))
     assert len(acknowledgements) > 1
     assert not any(one.done() for one in acknowledgements)
     assert one.producer.flush(30) == 0
@@ -232,7 +232,7 @@ def test_what_does_not_belong_together_is_refused(client: Any) -> None:
     lines = Encoder("id", 0.5, "m").encode(
         Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), {}), np.empty(0), 0
     )
-    taken = next(native.batches(10))
-    for messages, indices, results in (([], nothing, lines), (taken, np.zeros(1, np.int32), lines), (taken, nothing, [])):
+    batch = next(native.batches(10))
+    for messages, indices, results in (([], nothing, lines), (batch, np.zeros(1, np.int32), lines), (batch, nothing, [])):
         with pytest.raises(ValueError, match="expected MessageBatch"):
             producer.send(messages, indices, results, 0)
