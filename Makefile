@@ -94,8 +94,7 @@ SANITIZED := build/sanitized/_native.abi3.so
 UNDER_SANITIZER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=64 UBSAN_OPTIONS=halt_on_error=1 # the interpreter itself leaks
 # Not those of MLflow and S3, whose servers would run under it too.
-UNIT_TESTS := tests/engine tests/export tests/training tests/bench tests/commands \
-  --ignore=tests/export/registry/test_publish.py --ignore=tests/export/registry/test_s3.py
+UNIT_TESTS := tests/engine tests/export tests/training tests/bench tests/commands -m "not mlflow"
 FUZZ_SECONDS ?= 600
 
 sanitize: $(SANITIZED)

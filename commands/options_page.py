@@ -1,4 +1,4 @@
-"""The page docs/configuration.md, made of the commands themselves: `python -m saker.commands.options_page` writes it."""
+"""The page docs/configuration.md, made from the commands themselves: `make generated` writes it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import typer.main
 
-from saker.commands import bench, lifecycle, local, monitoring, rejected, serving, verify  # noqa: F401 - each adds its commands
+from saker import cli  # noqa: F401 - adds all commands
 from saker.commands.options import app
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"

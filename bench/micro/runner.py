@@ -68,6 +68,7 @@ def run(stage: str, arguments: dict[str, Any], seconds: float, output: Path | No
     import pytest
 
     os.environ[_ASKED] = json.dumps([stage, arguments])
+    os.environ.pop("PYTEST_XDIST_WORKER", None)  # in a test of this that runs in parallel: pytest-benchmark would time nothing
     with tempfile.TemporaryDirectory() as scratch:
         path = output or Path(scratch) / "benchmark.json"
         path.parent.mkdir(parents=True, exist_ok=True)

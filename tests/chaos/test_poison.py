@@ -71,7 +71,7 @@ def test_a_worker_that_hangs_is_replaced(
     os.kill(hanging, signal.SIGSTOP)
     pairs = [(str(number % 50).encode(), record) for number, record in enumerate(records)]
     replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw)
-    assert "told nothing" in serving.await_line("killing it")
+    assert "reported nothing" in serving.await_line("killing it")
     assert len(read(topics.scored, len(records))) >= len(records)
     assert hanging not in serving.worker_ids()
     assert serving.metric("worker_restarts_total") == 1

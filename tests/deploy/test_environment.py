@@ -20,5 +20,5 @@ def test_two_that_want_an_environment_at_once_have_it_made_once(tmp_path: Path, 
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(environment.python_of, [requirements] * 2)
     assert one == other
-    assert sum(command[1:3] == ["-m", "venv"] for command in commands) == 1
+    assert sum(command[1] == "venv" for command in commands) == 1
     subprocess.run([one, "-c", ""], check=True)

@@ -39,7 +39,8 @@ def levels(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    seen, left = set(), [start]
+    seen: set[str] = set()
+    left = [start]
     while left:
         for other in graph[left.pop()] - seen:
             seen.add(other)
