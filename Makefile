@@ -97,8 +97,11 @@ UNDER_SANITIZER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print
 UNIT_TESTS := tests/engine tests/export tests/training tests/bench tests/commands -m "not mlflow"
 FUZZ_SECONDS ?= 600
 
+# Ends with how much of each C file the tests ran.
 sanitize: $(SANITIZED)
+	find build/kernels-*-sanitize -name '*.gcda' -delete
 	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.support.sanitized $(UNIT_TESTS)
+	$(BIN)/gcovr --root engine/kernels/native --txt-metric branch --merge-mode-functions=separate build/kernels-*-sanitize
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds 20
 
 test-aarch64: $(STAMP)

@@ -34,6 +34,7 @@ SANITIZE = [
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
     "-g",
+    "--coverage",  # and what the tests run of it
     "-DROWS_EXACT_BUFFERS",
 ]
 _AVX2 = ["-mavx2", "-mbmi", "-mbmi2", "-mlzcnt", "-mpopcnt"]
