@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from saker.engine.kernels import Values
 from saker.engine.model.active_model import ActiveModel
-from saker.engine.records.decode import Values
 from saker.engine.records.rejection import Rejection
 
 

@@ -13,6 +13,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from ctypes import Array, c_int64
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,7 @@ class Delivery(ABC):
         """Whether results wait until those before them are acknowledged."""
         return bool(self._held)
 
-    def use_model(self, model: NativeModel | None, marker: Any) -> None:
+    def use_model(self, model: NativeModel | None, marker: Array[c_int64]) -> None:
         """What the fast path scores with from now on. marker: cells of an `InFlightMarker`."""
         if self._fast_path is not None:
             self._fast_path.use_model(model, marker, self._settings.late_ms)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from ctypes import Array, c_int64
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class FastPath:
         self._producer = transport.result_producers[0]
         self._native = transport.native.FastPath(transport.queue, self._producer)
 
-    def use_model(self, model: NativeModel | None, marker: Any, late_ms: float | None) -> None:
+    def use_model(self, model: NativeModel | None, marker: Array[c_int64], late_ms: float | None) -> None:
         """model: None where a step of it is not native; nothing is answered then. marker: cells of an `InFlightMarker`.
         late_ms: older records are returned.
         """

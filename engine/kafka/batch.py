@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.kafka.clients import Message
-from saker.engine.records.decode import Values
+from saker.engine.kernels import Values
 
 Partition = tuple[str, int]
+Headers = list[tuple[str, bytes | None]]
 
 
 class Origin(NamedTuple):
@@ -22,7 +23,7 @@ class Origin(NamedTuple):
     offset: int
     timestamp_ms: int
     key: bytes | None
-    headers: list[tuple[str, bytes | None]] | None
+    headers: Headers | None
 
 
 class ConsumedBatch(Values, Protocol):

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from saker.engine.kafka.batch import ConsumedBatch, Origin, Partition, PublicBatch
+from saker.engine.kafka.batch import ConsumedBatch, Headers, Origin, Partition, PublicBatch
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Message, Producer
 
 Indices = NDArray[np.int32]
@@ -112,7 +112,9 @@ class Transport:
             self.send_one(self._output, results[place], batch.origin(index), reports)
         return reports
 
-    def send_one(self, topic: str, value: bytes | None, origin: Origin, reports: DeliveryReports, headers: Any = None) -> None:
+    def send_one(
+        self, topic: str, value: bytes | None, origin: Origin, reports: DeliveryReports, headers: Headers | None = None
+    ) -> None:
         """headers: instead of the record's."""
         while True:
             try:

@@ -15,6 +15,13 @@ ENVIRONMENT = "SAKER_KERNELS"
 MODES = ("auto", "off")
 
 
+class Values(Protocol):
+    """A batch of raw records: a list, or whatever hands them out by their place. None is a record without a value."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, at: int, /) -> bytes | None: ...
+
+
 class Native(Protocol):
     """The extension as a module: _native.pyi says what each part does."""
 

@@ -1,10 +1,13 @@
 """The types of the extension: what native/*.c offers to Python."""
 
 from collections.abc import Callable, Mapping, Sequence
+from ctypes import Array, c_int64
 from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from saker.engine.kernels import Values
 
 #: Anything with the buffer protocol, C-contiguous.
 Buffer = bytes | NDArray[Any]
@@ -16,7 +19,7 @@ def variants() -> list[Variant]:
     """Variants that this processor runs, the fastest first."""
 
 def encode(
-    values: Any,  # of saker.engine.records.decode.Values
+    values: Values,
     replaced: dict[int, bytes],
     indices: Buffer,  # int32 (n,)
     starts: Buffer,  # int64 (n,)
@@ -65,7 +68,7 @@ class Decoder:
     ) -> None: ...
     def decode(
         self,
-        values: Any,  # of saker.engine.records.decode.Values
+        values: Values,
         matrix: Buffer,  # float32 (n, width)
         indices: Buffer,  # int32 (n,)
         starts: Buffer,  # int64 (n,)
@@ -127,7 +130,7 @@ class FastPath:
 
     def __init__(self, queue: ConsumerQueue, producer: ResultProducer) -> None: ...
     def use_model(
-        self, model: tuple[Decoder, Plan, Program, float, Pieces] | None, marker: Buffer, late_ms: float, /
+        self, model: tuple[Decoder, Plan, Program, float, Pieces] | None, marker: Array[c_int64], late_ms: float, /
     ) -> None: ...
     def poll(self, most: int, wait_ms: int, few: int, /) -> Polled: ...
     def in_flight(self) -> int: ...

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, Feature
-from saker.engine.kernels import Native
+from saker.engine.kernels import Native, Values
 from saker.engine.kernels.errors import Refused
 
 # enum field_kind and enum target_kind of native/rows/rows.h
@@ -34,7 +34,7 @@ class RowKernel:
         self.variant: str = variant or native.variants()[0]
         try:
             self._fields, descriptions = _field_table(contract)
-            self.decoder: Any = native.Decoder(
+            self.decoder = native.Decoder(
                 variant=self.variant,
                 width=len(contract.features),
                 names=tuple(name.encode() for name in self._fields),
@@ -46,7 +46,7 @@ class RowKernel:
 
     def decode(
         self,
-        values: Any,  # of saker.engine.records.decode.Values
+        values: Values,
         matrix: NDArray[np.float32],
         indices: NDArray[np.int32],
         starts: NDArray[np.int64],
@@ -64,8 +64,7 @@ class RowKernel:
         def rejected(index: int, fault: int, slot: int, unknown: bytes | None) -> None:
             reject(index, fault, self._fields[slot] if slot >= 0 else None if unknown is None else unknown.decode())
 
-        done: tuple[int, int] = self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
-        return done
+        return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
 
     @property
     def statistics(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ A kernel is ready when it is built, never changes, and may be shared by threads:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble
 from saker.engine.kernels.onnx_reader.input_columns import Columns
+
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
 
 
 class TreeKernel:
@@ -32,7 +35,7 @@ class TreeKernel:
     def __init__(self, native: Native, ensemble: Ensemble, columns: Columns, variant: str | None = None, **tuning: int) -> None:
         e = ensemble
         try:
-            self.plan: Any = native.Plan(
+            self.plan = native.Plan(
                 n_features=e.n_features,
                 n_targets=e.n_targets,
                 average=e.average,
@@ -73,7 +76,7 @@ class TreeKernel:
         block, walked, lanes, wide = self.plan.ways
         return {"block": block, "walked": walked, "lanes": lanes, "wide": wide}
 
-    def score(self, x: NDArray[np.float32], program: Any | None = None) -> NDArray[np.float64]:
+    def score(self, x: NDArray[np.float32], program: _native.Program | None = None) -> NDArray[np.float64]:
         """Raw sums (n, targets) float64 of C-contiguous `x` (n, features) float32; or, of one target, what a native program of
         one input and one output makes of them.
 

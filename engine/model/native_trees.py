@@ -11,7 +11,7 @@ A model that it does not take, or that comes out otherwise on rows made of its o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ from saker.engine.kernels.onnx_reader.legacy_ensembles import with_tree_ensemble
 from saker.engine.kernels.onnx_reader.post_transform import tail_of
 from saker.engine.kernels.tree_kernel import TreeKernel
 from saker.engine.onnx_trees import SCORE_TOLERANCE
+
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
 
 _ROWS = 64  # a few milliseconds of onnxruntime
 _SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-36, -1e-36, -0.5, 2.5, 1e20], np.float32)
@@ -52,7 +55,7 @@ class NativeTrees:
         self._prove(ensemble, columns.n_input, columns.source, column, graph.outputs, ask)
 
     @property
-    def plan_and_program(self) -> tuple[Any, Any] | None:
+    def plan_and_program(self) -> tuple[_native.Plan, _native.Program] | None:
         """What makes a sum of a row, and a score of that; None if there is more to it."""
         return None if self._program is None else (self._kernel.plan, self._program)
 

@@ -11,9 +11,10 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from saker.engine.config import cache
 from saker.engine.errors import ModelRefused
@@ -30,6 +31,18 @@ class NoSuchModel(ModelRefused):
 
 class RegistryUnreachable(ModelRefused):
     """The registry does not answer, or not as one."""
+
+
+class ModelVersion(Protocol):
+    """What saker reads of mlflow's ModelVersion."""
+
+    name: str
+    version: str
+    run_id: str
+    source: str
+    description: str
+    creation_timestamp: int
+    tags: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +117,8 @@ def _remembered(reference: str, tracking_uri: str) -> ResolvedModel | None:
     return ResolvedModel(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
 
 
-def find_version(reference: str, tracking_uri: str) -> Any:
-    """The registry's version (mlflow ModelVersion) that NAME@ALIAS or NAME/VERSION points to."""
+def find_version(reference: str, tracking_uri: str) -> ModelVersion:
+    """The registry's version that NAME@ALIAS or NAME/VERSION points to."""
     name, separator, which = next((p for s in "@/" if (p := reference.partition(s))[1]), (reference, "", ""))
     if not (name and which):
         raise ModelRefused(
@@ -122,17 +135,19 @@ def find_version(reference: str, tracking_uri: str) -> Any:
     try:
         client = MlflowClient(tracking_uri)
         if separator == "@":
-            return client.get_model_version_by_alias(name, which)
-        return client.get_model_version(name, which)
+            found: ModelVersion = client.get_model_version_by_alias(name, which)
+        else:
+            found = client.get_model_version(name, which)
     except MlflowException as error:
         # An alias that is not there is an invalid value to mlflow 3.17, a version or a model one that does not exist.
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         raise (NoSuchModel if missing else RegistryUnreachable)(
             f"no model {reference} in the registry at {tracking_uri} ({error.message}); see MLFLOW_TRACKING_URI",
         ) from error
+    return found
 
 
-def fetch(version: Any, tracking_uri: str) -> ResolvedModel:
+def fetch(version: ModelVersion, tracking_uri: str) -> ResolvedModel:
     """The version's ONNX file, from the user's cache or the registry, checked against the SHA-256 it was given."""
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException

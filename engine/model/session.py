@@ -9,7 +9,7 @@ Proven when it is opened: the native trees against onnxruntime, then the whole b
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
@@ -23,6 +23,9 @@ from saker.engine.kernels.errors import Refused
 from saker.engine.model.native_trees import NativeTrees
 from saker.engine.onnx_metadata import is_proven
 from saker.engine.records.decode import Decoder
+
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
 
 _FLOATS = ("tensor(double)", "tensor(float)")
 
@@ -77,7 +80,7 @@ class Session:
         return found
 
     @property
-    def plan_and_program(self) -> tuple[Any, Any] | None:
+    def plan_and_program(self) -> tuple[_native.Plan, _native.Program] | None:
         """Of the native trees, where these two alone make the score."""
         return self._native.plan_and_program if self._native else None
 

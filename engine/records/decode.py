@@ -11,25 +11,21 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract
-from saker.engine.kernels import mode_of
+from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, Rejection
 
-
-class Values(Protocol):
-    """A batch of raw records: a list, or whatever hands them out by their place. None is a record without a value."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, at: int, /) -> bytes | None: ...
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
 
 
 class Identifiers(Sequence[bytes]):
@@ -105,7 +101,7 @@ class Decoder:
         self.backend = self._native.variant if self._native else "reference"
 
     @property
-    def native(self) -> Any | None:
+    def native(self) -> _native.Decoder | None:
         """The extension's decoder, None without it."""
         return self._native.decoder if self._native else None
 

@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from saker.engine.kernels import mode_of, native
-from saker.engine.records.decode import Identifiers, Values
+from saker.engine.kernels import Values, mode_of, native
+from saker.engine.records.decode import Identifiers
 
 Encode = Callable[..., Sequence[bytes]]
 #: Before an identifier, before its score, and after it up to the time: if it is no fraud, and if it is.

@@ -13,7 +13,6 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from saker.engine.kafka.batch import Partition
 
@@ -30,7 +29,7 @@ class InFlightMarker:
 
     def __init__(self) -> None:
         #: native/fast_path.c writes them, too.
-        self.cells: Any = _SPAWN.RawArray(ctypes.c_int64, 2 + 2 * _ROOM)
+        self.cells: ctypes.Array[ctypes.c_int64] = _SPAWN.RawArray(ctypes.c_int64, 2 + 2 * _ROOM)
 
     def scoring(self, positions: Mapping[Partition, int], *, alone: bool) -> None:
         """positions: the offsets behind the records of each partition. alone: there is only one."""

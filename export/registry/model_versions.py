@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from mlflow.exceptions import MlflowException
@@ -31,15 +30,17 @@ class RegistryError(SakerError):
     """A run, a version or an alias is not where it should be."""
 
 
-def candidates(tracking_uri: str) -> tuple[Any, Any | None]:
-    """The versions (mlflow ModelVersion) that are challenger and champion; None where there is no champion yet."""
+def candidates(tracking_uri: str) -> tuple[registry.ModelVersion, registry.ModelVersion | None]:
+    """The versions that are challenger and champion; None where there is no champion yet."""
     challenger = registry.find_version(f"{MODEL}@{CHALLENGER}", tracking_uri)
     current = MlflowClient(tracking_uri).get_registered_model(MODEL).aliases.get(CHAMPION)
     champion = None if current is None else registry.find_version(f"{MODEL}/{current}", tracking_uri)
     return challenger, champion
 
 
-def score_rows(version: Any, records: list[bytes], tracking_uri: str) -> tuple[Contract, NDArray[np.float64], bool]:
+def score_rows(
+    version: registry.ModelVersion, records: list[bytes], tracking_uri: str
+) -> tuple[Contract, NDArray[np.float64], bool]:
     """The version's contract; scores (n,) by the session that serves, NaN for a rejected record; whether its proof is clean."""
     data = registry.fetch(version, tracking_uri).path.read_bytes()
     session = open_session(data)
@@ -52,7 +53,7 @@ def score_rows(version: Any, records: list[bytes], tracking_uri: str) -> tuple[C
     return session.contract, scores, proof is not None and json.loads(proof)["passed"] is True
 
 
-def settle(version: Any, *, promoted: bool, why: str, files: Mapping[str, bytes], tracking_uri: str) -> None:
+def settle(version: registry.ModelVersion, *, promoted: bool, why: str, files: Mapping[str, bytes], tracking_uri: str) -> None:
     """Write a decision down, in tags and with its files in the run of the version; move alias `champion` if it is promoted."""
     client = MlflowClient(tracking_uri)
     with tempfile.TemporaryDirectory() as folder:

@@ -46,8 +46,8 @@ def read_artifact(run_id: str, name: str, tracking_uri: str) -> bytes:
         raise RegistryError(f"run {run_id} has no artifact {name}; was it made by `saker train`? ({error})") from error
 
 
-def booster_of(version: Any, tracking_uri: str) -> lightgbm.Booster:
-    """The Booster that a registered version (mlflow ModelVersion) was made of; raises `RegistryError` when it is gone."""
+def booster_of(version: registry.ModelVersion, tracking_uri: str) -> lightgbm.Booster:
+    """The Booster that a registered version was made of; raises `RegistryError` when it is gone."""
     return load_booster(version.run_id, tracking_uri)
 
 
@@ -69,6 +69,6 @@ def labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[
     return [record for _, record in pairs], [int(label) for label, _ in pairs]
 
 
-def time_column(version: Any, tracking_uri: str) -> str:
+def time_column(version: registry.ModelVersion, tracking_uri: str) -> str:
     """The field of a record that holds its time, as the version's training run says."""
     return str(MlflowClient(tracking_uri).get_run(version.run_id).data.params["time"])

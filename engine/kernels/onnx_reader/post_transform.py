@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble
 from saker.engine.kernels.onnx_reader.graph import Graph, Node
 from saker.engine.kernels.onnx_reader.legacy_ensembles import DOMAIN
+
+if TYPE_CHECKING:
+    from saker.engine.kernels import _native
 
 Array = NDArray[Any]
 Step = Callable[[dict[str, Array]], None]
@@ -45,12 +48,12 @@ class Tail:
     """Call it with the kernel's sums. `steps` are the graph's nodes between them and the output, in order."""
 
     raw: str
-    dtype: Any  # of the sums in the graph
+    dtype: np.dtype[Any]  # of the sums in the graph
     output: str
     column: int | None
     steps: tuple[Step, ...]
     #: The native program, where that alone makes a score of a sum: of one target, and what follows it only changes the shape.
-    program: Any | None
+    program: _native.Program | None
 
     def __call__(self, raw: NDArray[np.float64]) -> Array:
         """float64 (n, targets) -> the output in the graph's own shape and dtype, or the column of it (n,)."""
@@ -68,7 +71,7 @@ def tail_of(native: Native, graph: Graph, ensemble: Ensemble, output: str, colum
     raw, constants = ensemble.output, graph.initializers
     nodes, column = _of_column(graph, ensemble, _behind(graph, raw, output), output, column)
     dtype = np.dtype(np.float32 if ensemble.single else np.float64)
-    types: dict[str, Any] = {name: array.dtype for name, array in constants.items()} | {raw: dtype}
+    types: dict[str, np.dtype[Any]] = {name: array.dtype for name, array in constants.items()} | {raw: dtype}
     steps: list[Step] = []
     done = 0
     for node in nodes:
@@ -88,7 +91,7 @@ def tail_of(native: Native, graph: Graph, ensemble: Ensemble, output: str, colum
     return Tail(raw, dtype, output, column, tuple(steps), _program(raw, steps))
 
 
-def _program(raw: str, steps: list[Step]) -> Any | None:
+def _program(raw: str, steps: list[Step]) -> _native.Program | None:
     match steps:
         case [_Elementwise(inputs=[source], outputs=[_], program=program), *others] if source == raw and all(
             isinstance(step, _Structural) and step.reshapes for step in others
@@ -138,7 +141,12 @@ class _Elementwise:
     """Nodes that work value by value, all in float64 or all in float32, as one native program."""
 
     def __init__(
-        self, native: Native, nodes: list[Node], constants: Mapping[str, Array], types: dict[str, Any], later: set[str]
+        self,
+        native: Native,
+        nodes: list[Node],
+        constants: Mapping[str, Array],
+        types: dict[str, np.dtype[Any]],
+        later: set[str],
     ) -> None:
         """types: of each known tensor, by name; what is made here is added. later: the tensors that are read after it."""
         made = dict.fromkeys(node.outputs[0] for node in nodes)
@@ -163,7 +171,7 @@ class _Elementwise:
         if any(types[name] != self._dtype for name in self.outputs):
             raise Refused("a condition behind the trees is read by more than a Where")
         try:
-            self.program: Any = native.Program(
+            self.program = native.Program(
                 instructions=np.array(instructions, np.int32),
                 constants=np.array([constants[name].item() for name in fixed], np.float64),
                 outputs=np.array([register[name] for name in self.outputs], np.int32),

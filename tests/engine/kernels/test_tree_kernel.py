@@ -91,7 +91,8 @@ def test_a_program_makes_something_of_each_sum(extension: Native, kernel_of: Ker
 
 def test_what_is_no_program_of_one_sum_is_refused(extension: Native, kernel: TreeKernel, kernel_of: KernelOf, x: Rows) -> None:
     of_one = kernel_of(generate(2, n_targets=1).onnx())
-    for taken, program in ((of_one, object()), (of_one, _doubles(extension, 2)), (kernel, _doubles(extension))):
+    wrong: Any = object()
+    for taken, program in ((of_one, wrong), (of_one, _doubles(extension, 2)), (kernel, _doubles(extension))):
         with pytest.raises(TypeError, match="one target"):
             taken.score(x, program)
 
