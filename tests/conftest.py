@@ -38,7 +38,7 @@ MARKED_BY = {
     "kafka": {"bootstrap_servers", "own_broker", "secure"},
     "mlflow": {"tracking_uri", "tracking_server"},
     "airflow": {"airflow"},
-    "slow": {"wheel", "reference_models"},
+    "slow": {"wheel"},
 }
 
 # thorough: what `make test` and CI run. quick: a tenth of the examples, for `make check`.

@@ -101,9 +101,9 @@ class TransportChoice:
         self._native: Native | None = None
         #: What its clients need in their configuration.
         self.client_settings: dict[str, str] = {}
-        #: Why it is the public one; empty for the native one.
+        #: Why it is the public one; empty where that was asked for, and for the native one.
         self.reason = ""
-        native, reason = (None, "the public transport was asked for") if asked == "public" else load_native(kernels)
+        native, reason = (None, "") if asked == "public" else load_native(kernels)
         if native is None or (reason := why_not_native()):
             self._use_public(reason)
             return

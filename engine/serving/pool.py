@@ -241,7 +241,7 @@ class Pool:
         _log.info("worker %d ready with %s; trees: %s, rows: %s, kafka: %s", number, name, of.trees, of.rows, of.kafka)
         if of.reasons and self._settings.kernels != "off" and not self._warned_backends:
             self._warned_backends = True  # every worker has the same
-            _log.warning("scoring without the native kernels, many times slower: %s", "; ".join(of.reasons))
+            _log.warning("not everything runs natively, which is slower: %s", "; ".join(of.reasons))
 
     def _on_exit(self, worker: WorkerProcess, process: SpawnProcess) -> None:
         if worker.asked:
