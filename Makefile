@@ -100,7 +100,7 @@ FUZZ_SECONDS ?= 600
 # Ends with how much of each C file the tests ran.
 sanitize: $(SANITIZED)
 	find build/kernels-*-sanitize -name '*.gcda' -delete
-	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.support.sanitized $(UNIT_TESTS)
+	$(UNDER_SANITIZER) $(BIN)/python -m pytest -p tests.support.sanitized -n 2 --dist loadfile $(UNIT_TESTS)
 	$(BIN)/gcovr --root engine/kernels/native --txt-metric branch --merge-mode-functions=separate \
 	  --gcov-ignore-parse-errors=negative_hits.warn_once_per_file build/kernels-*-sanitize
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds 20

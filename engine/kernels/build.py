@@ -33,6 +33,7 @@ SANITIZE = [
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
+    "-O1",  # compiled in a third of the time
     "-g",
     "--coverage",  # what the tests run of it; a count may be off where threads race, and whether it is 0 is what matters
     "-DROWS_EXACT_BUFFERS",

@@ -34,7 +34,7 @@ def test_the_dag_trains_exports_checks_and_promotes(airflow: Path, tracking_uri:
     migrate = subprocess.run([str(airflow), "db", "migrate"], env=environment, capture_output=True, text=True, check=False)
     assert migrate.returncode == 0, migrate.stderr
     command = [str(airflow.with_name("python")), "-c", _SCRIPT, str(DAGS)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["dags"] == ["retrain_fraud_model", "rollback_fraud_model"]
