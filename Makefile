@@ -11,9 +11,9 @@ AIRFLOW := .venv-airflow/.installed
 demo: $(STAMP)
 	$(BIN)/saker demo
 
-# The whole suite, or a part of it: `make test T=tests/engine/records`. COVERAGE=1 prints the modules with less than 90 % of their
-# branches covered, and the total. Tests wait for servers half of their time, so there are
-# more processes than cores; those of one file stay together, and all of them share one broker.
+# The whole suite, or a part of it: `make test T=tests/engine/records`. Tests wait for servers half of their time, so there are more
+# processes than cores; those of one file stay together, and all of them share one broker. COVERAGE=1 prints the total and the
+# modules with less than 90 % of their branches covered; it takes twice as long, since every process of a test is traced.
 T ?= tests
 PROCESSES ?= 4
 

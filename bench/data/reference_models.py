@@ -1,6 +1,6 @@
 """The models that the benches measure, made from a seed and kept in build/bench.
 
-S, M, L: (features, trees, leaves) of ../shared/measurements.md; C: S with its last ten columns categorical. Of L a tenth of the
+S, M, L: (features, trees, leaves); C: S with its last ten columns categorical. Of L a tenth of the
 trees are trained, and the others are those with their thresholds moved: training all takes a quarter of an hour.
 """
 

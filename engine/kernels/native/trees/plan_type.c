@@ -1,5 +1,9 @@
 /* Python's view of the tree kernel: `Plan`, an immutable object that holds a laid-out ensemble and scores float32 rows.
- */
+
+   Threads: any thread may call `score`, several at once. It is called with the GIL held and drops it while it scores;
+   the arrays are held by their buffers meanwhile. The scratch memory of the plan serves one call at a time, behind an
+   atomic flag; a call beside it allocates its own. `plan_sum` is called with the GIL held and keeps it. The constructor
+   drops the GIL while it lays the ensemble out. */
 #include "../internal_api.h"
 
 #include <limits.h>
