@@ -21,7 +21,7 @@ test: $(STAMP) $(if $(filter tests,$(T)),$(AIRFLOW))
 	$(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) $(T)
 	@if [ -n "$(COVERAGE)" ]; then $(BIN)/coverage report | awk 'NR < 3 || $$NF + 0 < 90 || /^TOTAL/'; fi
 
-# What to run before each commit: checks and the tests that need no server, in two minutes.
+# What to run before each commit: checks, and the tests that need no server.
 check: lint
 	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n 2 -m "not kafka and not mlflow and not airflow and not slow" $(T)
 
