@@ -46,7 +46,7 @@ def show(
 
 @models.command(epilog="Example: `saker models rollback`, or `saker models rollback --to 6`")
 def rollback(
-    to: Annotated[str | None, typer.Option("--to", help="Version to make champion; without it the one before.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Version to make champion; without it the previous champion.")] = None,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:

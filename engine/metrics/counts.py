@@ -1,8 +1,7 @@
-"""Every metric, declared once; and the counts of a worker, which its parent adds up.
+"""The counts of a worker, which its pool adds up.
 
-A worker counts in plain numbers and sends what came since the last time over its pipe; the parent adds up, so nothing is
-lost when a worker dies and no file grows. exporter.py serves them; dashboards and alerts in `deploy` use these names
-and no others, which a test checks.
+A worker counts in plain numbers and sends what came since its last report over its pipe. So nothing is lost when a worker dies,
+and no file grows. declared.py names the metrics, exporter.py serves them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Every metric, declared once with its kind, documentation and labels."""
+"""Every metric, declared once with its kind, documentation and labels.
+
+Dashboards and alerts in `deploy` use these names and no others, which a test checks.
+"""
 
 from __future__ import annotations
 
