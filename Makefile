@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 # Airflow pins hundreds of packages: it has an environment of its own.
 AIRFLOW := .venv-airflow/.installed
+# Where this is set every process of a test run would compile the tests and saker again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo check test test-airflow stack-test lint types format hooks actionlint docs generated onnxmltools-page clean lock \
   sanitize fuzz coverage test-aarch64 gate chaos
@@ -23,7 +25,7 @@ test: $(STAMP) $(if $(filter tests,$(T)),$(AIRFLOW))
 
 # What to run before each commit: checks, and the tests that need no server.
 check: lint
-	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n 2 -m "not kafka and not mlflow and not airflow and not slow" $(T)
+	HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n 3 -m "not kafka and not mlflow and not airflow and not slow" $(T)
 
 test-airflow: $(STAMP) $(AIRFLOW)
 	$(BIN)/pytest tests/dags/live_airflow.py

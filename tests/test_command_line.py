@@ -21,14 +21,17 @@ def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
 
 
-def main_here(*arguments: str, folder: Path) -> tuple[int, str]:
+def main_here(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """As `saker`, in this process: one of its own takes seconds to import what the command needs."""
-    told = io.StringIO()
-    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(told):
+    printed, told = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as inside:
+        patch = inside.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(sys, "argv", ["saker", *arguments])
+        for redirected in (contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told)):
+            inside.enter_context(redirected)
         with pytest.raises(SystemExit) as ended:
             cli.main()
-    return int(ended.value.code or 0), told.getvalue()
+    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.getvalue(), told.getvalue())
 
 
 def usage(*arguments: str) -> Result:
@@ -59,10 +62,10 @@ def test_a_benchs_batch_that_there_are_no_rows_for_is_told(batch: str) -> None:
 
 def test_a_model_over_its_budget_is_exit_code_1(cards_model: Any, tmp_path: Path) -> None:
     arguments = ["bench", "pipeline", str(cards_model.path), "--against", str(cards_model.path), "--batch", "64"]
-    within = saker(*arguments, "--budget-us", "1000", "--budget-ratio", "5", "--seconds", "0.1", "--json", folder=tmp_path)
+    within = main_here(*arguments, "--budget-us", "1000", "--budget-ratio", "5", "--seconds", "0.1", "--json", folder=tmp_path)
     assert within.returncode == 0, within.stderr
     assert len(orjson.loads(within.stdout)["models"]) == 2
-    over = saker(*arguments, "--budget-us", "0.01", "--seconds", "0.1", folder=tmp_path)
+    over = main_here(*arguments, "--budget-us", "0.01", "--seconds", "0.1", folder=tmp_path)
     assert over.returncode == 1
     assert "us of CPU a record, allowed are 0.01" in over.stderr
 
@@ -98,10 +101,10 @@ def test_an_expected_error_is_one_line_and_exit_code_1(
 ) -> None:
     assert str(tmp_path) in tracking_uri  # where the command looks without --tracking-uri
     (tmp_path / "README.onnx").write_text("# not a model")
-    code, told = main_here(*arguments, folder=tmp_path)
-    assert code == 1
-    assert "Traceback" not in told
-    assert told.strip().splitlines()[-1].startswith(message)
+    done = main_here(*arguments, folder=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith(message)
 
 
 def test_a_command_that_there_is_none_of_is_exit_code_2(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
 
 def test_a_broker_that_does_not_answer_is_named(cards_model: Any, tmp_path: Path) -> None:
     arguments = ["drift", "--model", str(cards_model.path), "--bootstrap-servers", "127.0.0.1:1"]
-    done = saker(*arguments, folder=tmp_path)
+    done = main_here(*arguments, folder=tmp_path)
     assert done.returncode == 1
     assert "saker: no Kafka broker answered at 127.0.0.1:1" in done.stderr
 
@@ -125,7 +128,7 @@ def test_score_tells_of_every_record(cards_model: Any, tmp_path: Path) -> None:
     labelled = orjson.dumps({**orjson.loads(good[0]), "isFraud": 1})
     (tmp_path / "records.jsonl").write_bytes(b"\n".join([labelled, b"{broken", *good[1:]]))
     arguments = ["score", "records.jsonl", "--model", str(cards_model.path), "-o", "out", "--rejected", "bad"]
-    done = saker(*arguments, folder=tmp_path)
+    done = main_here(*arguments, folder=tmp_path)
     assert done.returncode == 0
     assert "scored 3, rejected 1" in done.stdout
     assert len((tmp_path / "out").read_bytes().splitlines()) == 3
@@ -135,12 +138,12 @@ def test_score_tells_of_every_record(cards_model: Any, tmp_path: Path) -> None:
 
 def test_a_features_file_is_printed_read_and_exported_with(tmp_path: Path) -> None:
     booster = Path(__file__).parent / "export" / "data" / "4.7.0_binary.txt"
-    printed = saker("models", "describe", str(booster), folder=tmp_path)
+    printed = main_here("models", "describe", str(booster), folder=tmp_path)
     assert printed.returncode == 0
     (tmp_path / "features.toml").write_text(printed.stdout.replace("TransactionID", "id"))
     command = ["export", "--booster", str(booster), "-o", "m.onnx", "--features", "features.toml", "--threshold", "0.25"]
-    assert saker(*command, folder=tmp_path).returncode == 0
-    again = saker("models", "describe", "m.onnx", folder=tmp_path).stdout
+    assert main_here(*command, folder=tmp_path).returncode == 0
+    again = main_here("models", "describe", "m.onnx", folder=tmp_path).stdout
     assert 'id_field = "id"\nthreshold = 0.25' in again
 
 
@@ -158,10 +161,10 @@ def test_doctor_looks_at_topics(bootstrap_servers: str, topics: Any, tmp_path: P
 
 
 def test_doctor_shows_what_the_two_converters_make_of_a_kind(tmp_path: Path) -> None:
-    told = saker("doctor", "--export", "--kind", "binary_sigmoid_2", "--kind", "cross_entropy", folder=tmp_path)
+    told = main_here("doctor", "--export", "--kind", "binary_sigmoid_2", "--kind", "cross_entropy", folder=tmp_path)
     assert told.returncode == 0
     lines = told.stdout.splitlines()
     assert "binary_sigmoid_2: exact, 0 of 958 rows off; onnxmltools off in 800 of 800 rows as in training" in lines[-2]
     assert "cross_entropy: exact, 0 of" in lines[-1]
     assert "NotImplementedError" in lines[-1]
-    assert saker("doctor", "--export", "--kind", "none", folder=tmp_path).returncode == 2
+    assert main_here("doctor", "--export", "--kind", "none", folder=tmp_path).returncode == 2

@@ -1,4 +1,4 @@
-"""How many examples Hypothesis tries: as many as a test asks for, or a tenth in the quick profile."""
+"""How many examples a test tries: as many as it asks for, or a tenth in the quick profile."""
 
 from __future__ import annotations
 
@@ -6,4 +6,13 @@ from hypothesis import settings
 
 
 def examples(thorough: int) -> int:
-    return thorough if settings.get_current_profile_name() == "thorough" else max(thorough // 10, 5)
+    return thorough if _is_thorough() else max(thorough // 10, 5)
+
+
+def seeds(thorough: int) -> range:
+    """For a test whose every example takes seconds."""
+    return range(thorough if _is_thorough() else max(thorough // 10, 1))
+
+
+def _is_thorough() -> bool:
+    return settings.get_current_profile_name() == "thorough"

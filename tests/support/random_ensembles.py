@@ -231,8 +231,9 @@ def rows_for(made: Generated, n_rows: int, seed: int) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         splits = np.array(made.arrays.splits, np.float64).astype(np.float32)
     members = np.array([m for values in made.members.values() for m in values] or [0.0], np.float32)
+    features = np.array(made.arrays.features)
     for column in range(width):
-        own = splits[np.array(made.arrays.features) == column]
+        own = splits[features == column]
         on = rng.choice(own if len(own) else splits[:1], n_rows)
         step = rng.integers(-1, 2, n_rows)
         with np.errstate(over="ignore", under="ignore"):

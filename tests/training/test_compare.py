@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import saker.training.compare
 from saker.training.compare import Candidate, CannotCompare, Rules, compare
+from tests.support.examples import seeds
 
 ROWS = 3_000
+
+
+@pytest.fixture(autouse=True)
+def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The decisions below are clear: 200 resamples take seconds each."""
+    monkeypatch.setattr(saker.training.compare, "_RESAMPLES", 40)
 
 
 def labels_and_scores(*strengths: float, seed: int = 0) -> tuple[np.ndarray, list[Candidate]]:
@@ -34,7 +42,7 @@ def test_clearly_better_wins_and_clearly_worse_does_not() -> None:
     assert lost.figures["roc_auc_gain"] == pytest.approx(-won.figures["roc_auc_gain"])
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(5))
 def test_the_same_strength_moves_nothing(seed: int) -> None:
     labels, (one, other) = labels_and_scores(1.5, 1.5, seed=seed)
     assert not compare(one, other, labels, Rules()).promoted

@@ -1,4 +1,4 @@
-"""What moved is told, and what did not is not: twenty seeds each."""
+"""What moved is reported, and what did not is not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from saker.training import synthetic
 from saker.training.drift import LIMIT, NoReference, distribution, drift, drifted, plot, psi
 from saker.training.fit import Settings, Trained, train
 from saker.training.tables import to_records
+from tests.support.examples import seeds
 
 LIVE = 10_000
 
@@ -22,7 +23,7 @@ def trained() -> Trained:
     return train(synthetic.frame(20_000), Settings(rounds=60))
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(20))
 def test_amounts_times_three_are_told_and_unchanged_traffic_is_not(trained: Trained, seed: int) -> None:
     table = synthetic.frame(LIVE, seed=100 + seed).drop(columns="isFraud")
     for factor in (1, 3):

@@ -63,7 +63,7 @@ def test_a_part_of_a_file_reads_as_the_whole_does(tmp_path: Path, table: pd.Data
     """card2 is a whole number in rows without a missing value; a record must not show which rows were read with it."""
     write(tmp_path, table, "train", ".csv")
     whole = ieee_cis.read(tmp_path)
-    monkeypatch.setattr(ieee_cis, "_CHUNK", 7)
+    monkeypatch.setattr(ieee_cis, "_CHUNK", 29)
     records = [record for part in ieee_cis.frames(tmp_path) for record in to_records(part)]
     assert records == to_records(whole)
     kinds = {feature.name: feature.kind for feature in features_of(whole.drop(columns=["TransactionID"]), time="TransactionDT")}
