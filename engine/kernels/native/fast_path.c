@@ -32,8 +32,8 @@ typedef struct {
     int64_t timestamp_ms;
     double score;
     unsigned long long mark; /* of its answer among those to its partition */
-    int32_t partition;       /* -1: somebody else's now, not to be committed */
-    int32_t flagged;
+    int32_t partition;
+    uint8_t flagged, dropped; /* dropped: the partition is somebody else's now, its position is not to be committed */
 } Record;
 
 /* saker.engine.metrics.counts.ANSWERED */
@@ -259,10 +259,13 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
             result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
             break; /* who answers the rest meets the error again, and tells it */
         int kind;
-        self->records[self->sent++ % N_RECORDS] =
-            (Record){message->offset + 1, rdkafka.message_timestamp(message, &kind),
-                     self->scores[i],     result_producer_sent(self->producer, message->partition),
-                     message->partition,  self->scores[i] >= self->threshold};
+        self->records[self->sent++ % N_RECORDS] = (Record){message->offset + 1,
+                                                           rdkafka.message_timestamp(message, &kind),
+                                                           self->scores[i],
+                                                           result_producer_sent(self->producer, message->partition),
+                                                           message->partition,
+                                                           self->scores[i] >= self->threshold,
+                                                           0};
     }
     if (i > 0) {
         batch->since = scored;
@@ -274,15 +277,14 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
     return i;
 }
 
-/* In the order in which they were sent. */
+/* In the order in which they were sent. Those of dropped partitions, too: as long as librdkafka may write one, no other
+   producer may send to its partition. */
 static void acknowledge(FastPathObject *self) {
     while (self->done_batches < self->sent_batches) {
         Batch *batch = self->batches + self->done_batches % N_BATCHES;
         for (uint64_t at = self->done; at < batch->end; at++) {
             const Record *record = self->records + at % N_RECORDS;
-            if (record->partition >= 0 &&
-                !result_producer_delivered_count(self->producer, record->partition, record->mark))
-                return;
+            if (!result_producer_delivered_count(self->producer, record->partition, record->mark)) return;
         }
         self->done = batch->end;
         self->done_batches++;
@@ -334,7 +336,7 @@ static PyObject *fast_path_drop_partition(PyObject *object, PyObject *number) {
     long partition = PyLong_AsLong(number);
     if (partition == -1 && PyErr_Occurred()) return NULL;
     for (uint64_t at = self->told; at < self->sent; at++)
-        if (self->records[at % N_RECORDS].partition == partition) self->records[at % N_RECORDS].partition = -1;
+        if (self->records[at % N_RECORDS].partition == partition) self->records[at % N_RECORDS].dropped = 1;
     Py_RETURN_NONE;
 }
 
@@ -356,7 +358,7 @@ static PyObject *fast_path_drain_acknowledged(PyObject *object, PyObject *unused
         memcpy(PyBytes_AsString(timestamps) + 8 * i, &record->timestamp_ms, 8);
         memcpy(PyBytes_AsString(scores) + 8 * i, &record->score, 8);
         n_flagged += record->flagged;
-        if (record->partition < 0) continue;
+        if (record->dropped) continue;
         PyObject *partition = PyLong_FromLong(record->partition),
                  *behind = PyLong_FromLongLong((long long)record->behind);
         failed = partition == NULL || behind == NULL || PyDict_SetItem(positions, partition, behind) != 0;

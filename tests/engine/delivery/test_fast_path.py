@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
@@ -28,6 +29,7 @@ from saker.engine.pipeline import score_batch
 from saker.engine.serving.poison_records import InFlightMarker
 from saker.training import synthetic
 from saker.training.tables import to_records
+from tests.support.broker import silent
 
 N = 300
 BAD = {7: b"", 8: b"{", 9: b'{"TransactionID":1,"TransactionID":2}', 10: None}
@@ -204,6 +206,31 @@ def test_positions_of_dropped_partitions_are_not_reported(line: Line, records: l
     assert positions == {(line.source, 1): 1}
     assert len(answered.scores) == 2
     assert line.fast_path.drain_acknowledged() is None
+
+
+def test_records_of_dropped_partitions_stay_in_flight_until_they_are_acknowledged(
+    own_broker: Any, generated_model: Any, records: list[bytes | None]
+) -> None:
+    """Otherwise another producer may overtake what librdkafka still has, and results change their order."""
+    broker = own_broker()
+    with contextlib.closing(Line(broker.bootstrap_servers, ActiveModel.load(generated_model.path, "fraud/1"))) as line:
+        for _ in range(2):  # in one batch, so that both are fetched at once
+            line.sender.produce(line.source, records[0], None, 0)
+        assert line.sender.flush(30) == 0
+        while len(line.fast_path.poll(1, 0.01, 0)[0]) == 0:
+            pass
+        with silent(broker.bootstrap_servers):
+            line.fast_path.poll(1, 0.01, 100)
+            assert line.fast_path.in_flight == 1
+            line.fast_path.drop_partitions([(line.source, 0)])
+            assert line.fast_path.in_flight == 1
+        deadline = time.monotonic() + 60
+        while line.fast_path.in_flight:
+            assert time.monotonic() < deadline
+            line.fast_path.poll(1, 0.01, 100)
+        found = line.fast_path.drain_acknowledged()
+        assert found is not None
+        assert found[0] == {}
 
 
 def _without_time(value: bytes | None) -> Any:
