@@ -30,6 +30,9 @@ def encode(
     times: tuple[bytes, bytes],
     /,
 ) -> Results: ...
+def hash_key() -> tuple[int, int, int]:
+    """Of the decoders' tables of texts, for tests: with it keys can be made to collide."""
+
 def open_librdkafka(path: str, /) -> None:
     """Raises OSError where a function is missing."""
 
@@ -75,6 +78,7 @@ class Decoder:
         lengths: Buffer,  # int64 (n,)
         hand_over: Callable[[int, int], tuple[int, int] | None],
         reject: Callable[[int, int, int, bytes | None], None],
+        rewrite: Callable[[int, bytes], None],
         /,
     ) -> tuple[int, int]: ...
     def statistics(self) -> Mapping[str, int]: ...

@@ -24,6 +24,7 @@ _TARGETS = {None: 0, "hour_of_day": 1, "day_of_week": 2}
 
 HandOver = Callable[[int, int], tuple[int, int] | None]
 Reject = Callable[[int, int, str | None], None]
+Rewrite = Callable[[int, bytes], None]
 
 
 class RowKernel:
@@ -53,18 +54,20 @@ class RowKernel:
         lengths: NDArray[np.int64],
         hand_over: HandOver,
         reject: Reject,
+        rewrite: Rewrite,
     ) -> tuple[int, int]:
         """Fill a row of `matrix` (n, f), its index and where its identifier stands, for each accepted record.
 
         hand_over: index of a record, row -> (start, length) of its identifier, or None if it is rejected.
         reject: called with index, number of the fault and field of each record that is rejected here.
+        rewrite: called with index and identifier of each record whose identifier is written with needless escapes.
         Returns how many were accepted, and how many of the batch were handed over. TypeError for other values than bytes.
         """
 
         def rejected(index: int, fault: int, slot: int, unknown: bytes | None) -> None:
             reject(index, fault, self._fields[slot] if slot >= 0 else None if unknown is None else unknown.decode())
 
-        return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
+        return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected, rewrite)
 
     @property
     def statistics(self) -> dict[str, int]:

@@ -20,7 +20,7 @@ from saker.engine.contract import Contract
 from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
-from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
+from saker.engine.kernels.row_kernel import HandOver, Reject, Rewrite, RowKernel
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, Rejection
 
@@ -125,8 +125,11 @@ class Decoder:
         def reject(index: int, fault: int, field: str | None) -> None:
             rejections.append(BY_NUMBER[fault].of(index, field))
 
+        def rewrite(index: int, identifier: bytes) -> None:
+            replaced[index] = identifier
+
         decode = self._native.decode if self._native else _by_reference
-        accepted, handed_over = decode(values, self._matrix, ids.indices, ids.starts, ids.lengths, hand_over, reject)
+        accepted, handed_over = decode(values, self._matrix, ids.indices, ids.starts, ids.lengths, hand_over, reject, rewrite)
         if accepted < n:
             ids = ids[:accepted]
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
@@ -140,6 +143,7 @@ def _by_reference(
     lengths: NDArray[np.int64],
     hand_over: HandOver,
     _reject: Reject,
+    _rewrite: Rewrite,
 ) -> tuple[int, int]:
     """Every record handed over: `RowKernel.decode` without the kernel."""
     accepted = 0

@@ -23,7 +23,8 @@ from saker.engine.records.rejection import MAX_DEPTH, Fault, Rejection
 _OVERFLOW = 2.0**128 - 2.0**103  # the least number that rounds to infinity in float32
 # RFC 8259, section 6. `[0-9]` and not `\d`, which matches full-width digits too.
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# A text that does not end is taken whole and once (possessive): tried from each quote in it, that would take quadratic time.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 class _Number(str):

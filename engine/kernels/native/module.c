@@ -1,5 +1,7 @@
 /* saker.engine.kernels._native: the types of the parts, and which variants the processor runs. */
 #include "native.h"
+#include "rows/table.h"
+#include <string.h>
 
 static PyObject *native_variants(PyObject *module, PyObject *unused) {
     (void)module, (void)unused;
@@ -20,7 +22,32 @@ static int add_type(PyObject *module, const char *name, PyObject *type) {
     return result;
 }
 
+/* From os.urandom, as Python's own hashes. The tables of decoders depend on the key, so it is never changed. */
+static int init_hash_key(void) {
+    static int done;
+    if (done) return 0;
+    PyObject *os = PyImport_ImportModule("os");
+    PyObject *bytes = os == NULL ? NULL : PyObject_CallMethod(os, "urandom", "i", (int)(3 * sizeof(uint64_t)));
+    char *start = bytes == NULL ? NULL : PyBytes_AsString(bytes);
+    if (start != NULL) {
+        uint64_t key[3];
+        memcpy(key, start, sizeof key);
+        text_hash_init(key);
+        done = 1;
+    }
+    Py_XDECREF(bytes);
+    Py_XDECREF(os);
+    return done ? 0 : -1;
+}
+
+static PyObject *hash_key(PyObject *module, PyObject *unused) {
+    (void)module, (void)unused;
+    return Py_BuildValue("(KKK)", (unsigned long long)text_hash_key[0], (unsigned long long)text_hash_key[1],
+                         (unsigned long long)text_hash_key[2]);
+}
+
 static int native_exec(PyObject *module) {
+    if (init_hash_key() != 0) return -1;
     static const struct {
         const char *name;
         PyObject *(*type)(void);
@@ -40,6 +67,8 @@ static int native_exec(PyObject *module) {
 static PyMethodDef native_methods[] = {
     {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
     {"encode", rows_encode, METH_VARARGS, "See saker.engine.records.encode."},
+    {"hash_key", hash_key, METH_NOARGS,
+     "Of the decoders' tables of texts, for tests: with it keys can be made to collide."},
     {"open_librdkafka", open_librdkafka, METH_O, "See saker.engine.kafka.librdkafka_handle."},
     {"last_client", last_client, METH_NOARGS, "See saker.engine.kafka.librdkafka_handle."},
     {NULL, NULL, 0, NULL},

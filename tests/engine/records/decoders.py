@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 from saker.engine.contract import Contract, Feature
 from saker.engine.kernels import native
-from saker.engine.records.decode import Decoder
+from saker.engine.records.decode import Decoded, Decoder
 
 EXTENSION, REASON = native("auto")
 assert EXTENSION, REASON
@@ -27,6 +30,15 @@ CONTRACT = Contract(
     ),
     id_field="id",
 )
+
+
+def most_handed_over(values: Sequence[bytes | None], expected: Decoded) -> int:
+    """How many records a native decoder may leave to the reference: those that are rejected, and times that are no time."""
+    count = len(expected.rejections)
+    for index in expected.indices.tolist():
+        fields = dict(json.loads(values[index] or b"", object_pairs_hook=list))
+        count += abs(float(fields.get("t") or 0)) >= 1e15
+    return count
 
 
 def make_decoder(name: str, contract: Contract = CONTRACT) -> Decoder:

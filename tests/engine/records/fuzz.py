@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import random
 import sys
 import time
@@ -19,8 +20,9 @@ from pathlib import Path
 
 from saker.engine.records.decode import Decoded, Decoder
 from saker.engine.records.rejection import NOT_JSON, Rejection
-from tests.engine.records.decoders import DECODERS, make_decoder
+from tests.engine.records.decoders import DECODERS, EXTENSION, make_decoder, most_handed_over
 from tests.engine.records.nasty import NASTY
+from tests.support.collisions import pairs
 
 CORPUS = Path(__file__).parent / "corpus"
 BATCH = 64
@@ -36,14 +38,26 @@ def kept() -> list[bytes]:
     return [bytes.fromhex(line) for path in sorted(CORPUS.glob("*.hex")) for line in path.read_text().splitlines()]
 
 
+def colliding() -> list[bytes]:
+    """Records of keys that hash alike, half of them with one of each pair only."""
+    assert EXTENSION
+    found = pairs(EXTENSION, 8)
+    every = [key for pair in found for key in pair]
+    record = '{"id":1,"amount":2,%s,"must":"y"}'
+    chosen = [every, every[::-1], [one for one, _ in found], [other for _, other in found]] * 5
+    return [(record % ",".join(f"{json.dumps(key)}:1" for key in keys)).encode() for keys in chosen]
+
+
 def corpus() -> list[bytes]:
     full = b'{"id":%d,"ratio":-1.25,"amount":12.5,"device":"web","card":4242,"t":86400,"must":"y"}'
     long_key = b'{"id":1,"%b":[1],"ratio":2,"amount":3,"must":"n"}'
     return [
         *(value for _, value, _ in NASTY if value and len(value) < 2000),
         *[long_key % (b"k" * n) for n in (28, 60, 100, 300)] * 5,
+        *colliding(),
         *(full % i for i in range(40)),
         *((full % i).replace(b",", b", ").replace(b":", b": ") for i in range(20)),
+        *((full % i).replace(b":", b": ") for i in range(10)),
         *kept(),
     ]
 
@@ -96,9 +110,14 @@ def differ(batch: list[bytes], native: dict[str, Decoder], reference: Decoder, *
     """The decoders that do not agree with the first one, or with the reference if it is asked."""
     for decoder in native.values():
         decoder._reference = reference._reference if ask else Unread()  # type: ignore[assignment]
-    outcomes = {name: summary(decoder.decode(batch)) for name, decoder in native.items()}
-    expected = summary(reference.decode(batch)) if ask else next(iter(outcomes.values()))
-    return [name for name, outcome in outcomes.items() if outcome != expected]
+    decoded = {name: decoder.decode(batch) for name, decoder in native.items()}
+    outcomes = {name: summary(found) for name, found in decoded.items()}
+    if not ask:
+        expected = next(iter(outcomes.values()))
+        return [name for name, outcome in outcomes.items() if outcome != expected]
+    referred = reference.decode(batch)
+    expected, most = summary(referred), most_handed_over(batch, referred)
+    return [name for name, outcome in outcomes.items() if outcome != expected or decoded[name].handed_over > most]
 
 
 def main() -> None:

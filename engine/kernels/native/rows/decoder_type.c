@@ -1,5 +1,5 @@
 /* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a
-   millisecond, and hard numbers and handed-over records need it. */
+   millisecond, and handed-over records need it. */
 #include "../internal_api.h"
 #include "batch_values.h"
 #include "rows.h"
@@ -14,13 +14,6 @@ typedef struct {
     decode_record_function decode_record;
     int busy;
 } DecoderObject;
-
-static double exact_number(const char *text) {
-    /* Without an overflow exception the result is +-HUGE_VAL, which is what the kernel expects. */
-    double value = PyOS_string_to_double(text, NULL, NULL);
-    if (value == -1.0 && PyErr_Occurred()) PyErr_Clear(); /* cannot happen: the text is a JSON number */
-    return value;
-}
 
 static decode_record_function variant_named(const char *variant) {
 #if defined(__x86_64__)
@@ -106,7 +99,7 @@ static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *
     rows_decoder *d = &self->decoder;
     self->decode_record = variant_named(variant);
     int32_t n_fields = (int32_t)PyTuple_Size(fields);
-    if (rows_init(d, width, n_fields, exact_number) != 0) {
+    if (rows_init(d, width, n_fields) != 0) {
         PyErr_NoMemory();
         goto failed;
     }
@@ -172,19 +165,34 @@ static int reject(PyObject *on_rejection, Py_ssize_t index, const record_result 
     return 0;
 }
 
-static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index, progress *so_far, PyObject *hand_over,
-                      PyObject *on_rejection) {
+/* on_identifier(index, identifier): for one that is not in the record's bytes as it is in the result */
+static int rewritten(PyObject *on_identifier, Py_ssize_t index, record_result *result) {
+    PyObject *answer =
+        PyObject_CallFunction(on_identifier, "ny#", index, result->identifier, (Py_ssize_t)result->identifier_length);
+    if (answer == NULL) return -1;
+    Py_DECREF(answer);
+    result->identifier_start = 0;
+    return 0;
+}
+
+typedef struct {
+    PyObject *hand_over, *on_rejection, *on_identifier;
+} callbacks;
+
+static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index, progress *so_far,
+                      const callbacks *python) {
     rows_decoder *d = &self->decoder;
     record_result result = {.code = EMPTY, .slot = -1};
-    if (value->length == 0) return reject(on_rejection, index, &result);
-    if (value->length > LARGEST_RECORD) return take_from_reference(so_far, hand_over, index, d->width);
+    if (value->length == 0) return reject(python->on_rejection, index, &result);
+    if (value->length > LARGEST_RECORD) return take_from_reference(so_far, python->hand_over, index, d->width);
     if (rows_load(d, value->bytes, (size_t)value->length) != 0) {
         PyErr_NoMemory();
         return -1;
     }
     int outcome = self->decode_record(d, (size_t)value->length, so_far->row, &result);
-    if (outcome == HAND_OVER) return take_from_reference(so_far, hand_over, index, d->width);
-    if (outcome == REJECTED) return reject(on_rejection, index, &result);
+    if (outcome == HAND_OVER) return take_from_reference(so_far, python->hand_over, index, d->width);
+    if (outcome == REJECTED) return reject(python->on_rejection, index, &result);
+    if (result.identifier != NULL && rewritten(python->on_identifier, index, &result) != 0) return -1;
     accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
     return 0;
 }
@@ -200,19 +208,20 @@ int decoder_read(PyObject *decoder, const char *record, size_t length, float *ro
     record_result result = {.code = EMPTY, .slot = -1};
     if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0)
         return 0;
-    if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED) return 0;
+    if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED || result.identifier != NULL) return 0;
     *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
     return 1;
 }
 
-/* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection)
+/* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection, on_identifier)
    -> (accepted, handed over). The four buffers are writable and have room for every value. */
 static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
-    PyObject *values, *hand_over, *on_rejection, *answer = NULL;
+    PyObject *values, *answer = NULL;
+    callbacks python;
     Py_buffer matrix, source_index, start, length;
-    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OO", &values, &matrix, &source_index, &start, &length, &hand_over,
-                          &on_rejection))
+    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OOO", &values, &matrix, &source_index, &start, &length,
+                          &python.hand_over, &python.on_rejection, &python.on_identifier))
         return NULL;
     Py_ssize_t n = PySequence_Size(values);
     if (n < 0) {
@@ -229,8 +238,7 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
         self->busy = 1; /* the callbacks run Python code, which must not come back in here */
         for (Py_ssize_t i = 0; i < n && !failed; i++) {
             Value value;
-            failed =
-                value_at(values, i, &value) != 0 || decode_one(self, &value, i, &so_far, hand_over, on_rejection) != 0;
+            failed = value_at(values, i, &value) != 0 || decode_one(self, &value, i, &so_far, &python) != 0;
             Py_XDECREF(value.owner);
         }
         self->busy = 0;

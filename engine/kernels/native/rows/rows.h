@@ -84,7 +84,7 @@ extern uint8_t rows_digit_shuffles[16][16][16];
 typedef struct {
     uint32_t token_bits; /* one bit for each byte of a token of at most TOKEN_BYTES */
     int32_t token_length;
-    uint64_t name_hash; /* of the name without escapes: what makes two unknown keys the same */
+    uint64_t name_hash; /* of the name without escapes */
     int32_t slot;       /* index of the field, -1 for an unknown one */
     int32_t column;
     uint8_t kind;
@@ -116,6 +116,7 @@ typedef struct {
 #define MAX_TRACE 8192
 #define MAX_UNKNOWN_KEYS 4096 /* of one record, in the slow walk; beyond that the reference looks for repeated ones */
 #define UNKNOWN_TABLE 8192
+#define MAX_PROBES 256 /* in that table; hashes are keyed, so only chance could need more */
 
 typedef struct {
     uint64_t hash;
@@ -146,16 +147,15 @@ typedef struct rows_decoder {
     char *unescaped;
     size_t scratch_capacity;
 
-    /* Correctly rounded conversion of a NUL-terminated JSON number that the fast paths leave; infinity on overflow. */
-    double (*exact_number)(const char *text);
     uint64_t n_exact_numbers, n_slow_walks, n_learned; /* for tests and metrics */
 } rows_decoder;
 
 typedef struct {
     size_t identifier_start, identifier_length; /* in the record's bytes, quotes included */
-    int32_t code;                               /* enum fault, of the first fault in document order */
-    int32_t slot;                               /* the field at fault, -1 if the contract does not know it */
-    const char *name; /* then its name, without escapes; valid until the next record is loaded */
+    const char *identifier; /* NULL, or the same without needless escapes; valid until the next record is loaded */
+    int32_t code;           /* enum fault, of the first fault in document order */
+    int32_t slot;           /* the field at fault, -1 if the contract does not know it */
+    const char *name;       /* then its name, without escapes; valid until the next record is loaded */
     uint32_t name_length;
     uint32_t n_steps; /* keys that the slow walk met; the first MAX_TRACE are in the trace */
     uint32_t non_ascii;
@@ -169,18 +169,22 @@ int rows_decode_record_avx2(rows_decoder *, size_t, float *, record_result *);
 int rows_decode_record_avx512(rows_decoder *, size_t, float *, record_result *);
 
 /* decoder.c. Functions that allocate return 0 on success and -1 without memory. */
-int rows_init(rows_decoder *, int32_t width, int32_t n_fields, double (*exact_number)(const char *));
+int rows_init(rows_decoder *, int32_t width, int32_t n_fields);
+/* Correctly rounded conversion of a NUL-terminated JSON number that the fast ways leave; infinity on overflow. */
+double rows_exact_number(const char *text);
 void rows_free(rows_decoder *);
 int rows_load(rows_decoder *, const char *record, size_t length); /* copies it into the scratch buffer */
 
-/* table.c */
+/* table.c. text_hash_init: once for the process, before any table is built; the hashes of all tables depend on the key,
+   so nobody outside can choose keys that collide. */
+void text_hash_init(const uint64_t key[3]);
 int text_table_build(text_table *, const char *const *texts, const uint32_t *lengths, int32_t n);
 void text_table_free(text_table *);
 uint64_t text_hash_long(const char *text, uint32_t length, uint64_t seed);
 
 /* learn.c */
 void rows_after_slow_walk(rows_decoder *, const record_result *);
-void rows_after_ordered_walk(rows_decoder *, int32_t rank);
+void rows_after_ordered_walk(rows_decoder *, int32_t rank, int32_t detours);
 void key_order_free(key_order *);
 
 #endif
