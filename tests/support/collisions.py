@@ -1,6 +1,4 @@
-"""Pairs of keys that the native decoder's tables cannot tell apart by their hash: what only somebody who knows this process's key
-can make.
-"""
+"""Pairs of keys with one hash in the native decoder's tables, as only somebody can make who knows the key of this process."""
 
 from __future__ import annotations
 

@@ -105,8 +105,10 @@ def test_producers_of_two_styles_are_both_learned(decoder: Decoder, first: tuple
 
 
 def test_a_template_with_irregular_separators_is_learned(decoder: Decoder) -> None:
-    fields = "".join(f'{", " if i % 3 else " ,"}"f{i}"{":" if i % 2 else " : "}%d' for i in range(N))
-    values = [('{ "id": %d' % i + fields % tuple(range(i, i + N)) + " }").encode() for i in range(300)]
+    values = []
+    for i in range(300):
+        fields = [f'{", " if k % 3 else " ,"}"f{k}"{":" if k % 2 else " : "}{i + k}' for k in range(N)]
+        values.append(f'{{ "id": {i}{"".join(fields)} }}'.encode())
     assert agree(decoder, values) == 0
     assert decoder._native
     assert decoder._native.statistics["slow_walks"] == 1
