@@ -37,13 +37,13 @@ def monitor(
     Runs until Ctrl-C or SIGTERM, beside `saker serve`, and touches nothing.
     """
     from saker.commands.live_monitor import Watch
-    from saker.engine.metrics.exporter import serve_http
+    from saker.engine.metrics.exporter import serve_http, url_of
 
     models = {"champion": model, "challenger": challenger}
     watch = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
     stop = told_to_stop()
     server = serve_http(watch, metrics_port, lambda: watch.at > 0, metrics_address)
-    _log.info("metrics at http://%s:%d/metrics", metrics_address, server.server_port)
+    _log.info("metrics at %s/metrics", url_of(metrics_address, server.server_port))
     while not stop.is_set():
         try:
             watch.check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from dataclasses import dataclass, field
@@ -30,6 +31,19 @@ def cache(part: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class TopicLimits:
+    """What a topic takes of single records. The defaults are what is assumed where the broker does not tell."""
+
+    #: max.message.bytes; counted by saker before compression, by the broker after it.
+    max_bytes: int = 1_048_588
+    #: A compacted topic takes no record without a key.
+    needs_key: bool = False
+    #: How far a record's timestamp may lie before and after the time of its arrival.
+    before_ms: float = math.inf
+    after_ms: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What a pool and its workers need to know; handed to every worker process as it is."""
 
@@ -52,8 +66,9 @@ class ServeSettings:
     #: Records that were produced and are not acknowledged yet; more are not taken until some are.
     max_in_flight: int = 5_000
     drain_seconds: float = 10.0
-    #: Larger rejections are cut. The default is Kafka's; a pool asks the topic.
-    rejected_max_bytes: int = 1_048_588
+    #: What the topics take; a pool asks them. A result beyond its topic's is a rejection, and one beyond that topic's is cut.
+    output_limits: TopicLimits = TopicLimits()
+    rejected_limits: TopicLimits = TopicLimits()
     #: How long a result waits for others to be sent with. None: 0 while few are unanswered, 1 while many are
     #: (delivery/at_least_once.py), and 1 in transactions.
     linger_ms: float | None = None

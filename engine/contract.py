@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -116,7 +117,7 @@ class Contract:
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
+        if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
             raise ModelRefused(f"contract: feature names must be unique, these are repeated: {', '.join(repeated)}")
         if not math.isfinite(self.threshold) or (self.score == "probability" and not 0 <= self.threshold <= 1):
             raise ModelRefused(f"contract: threshold must lie in [0, 1] for a probability, got {self.threshold}")

@@ -52,10 +52,8 @@ def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | No
     return Scored(results, ids.indices, rejections, scores, model.session.contract.threshold, seconds)
 
 
-def given_up(model: ActiveModel) -> Scored:
-    """The answer to one record that is not even looked at, as workers died of it."""
-    message = "workers died of it, twice when it was scored alone"
-    rejection = Rejection(0, "worker_crash", message)
+def rejected_unseen(model: ActiveModel, rejection: Rejection) -> Scored:
+    """The answer to one record that is not even looked at."""
     return Scored([], np.empty(0, np.int32), [rejection], np.empty(0), model.session.contract.threshold, {})
 
 

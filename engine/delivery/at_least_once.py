@@ -10,14 +10,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from saker.engine.config import ServeSettings
-from saker.engine.delivery.base import LINGER_MS, MANY, QUICK, Delivery
+from saker.engine.delivery.base import LINGER_MS, MANY, QUICK, Delivery, sizes
 from saker.engine.delivery.fast_path import FastPath
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition
 from saker.engine.kafka.native_transport import NativeTransport
 from saker.engine.kafka.transport import Transport
 
 _COMMIT_SECONDS = 0.05
+_LAST_COMMIT_SECONDS = 1.0
 
 _FEW = 4  # of a partition
 _LEAST_PARTITIONS = 2  # so that four records of one partition alone are few
@@ -33,11 +35,12 @@ class AtLeastOnce(Delivery):
     @staticmethod
     def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:  # noqa: ARG004 - no need of it
         lingers = LINGER_MS if settings.linger_ms is None else (settings.linger_ms,)
-        return [{"linger.ms": linger} for linger in lingers]
+        # Behind a batch that Kafka refuses librdkafka would go on, and its records, sent again, would come after later ones.
+        return [{"linger.ms": linger, "enable.gapless.guarantee": True, **sizes(settings)} for linger in lingers]
 
-    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
+    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings, marker: InFlightMarker) -> None:
         fast_path = FastPath(transport, settings.input) if isinstance(transport, NativeTransport) else None
-        super().__init__(consumer, transport, settings, fast_path)
+        super().__init__(consumer, transport, settings, marker, fast_path)
         self._committed = 0.0
 
     def _few(self) -> int:
@@ -55,7 +58,10 @@ class AtLeastOnce(Delivery):
     def _send_held(self) -> bool:
         sent = super()._send_held()
         if sent and self._transport.place == MANY and self._records <= _PUSHED:
-            self._transport.producer.flush(_PUSH_SECONDS)
+            try:
+                self._transport.producer.flush(_PUSH_SECONDS)
+            except KafkaException as error:
+                raise self._failure(error.args[0]) from error
         return sent
 
     def _consume(self, wait_seconds: float, *, fast_path: bool) -> tuple[ConsumedBatch, list[KafkaError]]:
@@ -102,6 +108,16 @@ class AtLeastOnce(Delivery):
                 with contextlib.suppress(KafkaException):  # the group rebalances: again, until the deadline
                     self._commit(wait=True)
         return not (self.in_flight or self._positions)
+
+    def abort(self) -> None:
+        """Commit what is acknowledged: it would be scored again, by each worker that ends like this one."""
+        super().abort()
+        deadline = time.monotonic() + _LAST_COMMIT_SECONDS
+        with contextlib.suppress(KafkaException, RuntimeError):  # the group rebalances, or the consumer is closed
+            if self._positions:
+                self._commit(wait=False)
+            while self._positions and time.monotonic() < deadline:
+                self._consumer.poll(0.01)
 
     def drop_partitions(self, partitions: Iterable[Partition]) -> None:
         gone = set(partitions)

@@ -9,11 +9,11 @@ starts again from the committed offsets. One worker owns a delivery; nobody else
 
 from __future__ import annotations
 
+import contextlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from ctypes import Array, c_int64
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from saker.engine.config import ServeSettings
 from saker.engine.delivery.fast_path import FastPath
-from saker.engine.errors import Fenced, RestartWorker, ServingError
+from saker.engine.delivery.in_flight_marker import InFlightMarker
+from saker.engine.delivery.undeliverable import without_undeliverable
+from saker.engine.errors import Fenced, RestartWorker
 from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition
 from saker.engine.kafka.rejected_record import rejected_record
@@ -40,8 +42,21 @@ QUICK, MANY = 0, 1
 LINGER_MS = (0.0, 1.0)
 
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
+# Kafka's answers to a batch for the sake of one record in it.
+_OF_ONE_RECORD = (
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.INVALID_MSG,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_TIMESTAMP,
+    KafkaError.INVALID_RECORD,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError._INVALID_DIFFERENT_RECORD,
+)
 _POLL_SECONDS = 0.001  # while acknowledgements are due
 _IDLE_SECONDS = 0.1
+_CAUSE_SECONDS = 1.0
+_LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 16 << 20, 1_000_000_000  # the most that librdkafka takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,7 @@ class HeldBatch:
     positions: dict[Partition, int]
     scored: Scored
     since: float
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +91,27 @@ class InFlightBatch:
         return all(one.done() for one in self.acknowledgements)
 
 
+def sizes(settings: ServeSettings) -> dict[str, int]:
+    """Settings of a producer that takes whatever the topics take."""
+    most = max(settings.output_limits.max_bytes, settings.rejected_limits.max_bytes, _LEAST_MESSAGE_BYTES)
+    most = min(most, _MOST_MESSAGE_BYTES)
+    # What waits to be acknowledged is bounded by its size too: rejections may be large. Then there is no taking more.
+    return {"message.max.bytes": most, "queue.buffering.max.kbytes": max(64 << 10, 2 * most >> 10)}
+
+
 class Delivery(ABC):
     """Sends results and commits positions, batch by batch, in the order in which the batches came."""
 
     def __init__(
-        self, consumer: Consumer, transport: Transport, settings: ServeSettings, fast_path: FastPath | None = None
+        self,
+        consumer: Consumer,
+        transport: Transport,
+        settings: ServeSettings,
+        marker: InFlightMarker,
+        fast_path: FastPath | None = None,
     ) -> None:
         self._consumer, self._transport, self._settings, self._fast_path = consumer, transport, settings, fast_path
+        self._marker = marker
         self._held: list[HeldBatch] = []
         self._sent: deque[InFlightBatch] = deque()
         #: Records of the batches that are held or sent.
@@ -113,10 +143,10 @@ class Delivery(ABC):
         """Whether results wait until those before them are acknowledged."""
         return bool(self._held)
 
-    def use_model(self, model: NativeModel | None, marker: Array[c_int64]) -> None:
-        """What the fast path scores with from now on. marker: cells of an `InFlightMarker`."""
+    def use_model(self, model: NativeModel | None) -> None:
+        """What the fast path scores with from now on."""
         if self._fast_path is not None:
-            self._fast_path.use_model(model, marker, self._settings.late_ms)
+            self._fast_path.use_model(model, self._marker, self._settings)
 
     def consume(self, *, fast_path: bool = True) -> tuple[ConsumedBatch, list[KafkaError]]:
         """The next batch, and errors among its records. Waits for a record, but not while results wait to be produced.
@@ -133,13 +163,13 @@ class Delivery(ABC):
         """For acknowledgements: while it is full or holds results, they are what comes next."""
         self.poll(_IDLE_SECONDS if self.full else _POLL_SECONDS)
 
-    def send(self, batch: ConsumedBatch, positions: dict[Partition, int], scored: Scored) -> None:
+    def send(self, batch: ConsumedBatch, positions: dict[Partition, int], scored: Scored, *, alone: bool = False) -> None:
         """Produce the results of a batch with the key, partition and headers of their records, now or by a later `poll`.
 
-        positions: those of `batch`; they are the delivery's from now on.
+        positions: those of `batch`; they are the delivery's from now on. alone: one record, and nothing else is in flight.
         """
         self._records += len(batch)
-        self._held.append(HeldBatch(batch, positions, scored, time.perf_counter()))
+        self._held.append(HeldBatch(batch, positions, scored, time.perf_counter(), alone))
         self._send_held()
 
     def _send_held(self) -> bool:
@@ -154,16 +184,20 @@ class Delivery(ABC):
 
     def _produce(self, held: HeldBatch) -> InFlightBatch:
         started = time.perf_counter()
-        batch, scored, transport = held.batch, held.scored, self._transport
+        batch, transport, settings = held.batch, self._transport, self._settings
+        self._marker.note(held.positions, alone=held.alone)
+        scored = without_undeliverable(batch, held.scored, settings.output_limits)
         reports = DeliveryReports()
         try:
             results = transport.send(batch, scored.indices, scored.results)
             for rejection in scored.rejections:
                 origin = batch.origin(rejection.index)
-                value, headers = rejected_record(rejection, batch[rejection.index], origin, self._settings.rejected_max_bytes)
-                transport.send_one(self._settings.rejected, value, origin, reports, headers)
+                record = rejected_record(rejection, batch[rejection.index], origin, settings.rejected_limits)
+                place = origin._replace(key=record.key, timestamp_ms=record.timestamp_ms, headers=record.headers)
+                transport.send_one(settings.rejected, record.value, place, reports)
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
+        self._marker.done()
         timestamps_ms = np.empty(len(batch), np.int64)
         batch.timestamps(timestamps_ms)
         seconds = {**scored.stage_seconds, "produce": time.perf_counter() - started}
@@ -172,7 +206,10 @@ class Delivery(ABC):
 
     def poll(self, seconds: float = 0.0) -> None:
         """Drain acknowledgements; send what they allow, and commit what is due."""
-        self._transport.poll_producers(seconds)
+        try:
+            self._transport.poll_producers(seconds)
+        except KafkaException as error:
+            raise self._failure(error.args[0]) from error
         self._complete_acknowledged()
         self._send_held()
         self._commit_if_due()
@@ -255,18 +292,42 @@ class Delivery(ABC):
         counts.in_flight = self.in_flight
         return counts
 
+    def _cause(self, error: KafkaError) -> KafkaError:
+        """Of a fatal error the refusal that it stands for: confluent_kafka raises it before it reports the delivery."""
+        deadline = time.monotonic() + _CAUSE_SECONDS
+        while error.fatal() and time.monotonic() < deadline:
+            with contextlib.suppress(KafkaException):
+                self._transport.producer.poll(_POLL_SECONDS)
+            try:
+                for sent in self._sent:
+                    sent.done()
+                if self._fast_path is not None:
+                    self._fast_path.check()
+            except KafkaException as refused:
+                return refused.args[0]
+        return error
+
     def _failure(self, error: KafkaError) -> Exception:
-        output = self._settings.output
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            return ServingError(
-                f"a record fitted the input topic and its answer does not fit {output} or {self._settings.rejected}: "
-                "raise max.message.bytes of both above that of the input topic and start again; nothing is lost",
-            )
+        output, error = self._settings.output, self._cause(error)
         if error.code() in _FENCED:
             return Fenced(
                 f"another pool produces to {output} under the same name ({error.str()}): give this one another --instance"
             )
-        return RestartWorker(f"a result was not delivered: {error.str()}")
+        if error.code() in _OF_ONE_RECORD:
+            self._marker.note(self._in_flight_positions(), alone=self.in_flight == 1, refused=error.code())
+            return RestartWorker(
+                f"Kafka refused a result for {output} or {self._settings.rejected} ({error.str()}): the next worker sends the "
+                "results of these records one by one, and rejects the record as undeliverable"
+            )
+        return RestartWorker(f"a result for {output} or {self._settings.rejected} was not delivered: {error.str()}")
+
+    def _in_flight_positions(self) -> dict[Partition, int]:
+        """Of each partition the highest position of what is not acknowledged."""
+        highest = {} if self._fast_path is None else self._fast_path.in_flight_positions()
+        for positions in self._unacknowledged():
+            for partition, after in positions.items():
+                highest[partition] = max(after, highest.get(partition, 0))
+        return highest
 
     def _offsets(self) -> list[TopicPartition]:
         """To commit."""

@@ -9,7 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from saker.engine.config import ServeSettings
-from saker.engine.delivery.base import LINGER_MS, MANY, Delivery
+from saker.engine.delivery.base import LINGER_MS, MANY, Delivery, sizes
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.errors import RestartWorker
 from saker.engine.kafka.batch import Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -33,10 +34,11 @@ class ExactlyOnce(Delivery):
     def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:
         # A result in a transaction is seen later than a linger anyway.
         linger = LINGER_MS[MANY] if settings.linger_ms is None else settings.linger_ms
-        return [{"linger.ms": linger, "transactional.id": f"{settings.group}-{name}-{place}"} for place in range(2)]
+        same = {"linger.ms": linger, **sizes(settings)}
+        return [same | {"transactional.id": f"{settings.group}-{name}-{place}"} for place in range(2)]
 
-    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings) -> None:
-        super().__init__(consumer, transport, settings)
+    def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings, marker: InFlightMarker) -> None:
+        super().__init__(consumer, transport, settings, marker)
         self._began: float | None = None
         self._threads = ThreadPoolExecutor(1, "commit")
         self._committing: Future[None] | None = None

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from ctypes import Array, c_int64
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from saker.engine.config import ServeSettings
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import KafkaError
 from saker.engine.kafka.native_transport import NativeTransport, check
+from saker.engine.kafka.topic_limits import most_bytes_for_sure
 from saker.engine.metrics.counts import ANSWERED, Answered
 
 if TYPE_CHECKING:
@@ -32,11 +34,14 @@ class FastPath:
         self._producer = transport.result_producers[0]
         self._native = transport.native.FastPath(transport.queue, self._producer)
 
-    def use_model(self, model: NativeModel | None, marker: Array[c_int64], late_ms: float | None) -> None:
-        """model: None where a step of it is not native; nothing is answered then. marker: cells of an `InFlightMarker`.
-        late_ms: older records are returned.
+    def use_model(self, model: NativeModel | None, marker: InFlightMarker, settings: ServeSettings) -> None:
+        """model: None where a step of it is not native; nothing is answered then. marker: set while records are in work.
+
+        Late records, and those whose results the topic may not take, are returned.
         """
-        self._native.use_model(model, marker, math.inf if late_ms is None else late_ms)
+        late_ms, limits = math.inf if settings.late_ms is None else settings.late_ms, settings.output_limits
+        most = most_bytes_for_sure(limits)
+        self._native.use_model(model, marker.cells, late_ms, (most, limits.before_ms, limits.after_ms, limits.needs_key))
 
     def poll(self, most: int, wait_seconds: float, few: int) -> tuple[ConsumedBatch, list[KafkaError]]:
         """As `NativeTransport.poll`; records that leave at most `few` in flight are answered."""
@@ -46,6 +51,14 @@ class FastPath:
     def in_flight(self) -> int:
         """Records that were answered and that Kafka has not acknowledged."""
         return self._native.in_flight()
+
+    def check(self) -> None:
+        """Raises KafkaException when Kafka refused a result."""
+        check(self._producer)
+
+    def in_flight_positions(self) -> dict[Partition, int]:
+        """The offset after the last record of each partition that is in flight."""
+        return {(self._input, partition): at for partition, at in self._native.in_flight_positions().items()}
 
     def drain_acknowledged(self) -> tuple[dict[Partition, int], Answered] | None:
         """What Kafka has acknowledged since the last call: positions, and what is to be counted.

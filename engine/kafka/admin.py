@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -13,10 +15,20 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
+from saker.engine.config import TopicLimits
 from saker.engine.errors import ServingError
 from saker.engine.kafka.clients import QUIET, REQUEST_SECONDS, BrokerUnreachable, admin, connection
 
-_LIMITS = {"max.message.bytes": int, "min.insync.replicas": int, "retention.ms": int, "message.timestamp.type": str}
+_NO_LIMIT = 2**63 - 1
+_LIMITS = {
+    "max.message.bytes": int,
+    "min.insync.replicas": int,
+    "retention.ms": int,
+    "message.timestamp.type": str,
+    "message.timestamp.before.max.ms": int,
+    "message.timestamp.after.max.ms": int,
+    "cleanup.policy": str,
+}
 
 
 def is_ready(bootstrap_servers: str) -> bool:
@@ -56,6 +68,7 @@ def create_topics(
 class Topic(NamedTuple):
     """replicas: of the partition that has fewest. What the broker does not tell is None. retention_ms: -1 is for ever.
     timestamp_type: CreateTime (the sender's, which retention counts from) or LogAppendTime (of the arrival).
+    timestamp_before_ms, timestamp_after_ms: how far a sender's may lie before and after the arrival.
     """
 
     name: str
@@ -65,6 +78,20 @@ class Topic(NamedTuple):
     min_insync_replicas: int | None
     retention_ms: int | None
     timestamp_type: str | None
+    timestamp_before_ms: int | None = None
+    timestamp_after_ms: int | None = None
+    cleanup_policy: str | None = None
+
+    @property
+    def limits(self) -> TopicLimits:
+        """Of single records; the timestamps of a topic with LogAppendTime are its own."""
+        own_time = self.timestamp_type == "LogAppendTime"
+        before, after = (
+            math.inf if own_time or ms is None or ms >= _NO_LIMIT else ms
+            for ms in (self.timestamp_before_ms, self.timestamp_after_ms)
+        )
+        limits = TopicLimits(needs_key="compact" in (self.cleanup_policy or ""), before_ms=before, after_ms=after)
+        return limits if self.max_message_bytes is None else replace(limits, max_bytes=self.max_message_bytes)
 
 
 def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:

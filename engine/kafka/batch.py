@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import methodcaller
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from saker.engine.kernels import Values
 
 Partition = tuple[str, int]
 Headers = list[tuple[str, bytes | None]]
+#: Of message format 2: what a header takes beside name and value, at most.
+HEADER_BYTES = 10
 
 
 class Origin(NamedTuple):
@@ -26,6 +29,42 @@ class Origin(NamedTuple):
     headers: Headers | None
 
 
+# Where a name is not UTF-8 confluent_kafka (2.16) returns a list with an exception set. A call from the interpreter may not
+# notice, and the exception comes up anywhere; a call by C code is checked.
+_headers = methodcaller("headers")
+
+
+def headers_of(message: Message) -> Headers | None:
+    """None also where a name is not UTF-8: confluent_kafka hands out none of them then.
+
+    Once for each message: the second time confluent_kafka returns a list with holes, which ends the process that reads it.
+    """
+    try:
+        headers: Headers | None = _headers(message)
+    except (UnicodeDecodeError, SystemError):
+        return None
+    return headers
+
+
+def size_of(headers: Headers | None) -> int:
+    """Bytes that headers take, at most."""
+    return sum(len(name.encode()) + len(value or b"") + HEADER_BYTES for name, value in headers or ())
+
+
+def is_beyond(
+    origin: Origin,
+    length: int,
+    most_bytes: int,
+    earliest_ms: int,
+    latest_ms: int,
+    needs_key: bool,
+) -> bool:
+    """`ConsumedBatch.beyond` of one record with a value of `length` bytes; the reference of native/kafka/message_batch.c."""
+    if origin.timestamp_ms >= 0 and not earliest_ms <= origin.timestamp_ms <= latest_ms:
+        return True
+    return length + len(origin.key or b"") + size_of(origin.headers) > most_bytes or (needs_key and origin.key is None)
+
+
 class ConsumedBatch(Values, Protocol):
     """A batch of records: their values, and where they came from."""
 
@@ -37,6 +76,9 @@ class ConsumedBatch(Values, Protocol):
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         """Milliseconds since 1970, into an array (n,)."""
 
+    def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
+        """Indices of the records with more bytes of key, value and headers, another timestamp, or without a key."""
+
 
 class PublicBatch:
     """`ConsumedBatch` of confluent_kafka's messages."""
@@ -44,6 +86,7 @@ class PublicBatch:
     def __init__(self, messages: list[Message]) -> None:
         self.messages = messages
         self._values: list[bytes | None] = [message.value() for message in messages]
+        self._origins: dict[int, Origin] = {}
 
     def __len__(self) -> int:
         return len(self._values)
@@ -52,14 +95,23 @@ class PublicBatch:
         return self._values[at]
 
     def origin(self, index: int, /) -> Origin:
-        m = self.messages[index]
-        return Origin(m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), m.headers())
+        if index not in self._origins:
+            m = self.messages[index]
+            self._origins[index] = Origin(m.topic(), m.partition(), m.offset(), m.timestamp()[1], m.key(), headers_of(m))
+        return self._origins[index]
 
     def positions(self) -> dict[Partition, int]:
         return {(message.topic(), message.partition()): message.offset() + 1 for message in self.messages}
 
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[:] = [message.timestamp()[1] for message in self.messages]
+
+    def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
+        return [
+            at
+            for at in range(len(self))
+            if is_beyond(self.origin(at), len(self[at] or b""), most_bytes, earliest_ms, latest_ms, needs_key)
+        ]
 
 
 class SingleRecord:
@@ -85,6 +137,10 @@ class SingleRecord:
 
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[0] = self._of.origin(self._index).timestamp_ms
+
+    def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
+        is_one = is_beyond(self.origin(0), len(self[0] or b""), most_bytes, earliest_ms, latest_ms, needs_key)
+        return [0] if is_one else []
 
 
 def single_records(batch: ConsumedBatch) -> Iterator[SingleRecord]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from saker.engine.errors import SakerError, ServingError
 from saker.engine.kafka import admin, clients
+from saker.engine.kafka.batch import headers_of
 from saker.engine.kafka.clients import KafkaError, TopicPartition
 
 _BATCH = 1000
@@ -151,7 +152,7 @@ def _take(consumer: clients.Consumer, at_end: set[int]) -> list[Record]:
         error = m.error()
         if error is None:
             at_end.discard(m.partition())
-            records.append(Record(m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), m.headers() or [], now))
+            records.append(Record(m.partition(), m.offset(), m.timestamp()[1], m.key(), m.value(), headers_of(m) or [], now))
         elif error.code() == KafkaError._PARTITION_EOF:
             at_end.add(m.partition())
     return records

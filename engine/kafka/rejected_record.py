@@ -1,33 +1,46 @@
-"""A rejection as it lies in its topic: the record byte for byte with its headers, and behind them headers that say why.
+"""A rejection as it lies in its topic: the record byte for byte with its headers, and after them headers that say why.
 
-One that would be larger than the topic takes is cut: then `saker.error.size` is the length of the whole value.
+One that would be larger than the topic takes is cut: then `saker.error.size` is the length of the whole value, and
+`saker.error.key_size` that of a key that had to be cut, too. A record's own header of such a name gets the prefix `original.`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
-from saker.engine.kafka.batch import Origin
+from saker.engine.config import TopicLimits
+from saker.engine.kafka.batch import Headers, Origin, size_of
+from saker.engine.kafka.topic_limits import most_bytes, takes_timestamp
 from saker.engine.records.rejection import Rejection
 
 PREFIX = "saker.error."
-Headers = list[tuple[str, bytes | None]]
-
-# Kafka's message format 2: of the batch 61 bytes, of a record and of each header the longest that its lengths can be.
-_BATCH, _RECORD, _HEADER = 61, 36, 10
 
 
-def rejected_record(rejection: Rejection, value: bytes | None, origin: Origin, most: int) -> tuple[bytes | None, Headers]:
-    """Value and headers of it. most: bytes that the topic takes (max.message.bytes), counted before compression."""
-    why, own = _why(rejection, origin), origin.headers or []
-    headers = [*own, *why]
-    if value is None or len(value) <= most - _size(origin.key, headers):
-        return value, headers
-    why.append((f"{PREFIX}size", str(len(value)).encode()))
-    headers = [*own, *why]
-    if _size(origin.key, headers) > most:
-        headers = why
-    return value[: max(most - _size(origin.key, headers), 0)], headers
+class RejectedRecord(NamedTuple):
+    value: bytes | None
+    key: bytes | None
+    #: Below 0 for the time of its arrival.
+    timestamp_ms: int
+    headers: Headers
+
+
+def rejected_record(rejection: Rejection, value: bytes | None, origin: Origin, limits: TopicLimits) -> RejectedRecord:
+    """limits: of the topic of rejections, which takes what this returns."""
+    why, key, most = _why(rejection, origin), origin.key, most_bytes(limits)
+    own = [(f"original.{name}" if name.startswith(PREFIX) else name, text) for name, text in origin.headers or ()]
+    if key is None and limits.needs_key:
+        key = f"{origin.topic}/{origin.partition}/{origin.offset}".encode()
+    if len(value or b"") + len(key or b"") + size_of(own) + size_of(why) > most:
+        if value is not None:
+            why.append((f"{PREFIX}size", str(len(value)).encode()))
+        if len(key or b"") + size_of(own) + size_of(why) > most:
+            own = []
+        if key is not None and len(key) + size_of(why) > most:
+            why.append((f"{PREFIX}key_size", str(len(key)).encode()))
+            key = key[: max(most - size_of(why), 0)]
+        value = value and value[: max(most - len(key or b"") - size_of(own) - size_of(why), 0)]
+    timestamp_ms = origin.timestamp_ms if takes_timestamp(limits, origin.timestamp_ms) else -1
+    return RejectedRecord(value, key, timestamp_ms, [*own, *why])
 
 
 def _why(rejection: Rejection, origin: Origin) -> Headers:
@@ -40,8 +53,3 @@ def _why(rejection: Rejection, origin: Origin) -> Headers:
         "offset": origin.offset,
     }
     return [(f"{PREFIX}{name}", str(value).encode()) for name, value in told.items()]
-
-
-def _size(key: bytes | None, headers: Sequence[tuple[str, bytes | None]]) -> int:
-    of_headers = sum(len(name.encode()) + len(value or b"") + _HEADER for name, value in headers)
-    return _BATCH + _RECORD + len(key or b"") + of_headers

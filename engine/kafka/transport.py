@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from saker.engine.kafka.batch import ConsumedBatch, Headers, Origin, Partition, PublicBatch
+from saker.engine.kafka.batch import ConsumedBatch, Origin, Partition, PublicBatch
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Message, Producer
 
 Indices = NDArray[np.int32]
@@ -112,10 +112,8 @@ class Transport:
             self.send_one(self._output, results[place], batch.origin(index), reports)
         return reports
 
-    def send_one(
-        self, topic: str, value: bytes | None, origin: Origin, reports: DeliveryReports, headers: Headers | None = None
-    ) -> None:
-        """headers: instead of the record's."""
+    def send_one(self, topic: str, value: bytes | None, origin: Origin, reports: DeliveryReports) -> None:
+        """With key, partition, timestamp (below 0: now) and headers of `origin`. Raises as `send`."""
         while True:
             try:
                 self.producer.produce(
@@ -125,7 +123,7 @@ class Transport:
                     origin.partition,
                     reports,
                     timestamp=max(origin.timestamp_ms, 0),
-                    headers=origin.headers if headers is None else headers,
+                    headers=origin.headers,
                 )
             except BufferError:
                 self.producer.poll(0.01)

@@ -1,5 +1,9 @@
-"""What the native paths do not take. Never an end: the reference path serves instead, and says why."""
+"""What the native paths do not take. The reference path serves instead, and says why; what is damaged nobody serves."""
 
 
 class Refused(Exception):
     """A model that the tree kernel does not take; the message names what it met."""
+
+
+class Damaged(Refused):
+    """A model that nobody can score: onnxruntime would not return."""

@@ -18,12 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.kernels import Native
-from saker.engine.kernels.errors import Refused
+from saker.engine.kernels.errors import Damaged, Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble
 from saker.engine.kernels.onnx_reader.input_columns import Columns
 
 if TYPE_CHECKING:
     from saker.engine.kernels import _native
+
+
+_NOT_TREES = "the nodes do not form trees"  # native/trees/builder.h
 
 
 class TreeKernel:
@@ -62,7 +65,7 @@ class TreeKernel:
                 **tuning,
             )
         except ValueError as error:
-            raise Refused(str(error)) from error
+            raise (Damaged if _NOT_TREES in str(error) else Refused)(str(error)) from error
         self.n_targets = e.n_targets
 
     @property

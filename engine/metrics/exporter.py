@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from saker.engine.metrics.counts import Counts
 from saker.engine.metrics.declared import family
 from saker.engine.records.rejection import Reason
 
+_CONNECTIONS, _SECONDS = 32, 10.0
 _TICK, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
@@ -31,7 +33,7 @@ class PoolMetrics(Collector):
         self._processes = processes
         self._model: tuple[str, str, str] | None = None
         self._found = True
-        self._loads = Counter({"loaded": 0, "refused": 0})
+        self._loads = Counter({"loaded": 0, "refused": 0, "error": 0})
         # Every series is there from the start: a counter that appears as 1 has never increased.
         self._total = Counts(failed=Counter(dict.fromkeys(get_args(Reason), 0)))
         self._shadowed: Counter[str] = Counter()
@@ -71,7 +73,7 @@ class PoolMetrics(Collector):
             self._found = found
 
     def model_loaded(self, result: str) -> None:
-        """result: loaded or refused."""
+        """result: loaded, refused, or error where it cannot even be told."""
         with self._lock:
             self._loads[result] += 1
 
@@ -121,12 +123,45 @@ def _used(process: int) -> tuple[float, int] | None:
     return (user + system) / _TICK, resident * _PAGE
 
 
+class _Server(ThreadingHTTPServer):
+    """Keeps `_CONNECTIONS` at most, each in a thread: one more closes the oldest, so that silent ones shut nobody out."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._open: dict[socket.socket, None] = {}  # the oldest first
+        self._lock = threading.Lock()
+        super().__init__((address, port), handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            self._open[request] = None
+            if len(self._open) > _CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):  # its client has closed it
+                    oldest.shutdown(socket.SHUT_RDWR)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that breaks off is not worth a traceback."""
+
+
 def serve_http(metrics: Collector, port: int, ready: Callable[[], bool], address: str = "127.0.0.1") -> ThreadingHTTPServer:
-    """Serve /metrics, /healthz and /readyz from a thread; port 0 takes a free one (`server_port`)."""
+    """Serve /metrics, /healthz and /readyz from a thread; port 0 takes a free one (`server_port`). address: IPv4 or IPv6."""
     registry = CollectorRegistry()
     registry.register(metrics)
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = _SECONDS
+
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
             if path == "/metrics":
@@ -139,17 +174,25 @@ def serve_http(metrics: Collector, port: int, ready: Callable[[], bool], address
             else:
                 self._answer(404, b"/metrics, /healthz or /readyz\n")
 
+        do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
+
         def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            with contextlib.suppress(ConnectionError):  # who asked has gone
+            if self.command == "HEAD":
+                return
+            with contextlib.suppress(OSError):  # who asked has gone
                 self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
             """Scrapes are not worth a line each."""
 
-    server = ThreadingHTTPServer((address, port), Handler)
+    server = _Server(address, port, Handler)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server
+
+
+def url_of(address: str, port: int) -> str:
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"

@@ -5,6 +5,7 @@ Only the parent process resolves a model; workers are handed a path.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -62,7 +63,10 @@ def locate(reference: str, tracking_uri: str, public_key: Path | None = None) ->
     The path is that of a copy that nobody writes to again. public_key: it must be signed by that one. Raises `ModelRefused`,
     of these `NoSuchModel` when it is not there and `RegistryUnreachable` when nobody can tell.
     """
-    return _checked(_locate(reference, tracking_uri), public_key)
+    try:
+        return _checked(_locate(reference, tracking_uri), public_key)
+    except OSError as error:
+        raise ModelRefused(f"model {reference}: {error}; its file or the cache of models cannot be read or written") from error
 
 
 def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
@@ -79,7 +83,8 @@ def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
         return ResolvedModel(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
     told = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
-    _note(reference, tracking_uri).write_text(json.dumps(told))
+    with contextlib.suppress(OSError):  # a full disk: what is found can be served, and cannot be remembered
+        _note(reference, tracking_uri).write_text(json.dumps(told))
     return located
 
 
@@ -107,14 +112,14 @@ def _note(reference: str, tracking_uri: str) -> Path:
 
 
 def _remembered(reference: str, tracking_uri: str) -> ResolvedModel | None:
-    note = _note(reference, tracking_uri)
-    if not note.exists():
+    try:
+        told = json.loads(_note(reference, tracking_uri).read_text())
+        path = cache("models") / f"{told['sha256']}.onnx"
+        if _digest(path) != told["sha256"]:
+            return None
+        return ResolvedModel(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
+    except (OSError, ValueError, KeyError, TypeError):  # never noted, or damaged: then nothing is known
         return None
-    told = json.loads(note.read_text())
-    path = cache("models") / f"{told['sha256']}.onnx"
-    if not path.exists() or _digest(path) != told["sha256"]:
-        return None
-    return ResolvedModel(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
 
 
 def find_version(reference: str, tracking_uri: str) -> ModelVersion:
@@ -167,7 +172,17 @@ def fetch(version: ModelVersion, tracking_uri: str) -> ResolvedModel:
             if (found := _digest(fetched)) != expected:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
             fetched.replace(path)
-    return ResolvedModel(path, name, expected, bytes.fromhex(version.tags.get(signature.TAG, "")) or None)
+    return ResolvedModel(path, name, expected, _signature_of(version))
+
+
+def _signature_of(version: ModelVersion) -> bytes | None:
+    written = version.tags.get(signature.TAG, "")
+    try:
+        return bytes.fromhex(written) or None
+    except ValueError:
+        raise ModelRefused(
+            f"model {version.name}/{version.version}: tag {signature.TAG} is not hexadecimal: sign it with `saker models sign`"
+        ) from None
 
 
 def _digest(path: Path) -> str:

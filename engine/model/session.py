@@ -16,10 +16,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, read_contract
-from saker.engine.errors import ModelRefused
+from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.kernels import mode_of
 from saker.engine.kernels import native as load_native
-from saker.engine.kernels.errors import Refused
+from saker.engine.kernels.errors import Damaged, Refused
+from saker.engine.kernels.onnx_reader.graph import external_tensors
 from saker.engine.model.native_trees import NativeTrees
 from saker.engine.onnx_metadata import is_proven
 from saker.engine.records.decode import Decoder
@@ -71,6 +72,8 @@ class Session:
             return None, reason
         try:
             return NativeTrees(native, model, self.contract.output, self._column, self._ask), ""
+        except Damaged as error:
+            raise ModelRefused(f"model: {error}") from error
         except Refused as error:
             return None, f"the native trees do not take this model: {error}"
 
@@ -122,8 +125,20 @@ def open_session(model: bytes | str | Path, kernels: str | None = None) -> Sessi
     kernels: auto or off; without it SAKER_KERNELS, or auto.
     """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
-    session = Session(data, read_contract(data), kernels)
-    _prove(session, kernels)
+    contract = read_contract(data)
+    try:
+        if others := external_tensors(data):
+            raise ModelRefused(
+                f"model: its tensor {others[0]!r} is in another file, which no SHA-256 and no signature covers: save it as one"
+            )
+        session = Session(data, contract, kernels)
+        _prove(session, kernels)
+    except SakerError:
+        raise
+    except Refused as error:
+        raise ModelRefused(f"model: {error}") from error
+    except Exception as error:  # whatever a damaged file makes of the code that reads it
+        raise ModelRefused(f"model: its file is damaged ({type(error).__name__}: {error}); export it again") from error
     return session
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 Reason = Literal[
     "empty_record", "invalid_json", "too_deep", "not_an_object", "missing_field", "wrong_type", "out_of_range",
-    "repeated_field", "not_finite", "worker_crash",
+    "repeated_field", "not_finite", "worker_crash", "undeliverable",
 ]  # fmt: skip
 
 #: Deepest nesting of objects and arrays that a record may have, the record itself being 1.

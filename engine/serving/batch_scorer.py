@@ -1,4 +1,4 @@
-"""Score a batch with the marker set, record by record where a worker may have died of one of them.
+"""Score a batch with the marker set, record by record where a worker may have ended by one of them.
 
 One worker owns a scorer; it counts late records in it.
 """
@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.kafka.batch import ConsumedBatch, Partition, single_records
 from saker.engine.model.active_model import ActiveModel
-from saker.engine.pipeline import Scored, given_up, score_batch
-from saker.engine.serving.poison_records import InFlightMarker, SuspectRecords
+from saker.engine.pipeline import Scored, rejected_unseen, score_batch
+from saker.engine.serving.poison_records import SuspectRecords, why_given_up
+
+
+class ScoredPart(NamedTuple):
+    """A batch, or one record of it alone, with the positions after it."""
+
+    batch: ConsumedBatch
+    positions: dict[Partition, int]
+    scored: Scored
+    alone: bool
 
 
 class BatchScorer:
@@ -27,29 +38,29 @@ class BatchScorer:
         """Whether records are to come of which a worker may have died."""
         return bool(self._suspects.behind)
 
-    def score(self, model: ActiveModel, batch: ConsumedBatch) -> Iterator[tuple[ConsumedBatch, dict[Partition, int], Scored]]:
-        """The batch, or its records one by one; each with the positions after it and its scores."""
+    def score(self, model: ActiveModel, batch: ConsumedBatch) -> Iterator[ScoredPart]:
+        """The batch, or its records one by one. The marker is set until the next one is asked for: while it is sent, too."""
         positions = batch.positions()
         if not self._suspects.among(positions):
-            yield batch, positions, self._score(model, batch, positions, alone=False)
+            self._marker.note(positions, alone=False)
+            yield ScoredPart(batch, positions, self._score(model, batch), alone=False)
+            self._marker.done()
             return
         for single in single_records(batch):
             origin, after = single.origin(0), single.positions()
-            if (origin.partition, origin.offset) in self._suspects.given_up:
-                yield single, after, given_up(model)
-            else:
-                yield single, after, self._score(model, single, after, alone=True)
+            self._marker.note(after, alone=True)
+            refused = self._suspects.given_up.get((origin.partition, origin.offset))
+            scored = self._score(model, single) if refused is None else rejected_unseen(model, why_given_up(refused))
+            yield ScoredPart(single, after, scored, alone=True)
+            self._marker.done()
 
     def drain_late(self) -> int:
         """How many records came late since the last call."""
         late, self._late = self._late, 0
         return late
 
-    def _score(self, model: ActiveModel, batch: ConsumedBatch, positions: dict[Partition, int], *, alone: bool) -> Scored:
-        self._marker.scoring(positions, alone=alone)
-        scored = score_batch(model, batch, self._are_late(batch))
-        self._marker.done()
-        return scored
+    def _score(self, model: ActiveModel, batch: ConsumedBatch) -> Scored:
+        return score_batch(model, batch, self._are_late(batch))
 
     def _are_late(self, batch: ConsumedBatch) -> NDArray[np.bool_] | None:
         """Which records are older than they may be when they arrive, if there is such a limit."""

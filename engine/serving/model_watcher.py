@@ -12,35 +12,62 @@ from collections.abc import Callable
 from saker.engine.errors import ModelRefused
 from saker.engine.metrics.exporter import PoolMetrics
 from saker.engine.model.registry import NoSuchModel, RegistryUnreachable, ResolvedModel
+from saker.engine.model.trial import try_model
 
 _log = logging.getLogger("saker")
 
 
-def every(seconds: float, check: Callable[[], None], stop: threading.Event) -> None:
-    """Call `check` every `seconds` in a thread of its own until `stop` is set."""
+def every(
+    seconds: float,
+    name: str,
+    check: Callable[[], None],
+    stop: threading.Event,
+    failed: Callable[[], None],
+    *,
+    at_once: bool = False,
+) -> None:
+    """Call `check` every `seconds` in a thread of its own until `stop` is set, whatever it raises.
+
+    name: what is checked. failed: called after an error that nobody expected.
+    """
 
     def run() -> None:
-        while not stop.wait(seconds):
-            check()
+        told, wait = "", 0.0 if at_once else seconds
+        while not stop.wait(wait):
+            wait = seconds
+            try:
+                check()
+            except Exception as error:  # noqa: BLE001 - a thread that ended would be missed by nobody
+                failed()
+                if repr(error) != told:
+                    _log.exception("the check of the %s failed; checking again every %.0f s", name, seconds)
+                told = repr(error)
 
-    threading.Thread(target=run, name=check.__name__, daemon=True).start()
+    threading.Thread(target=run, name=f"check-{name}", daemon=True).start()
 
 
 class ModelWatcher:
-    """`newest` is the last model found, and the one that is served until then; only `check` changes it."""
+    """`newest` is the last model that was found and may serve; only `check` changes it."""
 
     def __init__(
-        self, locate: Callable[[], ResolvedModel], served: ResolvedModel, metrics: PoolMetrics, wake: Callable[[], None]
+        self,
+        locate: Callable[[], ResolvedModel],
+        served: ResolvedModel,
+        metrics: PoolMetrics,
+        wake: Callable[[], None],
+        kernels: str | None = None,
     ) -> None:
         """locate: finds the model, or raises `ModelRefused`. wake: called when `newest` changed."""
-        self._locate, self._metrics, self._wake = locate, metrics, wake
+        self._locate, self._metrics, self._wake, self._kernels = locate, metrics, wake, kernels
         self._told = ""
+        self._refused: tuple[ResolvedModel, str] | None = None
         self.newest = served
 
     def check(self) -> None:
         """Whatever goes wrong here, running pools keep their model."""
         try:
             found = self._locate()
+            self._try(found)
         except NoSuchModel as error:
             self._metrics.model_found(False)
             self._say(error)
@@ -57,6 +84,18 @@ class ModelWatcher:
             if found != self.newest:
                 self.newest = found
                 self._wake()
+
+    def _try(self, found: ResolvedModel) -> None:
+        """Open it in a process of its own, once."""
+        if found == self.newest:
+            return
+        if self._refused is not None and self._refused[0] == found:
+            raise ModelRefused(self._refused[1])
+        try:
+            try_model(found.path, found.name, self._kernels)
+        except ModelRefused as error:
+            self._refused = found, str(error)
+            raise
 
     def _say(self, error: Exception) -> None:
         """Once for each reason, not at every check."""

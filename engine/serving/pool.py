@@ -20,16 +20,16 @@ from types import FrameType
 from typing import assert_never
 
 from saker.engine.config import ServeSettings
-from saker.engine.contract import read_contract
 from saker.engine.errors import ServingError
 from saker.engine.kafka import admin, clients, groups, topic_checks
-from saker.engine.metrics.exporter import PoolMetrics, serve_http
+from saker.engine.metrics.exporter import PoolMetrics, serve_http, url_of
 from saker.engine.model.active_model import Backends
 from saker.engine.model.registry import ResolvedModel
+from saker.engine.model.trial import try_model
 from saker.engine.onnx_metadata import UNPROVEN, is_proven
 from saker.engine.serving.messages import Counted, Failed, FromWorker, ModelChanged, ModelRejected, Ready, WorkerFenced
 from saker.engine.serving.model_watcher import ModelWatcher, every
-from saker.engine.serving.poison_records import CrashHistory
+from saker.engine.serving.poison_records import CrashHistory, why_given_up
 from saker.engine.serving.rollout import Rollout
 from saker.engine.serving.shadow import Shadow
 from saker.engine.serving.worker import instance_of
@@ -76,7 +76,7 @@ class Pool:
         A broker that does not answer is waited for.
         """
         resolved = self._rollout.resolved
-        read_contract(resolved.path)
+        try_model(resolved.path, resolved.name, self._settings.kernels)
         if not is_proven(resolved.path):
             _log.warning("%s is %s", resolved.name, UNPROVEN)
         address, port = self._settings.metrics_address, self._settings.metrics_port
@@ -84,9 +84,9 @@ class Pool:
             server = serve_http(self._metrics, port, self._is_ready, address)
         except OSError as error:
             raise ServingError(
-                f"{address}:{port} cannot be listened on ({error.strerror}): choose another --metrics-port"
+                f"{url_of(address, port)} cannot be listened on ({error.strerror}): choose another --metrics-port or address"
             ) from error
-        _log.info("metrics at http://%s:%d/metrics", address, server.server_port)
+        _log.info("metrics at %s/metrics", url_of(address, server.server_port))
         stop = threading.Event()
         try:
             self._serve(stop)
@@ -98,14 +98,13 @@ class Pool:
             raise ServingError(self._failure)
 
     def _serve(self, stop: threading.Event) -> None:
-        watcher = ModelWatcher(self._locate, self._rollout.resolved, self._metrics, self._wake_up)
+        watcher = ModelWatcher(self._locate, self._rollout.resolved, self._metrics, self._wake_up, self._settings.kernels)
         with _on_signals(self._stop):
             self._wait_for_topics()
-            every(self._settings.model_poll_seconds, watcher.check, stop)
-            every(_LAG_SECONDS, self._check_lag, stop)
+            every(self._settings.model_poll_seconds, "model", watcher.check, stop, lambda: self._metrics.model_loaded("error"))
+            every(_LAG_SECONDS, "lag", self._check_lag, stop, lambda: self._metrics.lags(None))
             if self._shadow is not None:
-                self._shadow.check()
-                every(self._settings.model_poll_seconds, self._shadow.check, stop)
+                every(self._settings.model_poll_seconds, "shadow", self._shadow.check, stop, lambda: None, at_once=True)
             while not (self._stopping or self._failure):
                 self._start_due()
                 self._listen(timeout=0.5 if self._settled else 0.1)
@@ -133,7 +132,7 @@ class Pool:
 
     def _check_topics(self) -> None:
         settings = self._settings
-        (source, _, rejected), findings = topic_checks.check(
+        (source, output, rejected), findings = topic_checks.check(
             settings.bootstrap_servers, settings.input, settings.output, settings.rejected
         )
         if errors := [finding.text for finding in findings if finding.severity == "error"]:
@@ -144,8 +143,7 @@ class Pool:
         if self._shadow is not None:
             admin.partition_counts(settings.bootstrap_servers, [settings.shadow_output])
         self._partitions = source.partitions
-        if rejected.max_message_bytes is not None:
-            self._settings = replace(settings, rejected_max_bytes=rejected.max_message_bytes)
+        self._settings = replace(settings, output_limits=output.limits, rejected_limits=rejected.limits)
 
     def _settle(self) -> None:
         """Notice, once, that every partition is read by somebody: by a worker of ours or of another pool."""
@@ -203,7 +201,7 @@ class Pool:
         try:
             while worker.pipe is not None and worker.pipe.poll():
                 message: FromWorker = worker.pipe.recv()
-                worker.heard = time.monotonic()
+                worker.hear()
                 self._take(worker, message)
         except EOFError:
             worker.pipe = None
@@ -252,9 +250,10 @@ class Pool:
             return
         if record is not None:
             _log.error(
-                "workers died twice of the record at partition %d, offset %d of %s: it is rejected as worker_crash",
+                "the record at partition %d, offset %d of %s is rejected: %s",
                 *record,
                 self._settings.input,
+                why_given_up(self._crashes.suspects().given_up[record]).message,
             )
         self._metrics.restarted(worker.number)
         _log.warning("worker %d ended with %s; starting it again", worker.number, process.exitcode)

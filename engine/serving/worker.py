@@ -21,6 +21,7 @@ from saker.engine.config import EXACTLY_ONCE, ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.base import Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.errors import Fenced, RestartWorker, SakerError, ServingError
 from saker.engine.kafka import clients, groups
 from saker.engine.kafka.batch import Partition
@@ -42,7 +43,7 @@ from saker.engine.serving.messages import (
     WorkerFenced,
 )
 from saker.engine.serving.model_loading import LoadingModel, load
-from saker.engine.serving.poison_records import InFlightMarker, SuspectRecords
+from saker.engine.serving.poison_records import SuspectRecords
 
 _log = logging.getLogger("saker")
 
@@ -117,7 +118,7 @@ class Worker:
         marker: InFlightMarker,
         suspects: SuspectRecords,
     ) -> None:
-        self._settings, self._pool, self._model, self._marker = settings, pool, model, marker
+        self._settings, self._pool, self._model = settings, pool, model
         self._scorer = BatchScorer(marker, suspects, settings.late_ms)
         self._counts = Counts()  # those of the delivery are its own
         self._parent_id = os.getppid()
@@ -143,12 +144,12 @@ class Worker:
         )
         self._transport = choice.open(self._consumer, producers, settings.output)
         self._why_public = choice.reason
-        self._delivery = deliver(self._consumer, self._transport, settings)
+        self._delivery = deliver(self._consumer, self._transport, settings, marker)
         self._use(model)
 
     def _use(self, model: ActiveModel) -> None:
         self._model = model
-        self._delivery.use_model(model.native, self._marker.cells)
+        self._delivery.use_model(model.native)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -185,8 +186,12 @@ class Worker:
             return
         batch, errors = self._delivery.consume(fast_path=not self._scorer.has_suspects)
         if len(batch):
-            for part, positions, scored in self._scorer.score(self._model, batch):
-                self._delivery.send(part, positions, scored)
+            for part in self._scorer.score(self._model, batch):
+                self._delivery.send(part.batch, part.positions, part.scored, alone=part.alone)
+                if part.alone:
+                    if not self._delivery.drain(self._settings.drain_seconds):
+                        raise RestartWorker("the result of a record that is sent alone was not acknowledged in time")
+                    self._report()  # the next record may end this worker, and with it what it has counted
         elif self._delivery.holds:
             self._delivery.wait()
         for error in errors:

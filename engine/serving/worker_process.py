@@ -12,14 +12,16 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from saker.engine.config import ServeSettings
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.serving import worker
 from saker.engine.serving.messages import ChangeModel
-from saker.engine.serving.poison_records import InFlightMarker, SuspectRecords
+from saker.engine.serving.poison_records import SuspectRecords
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _SHORT_LIFE = 5.0
+_START_SECONDS = 300.0  # for the proof of a large model, and for transactions that an earlier worker left open
 _LONGEST_PAUSE = 5.0
 
 
@@ -37,8 +39,9 @@ class WorkerProcess:
     asked: bool = False
     fenced: float = -math.inf
     short_lives: int = 0
-    #: When it last reported.
+    #: When it last reported, or was started; and whether it has reported since.
     heard: float = 0.0
+    reported: bool = False
     marker: InFlightMarker = field(default_factory=InFlightMarker)
     start_at: float = field(default_factory=time.monotonic)
 
@@ -53,6 +56,10 @@ class WorkerProcess:
         self.process.start()
         theirs.close()
         self.started = self.heard = time.monotonic()
+        self.reported = False
+
+    def hear(self) -> None:
+        self.heard, self.reported = time.monotonic(), True
 
     def ask(self, model: ResolvedModel) -> None:
         """To change to this model; `uses` or `keeps` is its answer."""
@@ -94,7 +101,8 @@ class Watchdog:
         for each in workers:
             if stood_still:  # this process itself did, so perhaps all of them
                 each.heard = now
-            if each.process is not None and each.ready and now - each.heard > self._seconds:
+            allowed = self._seconds if each.reported else max(self._seconds, _START_SECONDS)
+            if each.process is not None and now - each.heard > allowed:
                 _log.error("worker %d has reported nothing for %.0f s: killing it", each.number, now - each.heard)
                 each.process.kill()
                 each.heard = now

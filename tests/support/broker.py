@@ -6,14 +6,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from saker.deploy.local.kafka import Broker
-from saker.engine.kafka import admin
+from saker.engine.kafka import admin, clients
 
 
 @contextlib.contextmanager
@@ -66,3 +67,12 @@ def _java_processes(bootstrap_servers: str) -> list[int]:
 def listener(bootstrap_servers: str) -> int:
     port = int(bootstrap_servers.rpartition(":")[2])
     return next(int(c.pid) for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr.port == port)
+
+
+def configure(bootstrap_servers: str, topic: str, settings: Mapping[str, str]) -> None:
+    """Change a topic's configuration, as `kafka-configs --alter` does."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()]
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+    client = clients.admin(bootstrap_servers)
+    for done in client.incremental_alter_configs([resource]).values():
+        done.result(30)

@@ -24,7 +24,8 @@ enum {
     FEW = 32,         /* records that are answered together */
     N_RECORDS = 4096, /* that are on their way, or answered and not told: powers of two */
     N_BATCHES = 2048,
-    SCORE_TEXT = 64 /* the longest score, and more */
+    SCORE_TEXT = 64, /* the longest score, and more */
+    FIRST_CELL = 3   /* delivery/in_flight_marker.py */
 };
 
 typedef struct {
@@ -52,8 +53,10 @@ typedef struct {
     /* NULL and nothing if there is no model for this way */
     PyObject *decoder, *plan, *program, *pieces;
     ResultPieces result; /* borrows from `pieces` */
-    double threshold, late_ms;
-    Py_buffer marker; /* saker.engine.serving.poison_records.Journal's cells */
+    double threshold, late_ms, before_ms, after_ms;
+    int64_t most_bytes;
+    int needs_key;
+    Py_buffer marker; /* cells of saker.engine.delivery.in_flight_marker */
     float *matrix;
     double sums[FEW], scores[FEW];
     char *text;
@@ -109,12 +112,17 @@ static void fast_path_dealloc(PyObject *object) {
     Py_DECREF(type);
 }
 
-/* use_model(model, cells of the marker, late in ms): model is None, or (decoder, plan, program, threshold, pieces of a
- * result) */
+/* use_model(model, cells of the marker, late in ms, (most bytes, before and after in ms, needs a key)): model is None,
+ * or (decoder, plan, program, threshold, pieces of a result); the last are what the topic of results demands of a
+ * record */
 static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
     FastPathObject *self = (FastPathObject *)object;
     PyObject *model, *marker, *decoder, *plan, *program, *pieces;
-    if (!PyArg_ParseTuple(arguments, "OOd", &model, &marker, &self->late_ms)) return NULL;
+    long long most_bytes;
+    if (!PyArg_ParseTuple(arguments, "OOd(Lddp)", &model, &marker, &self->late_ms, &most_bytes, &self->before_ms,
+                          &self->after_ms, &self->needs_key))
+        return NULL;
+    self->most_bytes = most_bytes;
     drop_model(self);
     if (model == Py_None) Py_RETURN_NONE;
     double threshold;
@@ -131,7 +139,7 @@ static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
         self->marker.obj = NULL;
         return NULL;
     }
-    if (self->marker.len < (2 + 2 * FEW) * 8) {
+    if (self->marker.len < (FIRST_CELL + 2 * FEW) * 8) {
         drop_model(self);
         PyErr_Format(PyExc_ValueError, "expected a marker of %d partitions", FEW);
         return NULL;
@@ -214,21 +222,27 @@ static int encode(FastPathObject *self, rd_kafka_message_t *const *messages, con
 static void note(FastPathObject *self, rd_kafka_message_t *const *messages, size_t n) {
     volatile int64_t *cells = self->marker.buf;
     for (size_t i = 0; i < n; i++) {
-        cells[2 + 2 * i] = messages[i]->partition;
-        cells[3 + 2 * i] = messages[i]->offset + 1;
+        cells[FIRST_CELL + 2 * i] = messages[i]->partition;
+        cells[FIRST_CELL + 1 + 2 * i] = messages[i]->offset + 1;
     }
-    cells[1] = 0;
+    cells[1] = cells[2] = 0;
     cells[0] = (int64_t)n;
 }
+
+/* As an integer, whatever it is. */
+static int64_t far(double ms) { return ms < -4e18 ? INT64_MIN : ms > 4e18 ? INT64_MAX : (int64_t)ms; }
 
 /* Fills `scores`, `text` and `ends`, and the batch's times; returns 0 if this is not the way for one of the records. */
 static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size_t n, Told *told) {
     Identifier ids[FEW];
     int width = decoder_width(self->decoder), kind;
-    double started = seconds_of(CLOCK_MONOTONIC), oldest_ms = seconds_of(CLOCK_REALTIME) * 1000 - self->late_ms;
+    double started = seconds_of(CLOCK_MONOTONIC), now_ms = seconds_of(CLOCK_REALTIME) * 1000;
+    double oldest_ms = now_ms - self->late_ms;
+    Demands demands = {self->most_bytes, far(now_ms - self->before_ms), far(now_ms + self->after_ms), self->needs_key};
     for (size_t i = 0; i < n; i++)
         if (messages[i]->err != 0 || messages[i]->payload == NULL ||
             (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
+            message_is_beyond(messages[i], &demands) ||
             !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i,
                           ids + i))
             return 0;
@@ -249,11 +263,9 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
     Batch *batch = self->batches + self->sent_batches % N_BATCHES;
     note(self, messages, n);
     int is_scored = score(self, messages, n, &batch->told);
-    *(volatile int64_t *)self->marker.buf = 0;
-    if (!is_scored) return 0;
     double scored = seconds_of(CLOCK_MONOTONIC);
     size_t i = 0;
-    for (size_t start = 0; i < n; start = self->ends[i++]) {
+    for (size_t start = 0; is_scored && i < n; start = self->ends[i++]) {
         const rd_kafka_message_t *message = messages[i];
         if ((uint32_t)message->partition >= MAX_PARTITIONS ||
             result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
@@ -267,6 +279,7 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
                                                            self->scores[i] >= self->threshold,
                                                            0};
     }
+    *(volatile int64_t *)self->marker.buf = 0;
     if (i > 0) {
         batch->since = scored;
         batch->end = self->sent;
@@ -330,6 +343,24 @@ static PyObject *fast_path_in_flight(PyObject *object, PyObject *unused) {
     return PyLong_FromUnsignedLongLong(self->sent - self->done);
 }
 
+/* in_flight_positions() -> {partition: offset behind its last record in flight} */
+static PyObject *fast_path_in_flight_positions(PyObject *object, PyObject *unused) {
+    (void)unused;
+    FastPathObject *self = (FastPathObject *)object;
+    PyObject *positions = PyDict_New();
+    for (uint64_t at = self->done; positions != NULL && at < self->sent; at++) {
+        const Record *record = self->records + at % N_RECORDS;
+        if (record->dropped) continue;
+        PyObject *partition = PyLong_FromLong(record->partition),
+                 *behind = PyLong_FromLongLong((long long)record->behind);
+        if (partition == NULL || behind == NULL || PyDict_SetItem(positions, partition, behind) != 0)
+            Py_CLEAR(positions);
+        Py_XDECREF(partition);
+        Py_XDECREF(behind);
+    }
+    return positions;
+}
+
 /* drop_partition(partition): it is another consumer's, and nothing of it is to be committed */
 static PyObject *fast_path_drop_partition(PyObject *object, PyObject *number) {
     FastPathObject *self = (FastPathObject *)object;
@@ -383,6 +414,7 @@ static PyObject *fast_path_drain_acknowledged(PyObject *object, PyObject *unused
 static PyMethodDef methods[] = {{"use_model", fast_path_use_model, METH_VARARGS, NULL},
                                 {"poll", fast_path_poll, METH_VARARGS, NULL},
                                 {"in_flight", fast_path_in_flight, METH_NOARGS, NULL},
+                                {"in_flight_positions", fast_path_in_flight_positions, METH_NOARGS, NULL},
                                 {"drop_partition", fast_path_drop_partition, METH_O, NULL},
                                 {"drain_acknowledged", fast_path_drain_acknowledged, METH_NOARGS, NULL},
                                 {"print_score", fast_path_print_score, METH_O | METH_STATIC, NULL},

@@ -37,6 +37,7 @@ _SHAPE = {1: (BYTES,)}
 _DIMENSION = {1: (VARINT,)}
 _FLOAT_LIST, _INTEGER_LIST = 6, 7  # AttributeProto.Type
 _EXTERNAL = 1  # TensorProto.DataLocation.EXTERNAL
+_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,46 @@ def read_graph(data: bytes | memoryview) -> Graph:
         inputs=tuple(_value_info(v) for v in graph[11]),
         outputs=tuple(_value_info(v)[0] for v in graph[12]),
     )
+
+
+def external_tensors(data: bytes | memoryview) -> list[str]:
+    """Names of the tensors of a model that are in other files, wherever they are used: as initializers, as attributes, in the
+    bodies of nodes and functions. Raises `Refused`."""
+    functions, steps, graphs = _parts(memoryview(data), 25, 20, 7)
+    nodes = [node for function in functions for (nodes,) in [_parts(function, 7)] for node in nodes]
+    graphs += [graph for step in steps for parts in _parts(step, 1, 2) for graph in parts]
+    found: list[str] = []
+    for _ in range(_DEEPEST):
+        tensors: list[memoryview] = []
+        for graph in graphs:
+            own, initializers, sparse = _parts(graph, 1, 5, 15)
+            nodes += own
+            tensors += [*initializers, *_of_sparse(sparse)]
+        graphs = []
+        for node in nodes:
+            for attribute in _parts(node, 5)[0]:
+                one, several, body, bodies, sparse, sparses = _parts(attribute, 5, 10, 6, 11, 22, 23)
+                graphs += [*body, *bodies]
+                tensors += [*one, *several, *_of_sparse([*sparse, *sparses])]
+        nodes = []
+        for tensor in tensors:
+            parts = message(tensor, {8: (BYTES,), 14: (VARINT,)})
+            if _EXTERNAL in parts[14]:
+                found.append(text(parts[8]))
+        if not graphs:
+            return found
+    raise Refused(f"graphs within each other, more than {_DEEPEST} deep")
+
+
+def _parts(data: memoryview, *fields: int) -> list[list[memoryview]]:
+    """The messages in these fields of one."""
+    found = message(data, dict.fromkeys(fields, (BYTES,)), runs=(7, 8))
+    return [found[field] for field in fields]
+
+
+def _of_sparse(tensors: list[memoryview]) -> list[memoryview]:
+    """Values and indices."""
+    return [tensor for sparse in tensors for parts in _parts(sparse, 1, 2) for tensor in parts]
 
 
 def _node(data: memoryview) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,21 +84,40 @@ def _packed(data: memoryview) -> NDArray[np.int64]:
 
 def _fixed_run(data: memoryview, tag: int) -> memoryview:
     """Values of four bytes each behind the same tag of one byte, from the first byte on, one behind the other."""
-    array = np.frombuffer(data, np.uint8, len(data) // 5 * 5).reshape(-1, 5)
-    other = np.flatnonzero(array[:, 0] != tag)
-    return memoryview(array[: other[0] if len(other) else len(array), 1:].tobytes())
+    for window in _windows(len(data)):
+        array = np.frombuffer(data, np.uint8, window // 5 * 5).reshape(-1, 5)
+        other = np.flatnonzero(array[:, 0] != tag)
+        if len(other) or window == len(data):
+            break
+    values = array[: other[0] if len(other) else len(array), 1:]
+    if not len(values):
+        raise Refused(f"a number of four bytes in {len(data)}: the file is cut short or is not ONNX")
+    return memoryview(values.tobytes())
 
 
 def _run(data: memoryview, tag: int) -> tuple[NDArray[np.int64], int]:
     """Integers each behind the same tag of one byte, from the first byte on, and the bytes that they take."""
-    array = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(array < MORE)  # of tag, value, tag, value ...
-    tags, ends = ends[0::2], ends[1::2]
-    tags = tags[: len(ends)]
-    begins = np.concatenate(([0], ends[:-1] + 1))  # where a tag of one byte must be
-    other = np.flatnonzero((tags != begins) | (array[begins] != tag))
+    for window in _windows(len(data)):
+        array = np.frombuffer(data, np.uint8, window)
+        ends = np.flatnonzero(array < MORE)  # of tag, value, tag, value ...
+        tags, ends = ends[0::2], ends[1::2]
+        tags = tags[: len(ends)]
+        begins = np.concatenate(([0], ends[:-1] + 1))  # where a tag of one byte must be
+        other = np.flatnonzero((tags != begins) | (array[begins] != tag))
+        if len(other) or window == len(data):
+            break
     count = int(other[0]) if len(other) else len(ends)
     return _decode(array, tags[:count] + 1, ends[:count]), int(ends[count - 1]) + 1
+
+
+def _windows(length: int) -> Iterator[int]:
+    """How much of the data is looked at for the end of a run: four times as much each time, so that many short runs take no
+    more time than one long one."""
+    window = 256
+    while window < length:
+        yield window
+        window *= 4
+    yield length
 
 
 def _decode(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:

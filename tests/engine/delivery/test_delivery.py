@@ -17,6 +17,7 @@ from saker.engine.config import AT_LEAST_ONCE, EXACTLY_ONCE, ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.base import MANY, QUICK, Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.errors import Fenced, RestartWorker
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.batch import ConsumedBatch, PublicBatch
@@ -55,7 +56,7 @@ class Stage:
         self.transport = choice.open(self.consumer, producers, self.output)
         self.transport.attach({(self.source, 0)})
         self.consumer.assign([TopicPartition(self.source, 0, 0)])
-        self.delivery = deliver(self.consumer, self.transport, settings)
+        self.delivery = deliver(self.consumer, self.transport, settings, InFlightMarker())
 
     def send(self, records: int) -> None:
         """The next records of the source as their own answers."""

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from saker.engine.config import ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.fast_path import FastPath
+from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.clients import TopicPartition
 from saker.engine.kafka.native_transport import NativeTransport, TransportChoice
@@ -26,7 +28,6 @@ from saker.engine.kafka.rejected_record import PREFIX
 from saker.engine.kernels import native
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.pipeline import score_batch
-from saker.engine.serving.poison_records import InFlightMarker
 from saker.training import synthetic
 from saker.training.tables import to_records
 from tests.support.broker import silent
@@ -44,7 +45,7 @@ class Line:
         self.source = f"fast-path-{uuid.uuid4().hex[:8]}"
         self.output, self.rejected = f"{self.source}-out", f"{self.source}-rejected"
         admin.create_topics(bootstrap_servers, [self.source, self.output, self.rejected], 2)
-        settings = ServeSettings(bootstrap_servers, self.source, self.output, self.rejected, self.source)
+        settings = self.settings = ServeSettings(bootstrap_servers, self.source, self.output, self.rejected, self.source)
         choice = TransportChoice("native", "auto")
         self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.source}, **choice.client_settings)
         producers = clients.producers(
@@ -52,12 +53,12 @@ class Line:
         )
         self.transport = choice.open(self.consumer, producers, self.output)
         assert isinstance(self.transport, NativeTransport)
-        self.delivery = AtLeastOnce(self.consumer, self.transport, settings)
+        self.delivery = AtLeastOnce(self.consumer, self.transport, settings, self.marker)
         self.transport.attach((self.source, number) for number in (0, 1))
-        self.delivery.use_model(model.native, self.marker.cells)
+        self.delivery.use_model(model.native)
         #: Of the same clients and model; the tests of its own use it alone.
         self.fast_path = FastPath(self.transport, self.source)
-        self.fast_path.use_model(model.native, self.marker.cells, None)
+        self.fast_path.use_model(model.native, self.marker, settings)
         self.consumer.assign([TopicPartition(self.source, number, 0) for number in (0, 1)])
         self.sender = clients.producer(bootstrap_servers)
 
@@ -131,7 +132,7 @@ def test_it_answers_as_the_way_over_python(line: Line, records: list[bytes | Non
         sent += count
         assert line.sender.flush(30) == 0
         over_python += line.step()
-        assert line.marker.read() == ({}, False)
+        assert line.marker.read().behind == {}
         # Now and then the next ones find none on their way, whatever time the broker takes; and in the end.
         while (rng.random() < 0.7 or sent == N) and sum(max(at, 0) for at in line.committed().values()) < sent:
             assert time.monotonic() < deadline, line.committed()
@@ -170,7 +171,7 @@ def test_no_more_than_few_are_on_their_way(line: Line, records: list[bytes | Non
         assert line.fast_path.in_flight <= 4
         batch, _ = line.fast_path.poll(5, 10, 4)
     answered = line.fast_path.in_flight
-    line.fast_path.use_model(None, line.marker.cells, None)
+    line.fast_path.use_model(None, line.marker, line.settings)
     del batch
     while len(line.fast_path.poll(3, 10, 100)[0]) == 0:
         pass
@@ -178,7 +179,7 @@ def test_no_more_than_few_are_on_their_way(line: Line, records: list[bytes | Non
 
 
 def test_what_is_late_is_handed_out(line: Line, records: list[bytes | None]) -> None:
-    line.fast_path.use_model(line.model.native, line.marker.cells, 60_000)
+    line.fast_path.use_model(line.model.native, line.marker, replace(line.settings, late_ms=60_000))
     for partition, age_ms in ((0, 0), (1, 120_000)):
         line.sender.produce(line.source, records[0], None, partition, timestamp=int(time.time() * 1000) - age_ms)
     assert line.sender.flush(30) == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from saker.engine.config import TopicLimits
 from saker.engine.errors import ServingError
 from saker.engine.kafka import admin, topic_checks
 from saker.engine.kafka.admin import Topic
@@ -61,6 +62,10 @@ def test_a_real_broker_tells_all_of_it(bootstrap_servers: str) -> None:
     name = f"facts-{uuid.uuid4().hex[:8]}"
     config = {"max.message.bytes": "1500000", "min.insync.replicas": "2", "retention.ms": "-1"}
     admin.create_topics(bootstrap_servers, [name], 3, config | {"message.timestamp.type": "LogAppendTime"})
-    assert admin.topics(bootstrap_servers, [name]) == [Topic(name, 3, 1, 1_500_000, 2, -1, "LogAppendTime")]
+    (found,) = admin.topics(bootstrap_servers, [name])
+    assert found == Topic(name, 3, 1, 1_500_000, 2, -1, "LogAppendTime", 2**63 - 1, 3_600_000, "delete")
+    assert found.limits == TopicLimits(max_bytes=1_500_000)
+    other = found._replace(timestamp_type="CreateTime", cleanup_policy="compact,delete")
+    assert other.limits == TopicLimits(1_500_000, needs_key=True, after_ms=3_600_000)
     with pytest.raises(ServingError, match=r"topics not found at .*: nowhere"):
         admin.topics(bootstrap_servers, [name, "nowhere"])

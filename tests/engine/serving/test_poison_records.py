@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from saker.engine.serving.poison_records import CrashHistory, InFlightMarker, SuspectRecords
+from saker.engine.delivery.in_flight_marker import InFlightMarker
+from saker.engine.serving.poison_records import CrashHistory, SuspectRecords, why_given_up
 
 
-def died(crashes: CrashHistory, positions: dict[tuple[str, int], int], *, alone: bool = False) -> tuple[int, int] | None:
+def died(
+    crashes: CrashHistory, positions: dict[tuple[str, int], int], *, alone: bool = False, refused: int = 0
+) -> tuple[int, int] | None:
     marker = InFlightMarker()
-    marker.scoring(positions, alone=alone)
+    marker.note(positions, alone=alone, refused=refused)
     return crashes.note(marker)
 
 
 def test_a_worker_that_scored_nothing_died_of_nothing() -> None:
     marker, crashes = InFlightMarker(), CrashHistory()
-    marker.scoring({("raw", 1): 7}, alone=False)
+    marker.note({("raw", 1): 7}, alone=False)
     marker.done()
     assert crashes.note(marker) is None
     assert crashes.suspects() == SuspectRecords()
@@ -24,10 +27,19 @@ def test_a_batch_makes_its_records_suspects_and_a_record_alone_is_given_up_at_it
     assert died(crashes, {("raw", 1): 700, ("raw", 2): 40}) is None
     assert crashes.suspects() == SuspectRecords({1: 700, 2: 40})
     assert died(crashes, {("raw", 1): 651}, alone=True) is None
-    assert crashes.suspects().given_up == frozenset()
+    assert crashes.suspects().given_up == {}
     assert died(crashes, {("raw", 1): 651}, alone=True) == (1, 650)
-    assert crashes.suspects() == SuspectRecords({1: 700, 2: 40}, frozenset({(1, 650)}))
+    assert crashes.suspects() == SuspectRecords({1: 700, 2: 40}, {(1, 650): 0})
     assert died(crashes, {("raw", 1): 651}, alone=True) is None  # it was told
+
+
+def test_a_record_whose_result_is_refused_alone_is_given_up_at_once() -> None:
+    crashes = CrashHistory()
+    assert died(crashes, {("raw", 1): 700}, refused=87) is None
+    assert died(crashes, {("raw", 1): 651}, alone=True, refused=87) == (1, 650)
+    assert crashes.suspects() == SuspectRecords({1: 700}, {(1, 650): 87})
+    assert why_given_up(87).reason == "undeliverable"
+    assert why_given_up(0).reason == "worker_crash"
 
 
 def test_suspicion_ends_behind_the_last_of_them() -> None:

@@ -2,6 +2,7 @@
 #include "../rows/batch_values.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static PyTypeObject *type; /* of MessageBatch; made once, kept by the module */
 
@@ -91,7 +92,12 @@ static PyObject *headers_of(const rd_kafka_message_t *message) {
     const void *value;
     size_t size;
     for (size_t i = 0; list != NULL && rdkafka.header_get_all(headers, i, &name, &value, &size) == 0; i++) {
-        PyObject *bytes = bytes_or_none(value, size), *pair = bytes == NULL ? NULL : Py_BuildValue("sN", name, bytes);
+        /* A name may be any bytes; confluent_kafka writes text only, so others are shown as \xff. */
+        PyObject *text = PyUnicode_DecodeUTF8(name, (Py_ssize_t)strlen(name), "backslashreplace");
+        PyObject *bytes = text == NULL ? NULL : bytes_or_none(value, size);
+        PyObject *pair = bytes == NULL ? NULL : PyTuple_Pack(2, text, bytes);
+        Py_XDECREF(text);
+        Py_XDECREF(bytes);
         if (pair == NULL || PyList_Append(list, pair) != 0) Py_CLEAR(list);
         Py_XDECREF(pair);
     }
@@ -152,9 +158,46 @@ static PyObject *message_batch_timestamps(PyObject *object, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+enum { HEADER_BYTES = 10 }; /* engine/kafka/batch.py */
+
+int message_is_beyond(const rd_kafka_message_t *message, const Demands *demands) {
+    int kind;
+    int64_t timestamp = rdkafka.message_timestamp(message, &kind);
+    if (timestamp >= 0 && (timestamp < demands->earliest_ms || timestamp > demands->latest_ms)) return 1;
+    if (demands->needs_key && message->key == NULL) return 1;
+    int64_t size = (int64_t)(message->len + message->key_len);
+    rd_kafka_headers_t *headers;
+    if (rdkafka.message_headers(message, &headers) == 0) {
+        const char *name;
+        const void *value;
+        size_t length;
+        for (size_t i = 0; rdkafka.header_get_all(headers, i, &name, &value, &length) == 0; i++)
+            size += (int64_t)(strlen(name) + length + HEADER_BYTES);
+    }
+    return size > demands->most_bytes;
+}
+
+/* beyond(most bytes, earliest ms, latest ms, needs a key) -> indices */
+static PyObject *message_batch_beyond(PyObject *object, PyObject *arguments) {
+    MessageBatchObject *self = (MessageBatchObject *)object;
+    long long most, earliest, latest;
+    int needs_key;
+    if (!PyArg_ParseTuple(arguments, "LLLp", &most, &earliest, &latest, &needs_key)) return NULL;
+    Demands demands = {most, earliest, latest, needs_key};
+    PyObject *found = PyList_New(0);
+    for (Py_ssize_t i = 0; found != NULL && i < self->n; i++) {
+        if (!message_is_beyond(self->messages[i], &demands)) continue;
+        PyObject *index = PyLong_FromSsize_t(i);
+        if (index == NULL || PyList_Append(found, index) != 0) Py_CLEAR(found);
+        Py_XDECREF(index);
+    }
+    return found;
+}
+
 static PyMethodDef methods[] = {{"origin", message_batch_origin, METH_VARARGS, NULL},
                                 {"positions", message_batch_positions, METH_NOARGS, NULL},
                                 {"timestamps", message_batch_timestamps, METH_VARARGS, NULL},
+                                {"beyond", message_batch_beyond, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyType_Slot slots[] = {{Py_tp_dealloc, message_batch_dealloc},
                               {Py_tp_methods, methods},

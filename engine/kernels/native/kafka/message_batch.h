@@ -24,6 +24,13 @@ MessageBatchObject *message_batch_new(PyObject *consumer, PyObject *origin_type,
 PyObject *message_batch_with_errors(MessageBatchObject *batch, size_t n);
 int is_message_batch(PyObject *object);
 
+/* What is demanded of a record: engine/kafka/batch.py, `ConsumedBatch.beyond`. No GIL needed. */
+typedef struct {
+    int64_t most_bytes, earliest_ms, latest_ms;
+    int needs_key;
+} Demands;
+int message_is_beyond(const rd_kafka_message_t *message, const Demands *demands);
+
 enum { RD_KAFKA_PRODUCER = 0, RD_KAFKA_CONSUMER = 1 };
 /* clients.c: the rd_kafka_t at `address`, which must be one that librdkafka itself announced and has not destroyed;
    NULL with ValueError if there is none of this type. Nothing at the address is read before that is known. */

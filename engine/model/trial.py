@@ -1,0 +1,57 @@
+"""A model is opened in a process of its own before any other one opens it: a file that is damaged or made to harm may hang,
+crash or fill the memory of whoever reads it.
+
+    try_model --> `python -m saker.engine.model.trial FILE` --> open_session: fine, refused with the reason, or killed
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from saker.engine.errors import ModelRefused, SakerError
+
+_SECONDS, _BYTES_PER_SECOND = 60.0, 10_000_000
+_REFUSED = 3
+
+
+def try_model(path: Path, name: str, kernels: str | None = None, seconds: float = _SECONDS) -> None:
+    """Raises `ModelRefused` when `open_session` does, when it does not end in its time, or ends its process.
+
+    seconds: for a file of no size; each 10 MB add one.
+    """
+    seconds += path.stat().st_size / _BYTES_PER_SECOND
+    command = [sys.executable, "-m", "saker.engine.model.trial", str(path), kernels or "", str(int(seconds) + 1)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise ModelRefused(
+            f"model {name}: it was not open after {seconds:.0f} s, so its file is damaged: export it again"
+        ) from None
+    if done.returncode == _REFUSED:
+        raise ModelRefused(done.stdout)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:]
+        raise ModelRefused(
+            f"model {name}: the process that opened it ended with {done.returncode}, so its file is damaged: export it again"
+            f"{''.join(f' ({line})' for line in said)}"
+        )
+
+
+def main(path: str, kernels: str, cpu_seconds: str) -> None:
+    from saker.engine.model.session import open_session
+
+    limit = int(cpu_seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))  # also where the one that waits for this process was killed
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        open_session(Path(path), kernels or None)
+    except SakerError as error:
+        sys.stdout.write(str(error))
+        sys.exit(_REFUSED)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
