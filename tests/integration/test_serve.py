@@ -18,8 +18,6 @@ import numpy as np
 import onnx
 import orjson
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from saker.engine.config import ServeSettings
 from saker.engine.errors import ServingError
@@ -178,36 +176,25 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
 
 
 @pytest.mark.parametrize("kernels", ["auto", "off"])
-def test_a_result_that_the_broker_refuses_is_not_committed_over(
+def test_a_result_that_does_not_fit_its_topic_is_a_rejection(
     cards_model: Any, bootstrap_servers: str, topics: Any, serve: Any, read: Any, kernels: str
 ) -> None:
-    """Only the last result of each partition is asked after; the refused one stands in the middle of a batch."""
+    """It is in the middle of a batch, and its neighbours are scored."""
     records = cards_model.trained.records[:300]
-    limit = {"max.message.bytes": "1000000"}
     narrow = f"{topics.scored}-narrow"
-    admin.create_topics(bootstrap_servers, [narrow], 4, limit)
+    admin.create_topics(bootstrap_servers, [narrow], 4, {"max.message.bytes": "1000000"})
     messages = [{"value": record, "partition": number % 4} for number, record in enumerate(records)]
     messages[150]["headers"] = [("trace", os.urandom(1_020_000))]  # taken over by the result, so that it does not fit
     send(bootstrap_servers, topics.raw, messages)
 
-    serving = serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow, ready=False)
-    assert f"does not fit {narrow}" in serving.await_line("raise max.message.bytes")
-    assert serving.process.wait(60) == 1
-    client = clients.admin(bootstrap_servers)
-    refused = TopicPartition(topics.raw, 150 % 4)
-    (group,) = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(topics.group, [refused])]).values()
-    assert group.result().topic_partitions[0].offset <= 150 // 4
-
-    raised = ConfigResource(
-        "topic",
-        narrow,
-        incremental_configs=[ConfigEntry("max.message.bytes", "2000000", incremental_operation=AlterConfigOpType.SET)],
-    )
-    client.incremental_alter_configs([raised])[raised].result()
-    serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow)
-    wanted = {orjson.loads(record)["ID"] for record in records}
+    serving = serve(str(cards_model.path), workers=1, kernels=kernels, output=narrow)
+    wanted = {orjson.loads(record)["ID"] for record in [*records[:150], *records[151:]]}
     found = read(narrow, len(wanted), lambda message: orjson.loads(message.value)["ID"])
     assert {orjson.loads(message.value)["ID"] for message in found} == wanted
+    (rejected,) = read(topics.rejected, 1)
+    assert (rejected.value, rejected.header("saker.error.code")) == (records[150], "undeliverable")
+    assert serving.metric("worker_restarts_total") == 0
+    assert serving.stop() == 0
 
 
 def test_records_that_come_late_are_scored_and_marked(
@@ -332,7 +319,7 @@ def test_a_model_that_changes_is_followed_and_one_that_is_broken_is_refused(
     def change_in_the_middle(sent: Any) -> None:
         if not seen and sent.acknowledged > 500:
             seen.append(put(b"no model"))
-            assert "keeps scoring" in serving.await_line("was rejected")
+            assert "not an ONNX file" in serving.await_line("running pools keep their model")
             names.append(put(other.SerializeToString()))
             assert names[1] in serving.await_line("every worker scores with")
 
