@@ -26,7 +26,7 @@ from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.delivery.undeliverable import without_undeliverable
 from saker.engine.errors import Fenced, RestartWorker
 from saker.engine.kafka.batch import ConsumedBatch, Partition
-from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition
+from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition, room_for
 from saker.engine.kafka.rejected_record import rejected_record
 from saker.engine.kafka.transport import Acknowledgement, DeliveryReports, Transport
 from saker.engine.metrics.counts import Acknowledged, Counts
@@ -56,7 +56,6 @@ _OF_ONE_RECORD = (
 _POLL_SECONDS = 0.001  # while acknowledgements are due
 _IDLE_SECONDS = 0.1
 _CAUSE_SECONDS = 1.0
-_LEAST_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 16 << 20, 1_000_000_000  # the most that librdkafka takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +92,7 @@ class InFlightBatch:
 
 def sizes(settings: ServeSettings) -> dict[str, int]:
     """Settings of a producer that takes whatever the topics take."""
-    most = max(settings.output_limits.max_bytes, settings.rejected_limits.max_bytes, _LEAST_MESSAGE_BYTES)
-    most = min(most, _MOST_MESSAGE_BYTES)
-    # What waits to be acknowledged is bounded by its size too: rejections may be large. Then there is no taking more.
-    return {"message.max.bytes": most, "queue.buffering.max.kbytes": max(64 << 10, 2 * most >> 10)}
+    return room_for(max(settings.output_limits.max_bytes, settings.rejected_limits.max_bytes))
 
 
 class Delivery(ABC):
@@ -295,7 +291,7 @@ class Delivery(ABC):
     def _cause(self, error: KafkaError) -> KafkaError:
         """Of a fatal error the refusal that it stands for: confluent_kafka raises it before it reports the delivery."""
         deadline = time.monotonic() + _CAUSE_SECONDS
-        while error.fatal() and time.monotonic() < deadline:
+        while error.fatal() and error.code() not in _FENCED and time.monotonic() < deadline:
             with contextlib.suppress(KafkaException):
                 self._transport.producer.poll(_POLL_SECONDS)
             try:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from saker.engine.kafka.batch import Partition
 
 _SPAWN = multiprocessing.get_context("spawn")
-#: A batch has records of so many partitions at most that are written down; of more, the first ones.
+#: Most partitions of a batch that are noted; further ones are left out.
 _ROOM = 512
 _FIRST = 3  # cell of the first partition; native/fast_path.c writes them, too
 

@@ -26,6 +26,7 @@ _log = logging.getLogger("saker")
 # librdkafka logs a broker that is not up yet, and its own clean-up; what matters here arrives as an exception.
 QUIET = {"log_level": 2}
 REQUEST_SECONDS = 10.0
+_USUAL_MESSAGE_BYTES, _MOST_MESSAGE_BYTES = 16 << 20, 1_000_000_000  # the latter is librdkafka's own limit
 _LOG_SECONDS = 10.0
 
 
@@ -110,6 +111,15 @@ def consumer(bootstrap_servers: str, **settings: Any) -> Consumer:
     )
 
 
+def room_for(largest: int) -> dict[str, int]:
+    """Settings of a producer that takes messages of up to `largest` bytes, and at least 16 MB.
+
+    The queue of unacknowledged messages is bounded by its size, too, since rejections may be large.
+    """
+    most = min(max(largest, _USUAL_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
+    return {"message.max.bytes": most, "queue.buffering.max.kbytes": max(64 << 10, 2 * most >> 10)}
+
+
 def producer(bootstrap_servers: str, **settings: Any) -> Producer:
     """An idempotent producer with acks=all that sends at once; batches form while a request is on its way.
 
@@ -135,9 +145,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             # `saker.engine.delivery.at_least_once` takes care.
             "max.in.flight.requests.per.connection": 3,
             "compression.type": "lz4",
-            "message.max.bytes": 16 << 20,
-            # What waits to be acknowledged is bounded by its size too: rejections may be large. Then there is no taking more.
-            "queue.buffering.max.kbytes": 64 << 10,
+            **room_for(_USUAL_MESSAGE_BYTES),
             "statistics.interval.ms": 100,  # nothing else tells of the id
             "stats_cb": look,
             **settings,

@@ -31,7 +31,7 @@ def check(bootstrap_servers: str, source: str, output: str, rejected: str) -> tu
 
 def findings(source: Topic, output: Topic, rejected: Topic) -> list[Finding]:
     """What is to be said of them."""
-    found = [*_partitions(source, output, rejected), *_limits(source, output, rejected), *_refusals(source, output, rejected)]
+    found = [*_partitions(source, output, rejected), *_limits(source, output, rejected), *_refusals(source, output)]
     found += _retention(source, output, rejected)
     return found + [finding for topic in (source, output, rejected) for finding in _replicas(topic)]
 
@@ -61,29 +61,29 @@ def _limits(source: Topic, output: Topic, rejected: Topic) -> Iterator[Finding]:
         )
 
 
-def _refusals(source: Topic, *others: Topic) -> Iterator[Finding]:
-    for topic in others:
-        if topic.limits.needs_key and not source.limits.needs_key:
-            yield Finding(
-                "warning",
-                f"topic {topic.name} is compacted (cleanup.policy) and takes no record without a key: transactions without one "
-                "are rejected as undeliverable; set cleanup.policy=delete, or give every transaction a key",
-            )
-        narrow = [
-            f"message.timestamp.{name}.max.ms={limit:.0f}"
-            for name, limit, given in (
-                ("before", topic.limits.before_ms, source.limits.before_ms),
-                ("after", topic.limits.after_ms, source.limits.after_ms),
-            )
-            if limit < given and (name, source.timestamp_type) != ("after", "LogAppendTime")  # which is never in the future
-        ]
-        if narrow:
-            yield Finding(
-                "warning",
-                f"topic {topic.name} has {' and '.join(narrow)}, less than {source.name}: a result has its record's timestamp, "
-                "and one outside these limits is rejected as undeliverable; set them as for the transactions, or "
-                "message.timestamp.type=LogAppendTime",
-            )
+def _refusals(source: Topic, output: Topic) -> Iterator[Finding]:
+    """Of results only: rejections are changed to fit their topic."""
+    if output.limits.needs_key and not source.limits.needs_key:
+        yield Finding(
+            "warning",
+            f"topic {output.name} is compacted (cleanup.policy) and takes no record without a key: transactions without one "
+            "are rejected as undeliverable; set cleanup.policy=delete, or give every transaction a key",
+        )
+    narrow = [
+        f"message.timestamp.{name}.max.ms={limit:.0f}"
+        for name, limit, given in (
+            ("before", output.limits.before_ms, source.limits.before_ms),
+            ("after", output.limits.after_ms, source.limits.after_ms),
+        )
+        if limit < given and (name, source.timestamp_type) != ("after", "LogAppendTime")  # which is never in the future
+    ]
+    if narrow:
+        yield Finding(
+            "warning",
+            f"topic {output.name} has {' and '.join(narrow)}, less than {source.name}: a result has its record's timestamp, "
+            "and one outside these limits is rejected as undeliverable; set them as for the transactions, or "
+            "message.timestamp.type=LogAppendTime",
+        )
 
 
 def _retention(source: Topic, *others: Topic) -> Iterator[Finding]:

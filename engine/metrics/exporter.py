@@ -73,7 +73,7 @@ class PoolMetrics(Collector):
             self._found = found
 
     def model_loaded(self, result: str) -> None:
-        """result: loaded, refused, or error where it cannot even be told."""
+        """result: loaded, refused, or error where the check itself failed."""
         with self._lock:
             self._loads[result] += 1
 

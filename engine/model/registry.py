@@ -82,9 +82,9 @@ def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
         beside = path.with_name(f"{path.name}.sig")
         return ResolvedModel(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
-    told = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
+    noted = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
     with contextlib.suppress(OSError):  # a full disk: what is found can be served, and cannot be remembered
-        _note(reference, tracking_uri).write_text(json.dumps(told))
+        _note(reference, tracking_uri).write_text(json.dumps(noted))
     return located
 
 
@@ -113,11 +113,11 @@ def _note(reference: str, tracking_uri: str) -> Path:
 
 def _remembered(reference: str, tracking_uri: str) -> ResolvedModel | None:
     try:
-        told = json.loads(_note(reference, tracking_uri).read_text())
-        path = cache("models") / f"{told['sha256']}.onnx"
-        if _digest(path) != told["sha256"]:
+        noted = json.loads(_note(reference, tracking_uri).read_text())
+        path = cache("models") / f"{noted['sha256']}.onnx"
+        if _digest(path) != noted["sha256"]:
             return None
-        return ResolvedModel(path, told["name"], told["sha256"], bytes.fromhex(told.get("signature", "")) or None)
+        return ResolvedModel(path, noted["name"], noted["sha256"], bytes.fromhex(noted.get("signature", "")) or None)
     except (OSError, ValueError, KeyError, TypeError):  # never noted, or damaged: then nothing is known
         return None
 

@@ -1,7 +1,6 @@
-"""A model is opened in a process of its own before any other one opens it: a file that is damaged or made to harm may hang,
-crash or fill the memory of whoever reads it.
+"""Opens a model in a separate process before any other one does: a damaged file may hang or crash its reader, or fill its memory.
 
-    try_model --> `python -m saker.engine.model.trial FILE` --> open_session: fine, refused with the reason, or killed
+try_model --> `python -m saker.engine.model.trial FILE` --> open_session: fine, refused with the reason, or killed
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from kafka import KafkaProducer
 from saker.engine.kafka import clients
 from saker.training import synthetic
 from saker.training.tables import to_records
+from tests.support import produce
 from tests.support.broker import configure
 from tests.support.ledger import balance
 from tests.support.serving import PARTITIONS, Topics
@@ -39,13 +40,9 @@ def with_identifier(record: bytes, identifier: bytes) -> bytes:
 
 
 def send(bootstrap_servers: str, topic: str, sent: list[dict[str, Any]]) -> None:
-    """Each with what `Producer.produce` takes; whoever has no partition goes round."""
-    large = {"compression.type": "gzip", "message.max.bytes": 64 << 20, "queue.buffering.max.kbytes": 512 << 10}
-    producer = clients.producer(bootstrap_servers, **large)
-    for number, arguments in enumerate(sent):
-        producer.produce(topic, **{"partition": number % PARTITIONS, "key": b"%d" % (number % 50), **arguments})
-        producer.poll(0)
-    assert producer.flush(60) == 0
+    """Large records, compressed; whoever has no partition goes round."""
+    spread = [{"partition": n % PARTITIONS, "key": b"%d" % (n % 50), **message} for n, message in enumerate(sent)]
+    produce.send(bootstrap_servers, topic, spread, **{"compression.type": "gzip"}, **clients.room_for(64 << 20))
 
 
 def odd(good: list[bytes]) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ from typing import Any
 from saker.engine.kafka import clients
 
 
-def send(bootstrap_servers: str, topic: str, messages: list[dict[str, Any]]) -> None:
-    producer = clients.producer(bootstrap_servers)
+def send(bootstrap_servers: str, topic: str, messages: list[dict[str, Any]], **settings: Any) -> None:
+    """settings: of the producer."""
+    producer = clients.producer(bootstrap_servers, **settings)
     answers: list[Any] = []
     for message in messages:
         producer.produce(topic, on_delivery=lambda error, _: answers.append(error), **message)

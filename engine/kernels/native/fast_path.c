@@ -343,21 +343,23 @@ static PyObject *fast_path_in_flight(PyObject *object, PyObject *unused) {
     return PyLong_FromUnsignedLongLong(self->sent - self->done);
 }
 
+/* Puts the record's position into a dict unless its partition was dropped; -1 with an exception. */
+static int add_position(PyObject *positions, const Record *record) {
+    if (record->dropped) return 0;
+    PyObject *partition = PyLong_FromLong(record->partition), *behind = PyLong_FromLongLong((long long)record->behind);
+    int failed = partition == NULL || behind == NULL || PyDict_SetItem(positions, partition, behind) != 0;
+    Py_XDECREF(partition);
+    Py_XDECREF(behind);
+    return failed ? -1 : 0;
+}
+
 /* in_flight_positions() -> {partition: offset behind its last record in flight} */
 static PyObject *fast_path_in_flight_positions(PyObject *object, PyObject *unused) {
     (void)unused;
     FastPathObject *self = (FastPathObject *)object;
     PyObject *positions = PyDict_New();
-    for (uint64_t at = self->done; positions != NULL && at < self->sent; at++) {
-        const Record *record = self->records + at % N_RECORDS;
-        if (record->dropped) continue;
-        PyObject *partition = PyLong_FromLong(record->partition),
-                 *behind = PyLong_FromLongLong((long long)record->behind);
-        if (partition == NULL || behind == NULL || PyDict_SetItem(positions, partition, behind) != 0)
-            Py_CLEAR(positions);
-        Py_XDECREF(partition);
-        Py_XDECREF(behind);
-    }
+    for (uint64_t at = self->done; positions != NULL && at < self->sent; at++)
+        if (add_position(positions, self->records + at % N_RECORDS) != 0) Py_CLEAR(positions);
     return positions;
 }
 
@@ -389,12 +391,7 @@ static PyObject *fast_path_drain_acknowledged(PyObject *object, PyObject *unused
         memcpy(PyBytes_AsString(timestamps) + 8 * i, &record->timestamp_ms, 8);
         memcpy(PyBytes_AsString(scores) + 8 * i, &record->score, 8);
         n_flagged += record->flagged;
-        if (record->dropped) continue;
-        PyObject *partition = PyLong_FromLong(record->partition),
-                 *behind = PyLong_FromLongLong((long long)record->behind);
-        failed = partition == NULL || behind == NULL || PyDict_SetItem(positions, partition, behind) != 0;
-        Py_XDECREF(partition);
-        Py_XDECREF(behind);
+        failed = add_position(positions, record) != 0;
     }
     for (Py_ssize_t i = 0; !failed && i < n_batches; i++)
         memcpy(PyBytes_AsString(told) + (Py_ssize_t)sizeof(Told) * i,

@@ -107,7 +107,7 @@ def test_what_hangs_and_what_crashes_is_named(good: bytes, tmp_path: Path, monke
     try_model(path, "fraud/1")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     hook = tmp_path / "sitecustomize.py"
-    hook.write_text("import time; time.sleep(60)")
+    hook.write_text("import signal; signal.pause()")
     with pytest.raises(ModelRefused, match=r"model fraud/1: it was not open after 1 s"):
         try_model(path, "fraud/1", seconds=1)
     hook.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
