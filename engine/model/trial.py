@@ -1,4 +1,4 @@
-"""Opens a model in a separate process before any other one does: a damaged file may hang or crash its reader, or fill its memory.
+"""Opens a model in a process of its own, before any other opens it: a damaged file may hang or crash its reader.
 
 try_model --> `python -m saker.engine.model.trial FILE` --> open_session: fine, refused with the reason, or killed
 """
