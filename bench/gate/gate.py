@@ -2,7 +2,8 @@
 
 git worktree of BASE --+                          +-- correctness: all records, the same scores
                        +--> rounds of runs -------+-- judge.py: p99 and CPU a record, of the pipeline and end to end
-this tree -------------+
+this tree -------------+         ^                              |
+                                 +-- once more, if slower ------+
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ def run(base: str, *, rounds: int, e2e_rounds: int, say: Say) -> list[judge.Verd
     """All verdicts, failed ones among them. Raises `GateFailed` where the scores differ or records are lost."""
     with worktree(base, say) as base_tree:
         trees = {"base": base_tree, "again": base_tree, "head": Tree(Path.cwd(), Path(sys.executable))}
-        figures = list(pipeline(trees, rounds, say))
+        verdicts = judge.confirmed(lambda: pipeline(trees, rounds, say), say)
         if e2e_rounds:
-            figures += list(end_to_end(trees, e2e_rounds, say))
-    return [judge.judge(figure) for figure in figures]
+            verdicts += judge.confirmed(lambda: end_to_end(trees, e2e_rounds, say), say)
+    return verdicts
 
 
 @contextmanager

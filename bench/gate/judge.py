@@ -1,13 +1,13 @@
 """Whether a change made something slower: pure, from figures that were measured in turns.
 
 Each round has a figure of the base, of the base again, and of the head. Base against base shows what the machine does by
-itself; the head fails only where it is worse than that beyond doubt.
+itself; the head fails only where it is worse than that beyond doubt, in two measurements of their own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,6 +56,21 @@ class Verdict:
             f"{'passed' if self.passed else 'FAILED'}  {self.stage}, {self.name}: base {self.base:.4g}, head {self.head:.4g}, "
             f"ratio {self.ratio:.3f} ({self.low:.3f} to {self.high:.3f}), allowed {self.allowed:.3f}"
         )
+
+
+def confirmed(measure: Callable[[], Iterable[Figure]], say: Callable[[str], None]) -> list[Verdict]:
+    """Verdicts on the figures that `measure` makes, the same ones each time it is called.
+
+    Where some fail they are measured once more, and the second verdict holds: among many figures of few rounds one fails by
+    chance now and then, seldom twice.
+    """
+    first = [judge(figure) for figure in measure()]
+    if all(verdict.passed for verdict in first):
+        return first
+    for verdict in first:
+        if not verdict.passed:
+            say(f"{verdict}: measured once more")
+    return [old if old.passed else new for old, new in zip(first, map(judge, measure()), strict=True)]
 
 
 def judge(figure: Figure, seed: int = 0) -> Verdict:

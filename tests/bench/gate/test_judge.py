@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from saker.bench.gate.judge import Figure, judge
+from saker.bench.gate.judge import Figure, confirmed, judge
 
 
 def figure(*, noise: float, slower: float = 1.0, rounds: int = 9, seed: int = 0) -> Figure:
@@ -54,3 +54,19 @@ def test_one_slow_round_of_the_base_excuses_nothing() -> None:
 def test_what_cannot_be_judged_is_refused(sides: tuple[list[float], list[float], list[float]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         judge(Figure("pipeline", "cpu_us", *sides))
+
+
+@pytest.mark.parametrize(
+    ("measurements", "passed", "used"),
+    [
+        pytest.param([[1.0, 1.0]], [True, True], 1, id="no doubt, no second measurement"),
+        pytest.param([[1.5, 1.0], [1.0, 1.5]], [True, True], 2, id="slower by chance, another one each time"),
+        pytest.param([[1.5, 1.0], [1.5, 1.0]], [False, True], 2, id="slower"),
+    ],
+)
+def test_what_is_slower_is_measured_once_more(measurements: list[list[float]], passed: list[bool], used: int) -> None:
+    left, said = iter(measurements), list[str]()
+    verdicts = confirmed(lambda: [figure(noise=0.01, slower=slower) for slower in next(left)], said.append)
+    assert [verdict.passed for verdict in verdicts] == passed
+    assert len(measurements) - len(list(left)) == used
+    assert len(said) == used - 1
