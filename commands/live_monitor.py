@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json  # which reads an identifier of 1e999, too; orjson does not
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -40,10 +40,17 @@ def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, l
     records, results = read_newest(bootstrap_servers, source, scored, last)
     values = [record.value for record in records]
     matrix = Decoder(contract).decode(values).matrix
-    scores = np.array([orjson.loads(result.value or b"")["fraud_score"] for result in results], np.float64)
+    scores = np.array([score for result in results if (score := _score_of(result.value)) is not None], np.float64)
     if not len(scores) or not len(matrix):
         raise SakerError(f"{scored} at {bootstrap_servers} has no scores to look at")
     return Newest(values, matrix, scores)
+
+
+def _score_of(result: bytes | None) -> float | None:
+    """None where it is no result."""
+    with contextlib.suppress(ValueError, TypeError, KeyError):
+        return float(json.loads(result or b"")["fraud_score"])
+    return None
 
 
 @dataclass(eq=False)  # a collector is known by its identity
@@ -90,7 +97,7 @@ class Watch(Collector):
         known: dict[str, int] = {}
         for record in read_last(self.bootstrap_servers, topic, self.last):
             with contextlib.suppress(ValueError, TypeError, KeyError):
-                told = orjson.loads(record.value or b"")
+                told = json.loads(record.value or b"")
                 known[str(told[id_field])] = int(told[self.label])
         return known
 
@@ -111,5 +118,5 @@ def _labelled(
     if not known:
         return np.empty(0, np.int64), np.empty(0)
     decoded = model.decoder.decode(values)
-    labels = np.array([known.get(str(orjson.loads(identifier)), -1) for identifier in decoded.ids], np.int64)
+    labels = np.array([known.get(str(json.loads(identifier)), -1) for identifier in decoded.ids], np.int64)
     return labels[labels >= 0], model.session.score(decoded.matrix)[labels >= 0]

@@ -69,6 +69,11 @@ def tell(text: str, told: Any, as_json: bool) -> None:
     typer.echo(json.dumps(told) if as_json else text)
 
 
+def printable(text: str) -> str:
+    """With what steers a terminal, or hides text, written as an escape: records may hold anything."""
+    return "".join(one if one.isprintable() or one in " \t" else ascii(one)[1:-1] for one in text)
+
+
 def told_to_stop() -> threading.Event:
     """Set by SIGTERM or Ctrl-C, from now on."""
     stop = threading.Event()

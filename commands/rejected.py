@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import Bootstrap, Json, app, tell
+from saker.commands.options import Bootstrap, Json, app, printable, tell
 from saker.engine.errors import SakerError
 
 if TYPE_CHECKING:
@@ -51,11 +51,13 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """The newest rejections and their reasons; no value of a record."""
-    found = [_told(record) for record in _chosen(bootstrap_servers, topic, last, code, field)]
+    chosen, foreign = _chosen(bootstrap_servers, topic, last, code, field)
+    found = [told for _, told in chosen]
     counts = Counter((one.code, one.field) for one in found)
     lines = [f"{number:>8,}  {reason} {named}".rstrip() for (reason, named), number in counts.most_common()]
     lines += ["", *(f"{one.at:>12}  {one.sent}  {one.message}{' (cut)' if one.cut else ''}" for one in found[-_SHOWN:])]
-    tell("\n".join([f"{len(found):,} rejections", *lines]), [asdict(one) for one in found], as_json)
+    head = f"{len(found):,} rejections{_left_out(foreign)}"
+    tell("\n".join(map(printable, [head, *lines])), [asdict(one) for one in found], as_json)
 
 
 @rejected.command(epilog="Example: `saker rejected show 2:1041 --bootstrap-servers localhost:9092`")
@@ -64,7 +66,10 @@ def show(
     bootstrap_servers: Bootstrap,
     topic: Topic = "rejected-transactions",
 ) -> None:
-    """One rejection: its headers, and the record byte for byte. This prints what stands in the record."""
+    """One rejection: its headers, and the record byte for byte. This prints what stands in the record.
+
+    In a terminal, characters that would steer it are printed as escapes.
+    """
     from saker.engine.kafka.reader import read_one
 
     partition, _, offset = at.partition(":")
@@ -72,10 +77,14 @@ def show(
         raise typer.BadParameter(f"expected PARTITION:OFFSET, such as 2:1041, got {at!r}")
     record = read_one(bootstrap_servers, topic, int(partition), int(offset))
     for name, value in [("key", record.key), *record.headers]:
-        typer.echo(f"{name}: {'' if value is None else value.decode(errors='backslashreplace')}")
+        typer.echo(printable(f"{name}: {'' if value is None else value.decode(errors='backslashreplace')}"))
     typer.echo()
+    value = record.value or b""
+    if sys.stdout.isatty():
+        typer.echo("\n".join(map(printable, value.decode(errors="backslashreplace").split("\n"))))
+        return
     sys.stdout.flush()
-    sys.stdout.buffer.write((record.value or b"") + b"\n")
+    sys.stdout.buffer.write(value + b"\n")
 
 
 @rejected.command(epilog="Example: `saker rejected replay --code missing_field --bootstrap-servers localhost:9092`")
@@ -96,9 +105,10 @@ def replay(
     from saker.engine.kafka import clients
     from saker.engine.kafka.rejected_record import PREFIX
 
-    records = _chosen(bootstrap_servers, topic, last, code, field)
-    whole = [record for record in records if not _told(record).cut]
+    records, foreign = _chosen(bootstrap_servers, topic, last, code, field)
+    whole = [record for record, told in records if not told.cut]
     left = f"; {len(records) - len(whole)} are cut and stay" if len(whole) < len(records) else ""
+    left += _left_out(foreign)
     if dry_run:
         typer.echo(f"would send {len(whole)} of {len(records)} rejections{left}")
         return
@@ -122,25 +132,33 @@ def replay(
     typer.echo(f"sent {len(whole)} of {len(records)} rejections again{left}")
 
 
-def _chosen(bootstrap_servers: str, topic: str, last: int, code: str | None, field: str | None) -> list[Record]:
+def _left_out(foreign: int) -> str:
+    return f"; {foreign:,} records of the topic are no rejections" if foreign else ""
+
+
+def _chosen(
+    bootstrap_servers: str, topic: str, last: int, code: str | None, field: str | None
+) -> tuple[list[tuple[Record, Rejected]], int]:
+    """The oldest first; and how many records are no rejections of saker's."""
     from saker.engine.kafka.reader import read_last
+
+    records = sorted(read_last(bootstrap_servers, topic, last), key=lambda record: record.timestamp_ms)
+    rejections = [(record, told) for record in records if (told := _told(record)) is not None]
+    chosen = [(record, told) for record, told in rejections if code in (None, told.code) and field in (None, told.field)]
+    return chosen, len(records) - len(rejections)
+
+
+def _told(record: Record) -> Rejected | None:
+    """None where it is no rejection of saker's: anybody may write into the topic."""
     from saker.engine.kafka.rejected_record import PREFIX
 
-    def is_chosen(record: Record) -> bool:
-        wanted = (("code", code), ("field", field))
-        return all(text is None or record.header(f"{PREFIX}{name}") == text for name, text in wanted)
-
-    records = [record for record in read_last(bootstrap_servers, topic, last) if is_chosen(record)]
-    return sorted(records, key=lambda record: record.timestamp_ms)
-
-
-def _told(record: Record) -> Rejected:
-    from saker.engine.kafka.rejected_record import PREFIX
-
-    told = {name: (value or b"").decode() for name, value in record.headers if name.startswith(PREFIX)}
-    code, field, message, *origin = (
-        told[f"{PREFIX}{name}"] for name in ("code", "field", "message", "topic", "partition", "offset")
-    )
+    try:
+        told = {name: (value or b"").decode() for name, value in record.headers if name.startswith(PREFIX)}
+        code, field, message, *origin = (
+            told[f"{PREFIX}{name}"] for name in ("code", "field", "message", "topic", "partition", "offset")
+        )
+    except (KeyError, UnicodeDecodeError):
+        return None
     sent = datetime.fromtimestamp(record.timestamp_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds")
     return Rejected(
         f"{record.partition}:{record.offset}", sent, code, field, message, ":".join(origin), f"{PREFIX}size" in told

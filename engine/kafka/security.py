@@ -14,7 +14,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from saker.engine.errors import ServingError
 
@@ -42,7 +46,20 @@ def security(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
                 "everything else is an option of the command"
             )
         settings[key] = _secret(value, f"{path}, line {number}: {key}", environment)
+    _try(name, tuple(settings.items()))
     return settings
+
+
+@cache
+def _try(path: str, settings: tuple[tuple[str, str], ...]) -> None:
+    """librdkafka prints the value that it does not take: so it is asked here first, and its words are told without values."""
+    try:
+        AdminClient({**dict(settings), "log_level": 0})
+    except KafkaException as error:
+        told = error.args[0].str()
+        for _, value in settings:
+            told = told.replace(value, "...") if value else told
+        raise ServingError(f"{path}: librdkafka does not take these settings: {told}") from None
 
 
 def _secret(value: str, where: str, environment: Mapping[str, str]) -> str:

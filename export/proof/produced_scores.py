@@ -8,14 +8,13 @@ Pure: how the records were read and where a model lies is the caller's business.
 
 from __future__ import annotations
 
-import json
+import json  # which reads an identifier of 1e999, too; orjson does not
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import orjson
 
 from saker.engine.errors import SakerError
 from saker.engine.model.session import Session
@@ -168,10 +167,10 @@ def verify(
 
 def _parsed(number: int, value: bytes | None) -> dict[str, Any]:
     try:
-        answer = orjson.loads(value or b"")
+        answer = json.loads(value or b"")
         if {"model", "fraud_score", "is_fraud"} <= answer.keys():
             return dict(answer)
-    except (orjson.JSONDecodeError, AttributeError):
+    except (ValueError, AttributeError):
         pass
     raise NotVerifiable(f"result {number + 1} is none of saker's: expected an object with model, fraud_score and is_fraud")
 
@@ -190,7 +189,7 @@ def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int,
             boosted = predicted.reshape(len(scores), -1)[:, column].tolist()
         for index, identifier, score, other in zip(decoded.indices.tolist(), decoded.ids, scores, boosted, strict=True):
             if np.isfinite(score):  # others are rejected
-                yield start + index, orjson.loads(identifier), score, other
+                yield start + index, json.loads(identifier), score, other
 
 
 def _differences(checked: list[tuple[str, int | str, _Result, Model]]) -> Iterator[Difference]:

@@ -62,6 +62,32 @@ def test_rejections_are_listed_shown_and_sent_again(
     assert serving.stop() == 0
 
 
+def test_what_stands_in_the_topic_steers_no_terminal_and_ends_no_command(
+    bootstrap_servers: str, topics: Topics, rejected: Any
+) -> None:
+    why = {"code": "wrong_type", "field": "\x1b[2J", "message": "\x9b31m\u202eevil\rline", "topic": topics.raw}
+    hostile = [(f"saker.error.{name}", text.encode()) for name, text in (why | {"partition": "0", "offset": "7"}).items()]
+    records: list[dict[str, Any]] = [
+        {"value": b"no rejection"},
+        {"value": b"nor this", "headers": [("saker.error.code", b"\xff"), ("saker.error.field", b"")]},
+        {"value": b"one\x1b]0;title\x07", "headers": hostile},
+    ]
+    send(bootstrap_servers, topics.rejected, [record | {"partition": 0} for record in records])
+    listed = rejected("list")
+    assert listed.returncode == 0
+    text = listed.stdout.decode()
+    assert text.startswith("1 rejections; 2 records of the topic are no rejections\n")
+    assert "\\x1b[2J" in text
+    assert "\\x9b31m\\u202eevil\\rline" in text
+    assert all(one.isprintable() or one == "\n" for one in text)
+    assert rejected("list", "--code", "wrong_type").returncode == 0
+    assert rejected("replay", "--dry-run").stdout == b"would send 1 of 1 rejections; 2 records of the topic are no rejections\n"
+    shown = rejected("show", "0:2").stdout
+    head, _, value = shown.partition(b"\n\n")
+    assert b"\x1b" not in head
+    assert value == b"one\x1b]0;title\x07\n"  # into a pipe as it is
+
+
 def test_one_that_does_not_fit_is_cut_and_stays(
     cards_model: Any, bootstrap_servers: str, topics: Topics, serve: Any, read: Any, rejected: Any
 ) -> None:

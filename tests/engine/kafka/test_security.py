@@ -21,9 +21,11 @@ def test_nothing_is_set_without_the_variable() -> None:
 
 def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("p=a:b\n")
-    text = f"# ours\n\nsecurity.protocol = SASL_SSL\nsasl.password=file:{tmp_path}/password\nsasl.username = env:NAME\n"
+    text = f"# ours\n\nsecurity.protocol = SASL_SSL\nsasl.mechanism = PLAIN\nsasl.password=file:{tmp_path}/password\n"
+    text += "sasl.username = env:NAME\n"
     found = settings(tmp_path, text, NAME="alice")
-    assert found == {"security.protocol": "SASL_SSL", "sasl.password": "p=a:b", "sasl.username": "alice"}
+    same = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN"}
+    assert found == same | {"sasl.password": "p=a:b", "sasl.username": "alice"}
 
 
 @pytest.mark.parametrize(
@@ -32,13 +34,17 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
         ("bootstrap.servers = hidden", "line 1: expected NAME = VALUE with a name that begins with security.protocol"),
         ("\nsasl.password", "line 2: expected NAME = VALUE"),
         ("sasl.password = env:MISSING", "sasl.password is to come from the environment variable MISSING, which is not set"),
+        ("security.protocol = env:SECRET", r"librdkafka does not take these settings: .*\.\.\.\" for configuration property"),
+        ("ssl.endpoint.identification.algorithm = env:SECRET", "librdkafka does not take these settings"),
+        ("security.protocol = SSL\nssl.ca.location = env:SECRET", "librdkafka does not take these settings"),
         ("sasl.password = file:/nowhere/hidden", "sasl.password is to come from /nowhere/hidden, which cannot be read"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ServingError, match=told) as raised:
-        settings(tmp_path, text)
+        settings(tmp_path, text, **{"SECRET": "4711-hidden"})
     assert "= hidden" not in str(raised.value)
+    assert "4711" not in str(raised.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

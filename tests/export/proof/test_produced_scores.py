@@ -50,6 +50,13 @@ def test_what_was_produced_is_what_model_and_booster_say(served: Any) -> None:
     assert json.loads(found.to_json())["passed"] is True
 
 
+def test_an_identifier_beyond_all_numbers_is_one_like_others(served: Any) -> None:
+    records = [served[1][0].replace(b'"TransactionID":0', b'"TransactionID":1e999'), *served[1][1:]]
+    results = [served[2][0].replace(b'"TransactionID":0', b'"TransactionID":1e999'), *served[2][1:]]
+    assert records[0] != served[1][0]
+    assert check(served, results, records=records).passed
+
+
 def test_a_score_that_differs_by_more_than_its_last_bits_is_found(served: Any) -> None:
     score = orjson.loads(served[2][7])["fraud_score"]
     results = [*served[2][:7], changed(served[2][7], fraud_score=score * (1 + 1e-14)), *served[2][8:]]
