@@ -68,7 +68,7 @@ def sign(
 
     uri = tracking_uri or config.tracking_uri()
     located = registry.locate(model, uri)
-    signed = signature.sign(located.path.read_bytes(), key)
+    signed = signature.sign(located.identity, located.sha256, key)
     if model.endswith(".onnx"):
         Path(f"{model}.sig").write_bytes(signed)
     else:

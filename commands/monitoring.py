@@ -42,7 +42,7 @@ def monitor(
     models = {"champion": model, "challenger": challenger}
     watch = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
     stop = told_to_stop()
-    server = serve_http(watch, metrics_port, lambda: watch.at > 0, metrics_address)
+    server = serve_http(watch, metrics_port, lambda: True, lambda: watch.at > 0, metrics_address)
     _log.info("metrics at %s/metrics", url_of(metrics_address, server.server_port))
     while not stop.is_set():
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from saker.commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app
+from saker.commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app, printable
 from saker.commands.progress import steps
 from saker.commands.records import file_records, folder_records, generated
 from saker.engine import config
@@ -109,6 +110,10 @@ def serve(
     )
     uri = tracking_uri or config.tracking_uri()
     first = registry.locate_or_last(model, uri, public_key)
+    if public_key is None and not model.endswith(".onnx"):
+        logging.getLogger("saker").warning(
+            "%s is served whoever registered it: --public-key serves signed models only (`saker models sign`)", first.name
+        )
     second = None if shadow is None else lambda: registry.locate(shadow, uri, public_key)
     Pool(settings, first, lambda: registry.locate(model, uri, public_key), second).run()
 
@@ -198,4 +203,4 @@ def score(
     if not active.session.proven:
         typer.echo(f"  {active.name} is {UNPROVEN}")
     for reason in refused[:3]:
-        typer.echo(f"  record {reason['line']}: {reason['message']}", err=True)
+        typer.echo(printable(f"  record {reason['line']}: {reason['message']}"), err=True)

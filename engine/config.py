@@ -69,6 +69,10 @@ class ServeSettings:
     #: What the topics take; a pool asks them. A result beyond its topic's is a rejection, and one beyond that topic's is cut.
     output_limits: TopicLimits = TopicLimits()
     rejected_limits: TopicLimits = TopicLimits()
+    #: Partitions from this number on are not read: the topics of results and of rejections do not have them.
+    writable_partitions: int = 1 << 31
+    #: Of the topic of transactions, which is committed with each offset. Empty: not known.
+    topic_id: str = ""
     #: How long a result waits for others to be sent with. None: 0 while few are unanswered, 1 while many are
     #: (delivery/at_least_once.py), and 1 in transactions.
     linger_ms: float | None = None

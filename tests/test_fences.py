@@ -40,7 +40,7 @@ SHARED = {"config", "contract", "errors", "onnx_metadata", "onnx_trees", "record
 #: Libraries that only one part may import.
 HOMES = {
     "lightgbm": ("training/", "export/", "bench/", "commands/demo.py"),
-    "mlflow": ("training/track.py", "export/registry/", "engine/model/registry.py", "bench/peers/"),
+    "mlflow": ("training/track.py", "export/registry/", "engine/model/registry.py", "engine/model/download.py", "bench/peers/"),
     "onnxruntime": ("engine/model/session.py", "export/proof/leaf_probe.py", "bench/"),  # there as a peer
     "confluent_kafka": ("engine/kafka/", "bench/peers/"),  # there as a peer
     "pandas": ("training/", "export/registry/publish.py", "commands/evidently.py", "bench/peers/"),

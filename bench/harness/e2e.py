@@ -224,11 +224,12 @@ def _await(processes: Running, reader: _Reader, topics: Topics, workers: int) ->
         producer.flush(5)
         sent += 1
         answered += reader.await_probe(0.5)
-    client = clients.admin(topics.bootstrap_servers)
-    while (found := groups.members(client, topics.group)) is None or 0 < found < workers:
+    group = groups.GroupAdmin(topics.bootstrap_servers)
+    while (found := group.describe(topics.group, topics.input)) is None or not found.stable or 0 < len(found.members) < workers:
         processes.check()
         if time.monotonic() > until:
-            raise BenchFailed(f"group {topics.group} has {found} of {workers} members after {_READY_SECONDS:.0f} s")
+            raise BenchFailed(f"group {topics.group} has not {workers} members after {_READY_SECONDS:.0f} s: {found}")
+    group.close()
 
 
 def histogram_of(seconds: NDArray[np.float64]) -> HdrHistogram:

@@ -225,6 +225,12 @@ ENGINE = Dashboard(
             [Query("sum by (instance) (increase(deleted_records_total[$__rate_interval]))", "{{instance}}")],
         ),
         Panel(
+            "Partitions that nobody reads",
+            "Of the input: no member of the group has them, or the topics of results do not.",
+            "short",
+            [Query("max by (instance) (unread_partitions)", "{{instance}}")],
+        ),
+        Panel(
             "Kafka answers",
             "1 where a broker answers, 0 where none does: saker waits for it.",
             "short",

@@ -327,4 +327,5 @@ class Delivery(ABC):
 
     def _offsets(self) -> list[TopicPartition]:
         """To commit."""
-        return [TopicPartition(topic, number, at) for (topic, number), at in self._positions.items()]
+        topic_id = self._settings.topic_id  # so that nobody takes them for offsets of a topic that has this one's name later
+        return [TopicPartition(topic, number, at, topic_id) for (topic, number), at in self._positions.items()]

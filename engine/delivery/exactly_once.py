@@ -17,7 +17,8 @@ from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Pro
 from saker.engine.kafka.transport import Transport
 
 # For each step that ends a transaction. By itself librdkafka tries for a minute what cannot succeed after a broker was away for
-# longer than a session: this member is no longer one.
+# longer than a session: this member is no longer one. And so long after its beginning Kafka aborts the transaction of a machine
+# that is lost, for which the next owner of its partitions waits.
 _TRANSACTION_SECONDS = 10.0
 
 
@@ -34,7 +35,8 @@ class ExactlyOnce(Delivery):
     def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:
         # A result in a transaction is seen later than a linger anyway.
         linger = LINGER_MS[MANY] if settings.linger_ms is None else settings.linger_ms
-        same = {"linger.ms": linger, **sizes(settings)}
+        open_ms = int(1000 * (_TRANSACTION_SECONDS + settings.transaction_seconds))
+        same = {"linger.ms": linger, "transaction.timeout.ms": open_ms, **sizes(settings)}
         return [same | {"transactional.id": f"{settings.group}-{name}-{place}"} for place in range(2)]
 
     def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings, marker: InFlightMarker) -> None:

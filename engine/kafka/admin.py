@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import (
     KafkaError,
     KafkaException,
+    TopicCollection,
 )
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
@@ -20,6 +21,8 @@ from saker.engine.errors import ServingError
 from saker.engine.kafka.clients import QUIET, REQUEST_SECONDS, BrokerUnreachable, admin, connection
 
 _NO_LIMIT = 2**63 - 1
+_ASK_SECONDS = 1.0  # of what is asked again and again
+_NO_ID = "A" * 22  # a UUID of zeros
 _LIMITS = {
     "max.message.bytes": int,
     "min.insync.replicas": int,
@@ -113,6 +116,30 @@ def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:
         )
         for name in names
     ]
+
+
+class Shape(NamedTuple):
+    """topic_id: a topic that is deleted and created anew has another one. Empty where the broker knows no such thing."""
+
+    partitions: int
+    topic_id: str
+
+
+def shapes(client: AdminClient, names: Iterable[str]) -> dict[str, Shape]:
+    """Of the topics that there are, as they are now; raises `BrokerUnreachable` when no broker answers."""
+    found = {}
+    for name, future in client.describe_topics(TopicCollection(list(names)), request_timeout=_ASK_SECONDS).items():
+        try:
+            told = future.result(2 * _ASK_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise BrokerUnreachable(f"topic {name} cannot be described: {error.args[0].str()}") from error
+        except TimeoutError as error:
+            raise BrokerUnreachable(f"topic {name} cannot be described: no answer") from error
+        else:
+            topic_id = str(told.topic_id)
+            found[name] = Shape(len(told.partitions), "" if topic_id == _NO_ID else topic_id)
+    return found
 
 
 def partition_counts(bootstrap_servers: str, names: Iterable[str]) -> dict[str, int]:

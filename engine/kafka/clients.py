@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_STORED, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from saker.engine.errors import ServingError
 from saker.engine.kafka.librdkafka_handle import newest_handle
 from saker.engine.kafka.security import security
 
-__all__ = ["Consumer", "KafkaError", "KafkaException", "Message", "Producer", "TopicPartition"]
+__all__ = ["OFFSET_STORED", "Consumer", "KafkaError", "KafkaException", "Message", "Producer", "TopicPartition"]
 
 _log = logging.getLogger("saker")
 
@@ -60,8 +60,14 @@ _librdkafka_log.addFilter(Seldom())
 
 
 def connection(bootstrap_servers: str) -> dict[str, Any]:
-    # librdkafka's own limit is 10 s: so long would a broker that is back wait for its clients.
-    return {"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 1000, **security()}
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        # librdkafka's own limit is 10 s: so long would a broker that is back wait for its clients.
+        "reconnect.backoff.max.ms": 1000,
+        # And 300 s: so long would partitions that are added to a topic be read by nobody.
+        "topic.metadata.refresh.interval.ms": 10_000,
+        **security(),
+    }
 
 
 class Consumer(confluent_kafka.Consumer):  # type: ignore[misc]
@@ -85,8 +91,18 @@ class BrokerUnreachable(ServingError):
 
 
 def observer(bootstrap_servers: str, group: str) -> Consumer:
-    """A consumer for `lags`, which never joins the group."""
-    return Consumer({**connection(bootstrap_servers), "group.id": group, **QUIET})
+    """A consumer for `groups.Lags`, which never joins the group, and is told where a partition ends."""
+    few = {"queued.min.messages": 1, "fetch.message.max.bytes": 65_536, "fetch.wait.max.ms": 10}
+    return Consumer(
+        {
+            **connection(bootstrap_servers),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            **few,
+            **QUIET,
+        }
+    )
 
 
 def admin(bootstrap_servers: str) -> AdminClient:

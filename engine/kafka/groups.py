@@ -1,130 +1,227 @@
-"""Consumer groups: members, lag, where a partition starts, and static members that leave."""
+"""Consumer groups: who reads what, lag, where a partition starts, and static members that leave."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupState,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient
 
+from saker.engine.kafka import clients
+from saker.engine.kafka.batch import Partition
 from saker.engine.kafka.clients import REQUEST_SECONDS
 from saker.engine.kafka.security import for_kafka_python, security
 
 _log = logging.getLogger("saker")
 
-_HAND_OVER_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
-_ASK_SECONDS = 1  # not long: who asks has signals to answer, and asks again
+_COORDINATOR_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
+_ASK_SECONDS = 1.0  # not long: it is asked again
 
 
-def is_settled(client: AdminClient, group: str, topic: str, partitions: int) -> bool:
-    """Whether each partition of `topic` has a member of `group` that reads it.
+class Lags:
+    """Records of each partition that a group has not committed. One thread asks.
 
-    A member that joins a cooperative group is first given nothing, and others give up partitions for it: those are
-    nobody's until the rebalance after that.
+    Asked of the brokers and not of the members: it is told of a member that hangs, and of a partition that nobody reads.
     """
-    found = _described(client, group)
-    if found is None:
-        return False
-    owned = {p.partition for member in found.members for p in member.assignment.topic_partitions if p.topic == topic}
-    return found.state == ConsumerGroupState.STABLE and len(owned) == partitions
 
+    def __init__(self, bootstrap_servers: str, group: str) -> None:
+        self._observer = clients.observer(bootstrap_servers, group)
+        #: Of partitions where it has been looked for: what was committed, and the first record from there on.
+        self._first: dict[Partition, tuple[int, int]] = {}
+        self._before: dict[Partition, tuple[int, int]] = {}
 
-def members(client: AdminClient, group: str) -> int | None:
-    """How many members a group has: 0 if there is no such group, None while it rebalances."""
-    found = _described(client, group)
-    if found is None:
-        return None
-    if found.state in (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY):
-        return 0
-    return len(found.members) if found.state == ConsumerGroupState.STABLE else None
+    def ask(self, topic: str) -> dict[Partition, int]:
+        """Of the partitions whose broker and whose group's coordinator answer. Raises `KafkaException` when no broker does."""
+        leaders = {
+            number: partition.leader
+            for number, partition in self._observer.list_topics(topic, timeout=_ASK_SECONDS).topics[topic].partitions.items()
+        }
+        try:
+            committed = self._observer.committed([TopicPartition(topic, number) for number in leaders], timeout=_ASK_SECONDS)
+        except KafkaException:
+            return {}
+        found: dict[Partition, tuple[int, int]] = {}
+        silent = set[int]()
+        for at in committed:
+            if at.error is not None or leaders[at.partition] in silent:
+                continue
+            try:
+                low, high = self._observer.get_watermark_offsets(at, timeout=_ASK_SECONDS)
+            except KafkaException:
+                silent.add(leaders[at.partition])  # another second for each of its partitions would be lost
+                continue
+            found[topic, at.partition] = max(at.offset, low), high  # without a commit a group starts at the earliest record
+        self._look_behind_markers(found)
+        return {partition: high - self._first_record(partition, start, high) for partition, (start, high) in found.items()}
 
+    def _first_record(self, partition: Partition, start: int, high: int) -> int:
+        committed, first = self._first.get(partition, (-1, 0))
+        return min(first, high) if committed == start else start
 
-def lags(observer: Consumer, topic: str, partitions: int) -> dict[tuple[str, int], int] | None:
-    """Records of each partition that the observer's group has not committed; None where no broker answers.
+    def _look_behind_markers(self, found: dict[Partition, tuple[int, int]]) -> None:
+        """An offset is also taken by the end of a transaction and by an aborted record, which no consumer is ever given.
 
-    Asked of the broker and not of the members: it is told of a member that hangs, and of a partition that nobody reads.
-    Not by an admin client: with the broker gone its requests to a coordinator hang for good, or end the process by an
-    assertion (librdkafka 2.16, rd_kafka_enq_once_del_source_return).
-    """
-    found = {}
-    try:
-        for at in observer.committed([TopicPartition(topic, number) for number in range(partitions)], timeout=_ASK_SECONDS):
-            low, high = observer.get_watermark_offsets(at, timeout=_ASK_SECONDS)
-            found[topic, at.partition] = high - max(at.offset, low)  # without a commit a group starts at the earliest record
-    except KafkaException:
-        return None
-    return found
+        So where neither end of a lag has moved since the last time, its first record is looked for.
+        """
+        standing = {
+            partition: start
+            for partition, (start, high) in found.items()
+            if start < high and self._before.get(partition) == (start, high) and self._first.get(partition, (-1, 0))[0] != start
+        }
+        self._before = found
+        if not standing:
+            return
+        observer = self._observer
+        observer.assign([TopicPartition(topic, number, start) for (topic, number), start in standing.items()])
+        until = time.monotonic() + _ASK_SECONDS
+        while standing and (left := until - time.monotonic()) > 0:
+            for message in observer.consume(1, left):
+                partition = (message.topic(), message.partition())
+                error = message.error()
+                if partition in standing and (error is None or error.code() == KafkaError._PARTITION_EOF):
+                    self._first[partition] = standing.pop(partition), message.offset()
+                    observer.pause([TopicPartition(*partition)])
+        observer.unassign()
 
 
 class Start(NamedTuple):
     """Where a partition is read on: behind what the group committed, or at the oldest record.
 
-    deleted: how many records are gone between the two; None where there was nothing to go on behind, or it is still there.
+    why: what is wrong with the committed offset, if something is. deleted: how many records are gone between the two.
     """
 
     at: TopicPartition
-    committed: int
-    deleted: int | None
+    why: str | None = None
+    deleted: int = 0
 
 
-def starts(consumer: Consumer, partitions: list[TopicPartition]) -> list[Start]:
-    """Of partitions that the consumer is given; raises `KafkaException` when the broker does not tell."""
-    return [_start(consumer, at) for at in consumer.committed(partitions, timeout=REQUEST_SECONDS)]
+def starts(consumer: Consumer, partitions: list[TopicPartition], topic_id: str, seconds: float) -> list[Start]:
+    """Of partitions that the consumer is given; raises `KafkaException` when the broker does not tell in time.
+
+    topic_id: that of their topic as it is now; empty if it is not known.
+    """
+    return [_start(consumer, at, topic_id) for at in consumer.committed(partitions, timeout=seconds)]
 
 
-def _start(consumer: Consumer, known: TopicPartition) -> Start:
+def _start(consumer: Consumer, known: TopicPartition, topic_id: str) -> Start:
     if known.error is not None:
         raise KafkaException(known.error)
     if known.offset < 0:
-        return Start(TopicPartition(known.topic, known.partition, OFFSET_BEGINNING), known.offset, None)
+        return Start(TopicPartition(known.topic, known.partition, OFFSET_BEGINNING))
+    if known.metadata and topic_id and known.metadata != topic_id:
+        return Start(
+            TopicPartition(known.topic, known.partition, OFFSET_BEGINNING),
+            f"offset {known.offset} was committed of a topic of this name that was deleted; reading this one from its start",
+        )
     low, high = consumer.get_watermark_offsets(known, timeout=REQUEST_SECONDS)
     if low <= known.offset <= high:
-        return Start(known, known.offset, None)
-    # Retention was quicker, or the topic was made anew.
-    return Start(TopicPartition(known.topic, known.partition, low), known.offset, max(low - known.offset, 0))
+        return Start(known)
+    at = TopicPartition(known.topic, known.partition, low)
+    if known.offset > high:
+        return Start(
+            at,
+            f"offset {known.offset} was committed, and it ends at {high}: the topic was deleted and created anew, or has lost "
+            f"records; reading all of it from {low}, what was scored before is scored again",
+        )
+    deleted = low - known.offset
+    return Start(
+        at,
+        f"nothing is at offset {known.offset} any more, going on at {low}; {deleted} records were deleted before they were "
+        "scored: see retention.ms of the topic, and the lag",
+        deleted,
+    )
 
 
-def _described(client: AdminClient, group: str) -> Any:
-    """The group as its coordinator describes it, None when it does not answer."""
-    try:
-        return client.describe_consumer_groups([group], request_timeout=_ASK_SECONDS)[group].result()
-    except KafkaException:
-        return None
+class Described(NamedTuple):
+    """A group of the classic protocol. members: the partitions of one topic that each has, by its static name if it has one.
 
-
-def hand_over(bootstrap_servers: str, group: str, instances: Iterable[str]) -> None:
-    """Take static members out of a group, after they closed: otherwise their partitions wait for the session to time out.
-
-    librdkafka has no call for it (a static member's close leaves it in the group on purpose).
+    A member that joins a cooperative group is first given nothing, and others give up partitions for it: those are nobody's
+    until the rebalance after that.
     """
-    from kafka import KafkaAdminClient
-    from kafka.admin import MemberToRemove
-    from kafka.errors import KafkaError as PythonKafkaError
 
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters here is the exception
-    if (settings := for_kafka_python(security())) is None:
-        _log.warning(
-            "partitions are handed over when the session of their members times out: kafka-python has no such settings"
-        )
-        return
-    try:
-        client = KafkaAdminClient(
-            bootstrap_servers=bootstrap_servers,
-            request_timeout_ms=_HAND_OVER_MS,
-            bootstrap_timeout_ms=_HAND_OVER_MS,
-            **settings,
-        )
-        try:
-            client.remove_group_members(group, [MemberToRemove(group_instance_id=name) for name in instances])
-        finally:
+    stable: bool
+    members: dict[str, frozenset[int]]
+
+    def unread(self, partitions: int) -> frozenset[int]:
+        """Those of the first `partitions` that no member has."""
+        return frozenset(range(partitions)).difference(*self.members.values())
+
+
+class GroupAdmin:
+    """What is asked of the coordinator of a group, by kafka-python. One thread uses it.
+
+    librdkafka's requests to a coordinator end the process by an assertion, or never return, when the broker goes away (2.16,
+    rd_kafka_enq_once_del_source_return); and it has no call that removes a static member.
+    """
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._client: Any = None
+        self._settings = for_kafka_python(security())
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)  # what matters here is the exception
+
+    @property
+    def possible(self) -> bool:
+        """Whether kafka-python can log in as saker is told to."""
+        return self._settings is not None
+
+    def describe(self, group: str, topic: str) -> Described | None:
+        """None where nobody answers, or it is not of the classic protocol."""
+        found = self._ask(lambda client: client.describe_groups([group])[group])
+        if found is None or found["error"] or found["protocol_type"] not in ("consumer", ""):
+            return None
+        members = {
+            member["group_instance_id"] or member["member_id"]: frozenset(
+                number
+                for assigned in (member["member_assignment"] or {"assigned_partitions": []})["assigned_partitions"]
+                if assigned["topic"] == topic
+                for number in assigned["partitions"]
+            )
+            for member in found["members"]
+        }
+        return Described(found["group_state"] in ("Stable", "Empty"), members)
+
+    def remove(self, group: str, instances: Iterable[str]) -> bool:
+        """Take static members out of a group, so that their partitions need not wait for their session to time out.
+
+        A living one joins again. Returns whether Kafka did so.
+        """
+        from kafka.admin import MemberToRemove
+
+        members = [MemberToRemove(group_instance_id=name) for name in instances]
+        return self._ask(lambda client: client.remove_group_members(group, members)) is not None
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
             client.close()
-    except PythonKafkaError as error:
-        _log.warning("partitions are handed over when the session of their members times out: %s", error)
+
+    def _ask(self, request: Callable[[Any], Any]) -> Any:
+        """Its answer; None when there is none in time."""
+        from kafka import KafkaAdminClient
+
+        if self._settings is None:
+            return None
+        try:
+            if self._client is None:
+                self._client = KafkaAdminClient(
+                    bootstrap_servers=self._bootstrap_servers,
+                    request_timeout_ms=_COORDINATOR_MS,
+                    bootstrap_timeout_ms=_COORDINATOR_MS,
+                    **self._settings,
+                )
+            return request(self._client)
+        except Exception as error:  # noqa: BLE001 - kafka-python lets errors of sockets, SSL and of its own parser through
+            _log.debug("the coordinator at %s does not answer: %r", self._bootstrap_servers, error)
+            with contextlib.suppress(Exception):
+                self.close()
+            return None

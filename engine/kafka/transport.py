@@ -84,6 +84,12 @@ class Transport:
         """Another consumer has them."""
         self.partitions -= frozenset(partitions)
 
+    def refresh(self, topics: Iterable[str], seconds: float) -> None:
+        """Have the producers learn of partitions that were added; raises KafkaException when no broker answers in time."""
+        for topic in topics:
+            for producer in self._producers:
+                producer.list_topics(topic, seconds)
+
     def poll(self, most: int, wait_seconds: float) -> tuple[ConsumedBatch, list[KafkaError]]:
         """What is there now: one record waited for, and those after it; and the errors among them."""
         first = self._consumer.poll(wait_seconds)

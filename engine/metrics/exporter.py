@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,12 +34,14 @@ class PoolMetrics(Collector):
         self._processes = processes
         self._model: tuple[str, str, str] | None = None
         self._found = True
+        self._checked = time.time()
         self._loads = Counter({"loaded": 0, "refused": 0, "error": 0})
         # Every series is there from the start: a counter that appears as 1 has never increased.
         self._total = Counts(failed=Counter(dict.fromkeys(get_args(Reason), 0)))
         self._shadowed: Counter[str] = Counter()
         self._newest: dict[int, Counts] = {}
         self._lags: dict[tuple[str, int], int] | None = {}
+        self._unread = 0
         self._backends: dict[int, tuple[str, str, str]] = {}
         self._restarts: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -53,6 +56,10 @@ class PoolMetrics(Collector):
         """found: records of each topic and partition that wait; None where no broker answers."""
         with self._lock:
             self._lags = found
+
+    def unread(self, partitions: int) -> None:
+        with self._lock:
+            self._unread = partitions
 
     def runs_on(self, worker: int, trees: str, rows: str, kafka: str) -> None:
         with self._lock:
@@ -71,6 +78,10 @@ class PoolMetrics(Collector):
     def model_found(self, found: bool) -> None:
         with self._lock:
             self._found = found
+
+    def model_checked(self) -> None:
+        with self._lock:
+            self._checked = time.time()
 
     def model_loaded(self, result: str) -> None:
         """result: loaded, refused, or error where the check itself failed."""
@@ -101,6 +112,7 @@ class PoolMetrics(Collector):
         yield family("in_flight_records", [((), sum(counts.in_flight for counts in self._newest.values()))])
         lags = (self._lags or {}).items()
         yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in lags])
+        yield family("unread_partitions", [((), self._unread)])
         yield family("broker_up", [((), float(self._lags is not None))])
         yield family("rebalances", [((), total.rebalances)])
         yield family("worker_restarts", [((str(worker),), count) for worker, count in sorted(self._restarts.items())])
@@ -110,6 +122,7 @@ class PoolMetrics(Collector):
         yield family("worker_resident_memory_bytes", [((name,), size) for name, (_, size) in used.items()])
         yield family("model_info", [(self._model, 1)] if self._model else [])
         yield family("model_found", [((), float(self._found))])
+        yield family("model_checked_timestamp_seconds", [((), self._checked)])
         yield family("model_loads", [((result,), count) for result, count in self._loads.items()])
 
 
@@ -154,7 +167,13 @@ class _Server(ThreadingHTTPServer):
         """A client that breaks off is not worth a traceback."""
 
 
-def serve_http(metrics: Collector, port: int, ready: Callable[[], bool], address: str = "127.0.0.1") -> ThreadingHTTPServer:
+def serve_http(
+    metrics: Collector,
+    port: int,
+    alive: Callable[[], bool],
+    ready: Callable[[], bool],
+    address: str = "127.0.0.1",
+) -> ThreadingHTTPServer:
     """Serve /metrics, /healthz and /readyz from a thread; port 0 takes a free one (`server_port`). address: IPv4 or IPv6."""
     registry = CollectorRegistry()
     registry.register(metrics)
@@ -168,7 +187,7 @@ def serve_http(metrics: Collector, port: int, ready: Callable[[], bool], address
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(200, encode(registry), content_type)
             elif path == "/healthz":
-                self._answer(200, b"ok\n")
+                self._answer(*((200, b"ok\n") if alive() else (503, b"the pool stands still\n")))
             elif path == "/readyz":
                 self._answer(*((200, b"ready\n") if ready() else (503, b"not ready yet\n")))
             else:

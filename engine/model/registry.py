@@ -20,10 +20,12 @@ from typing import Protocol
 from saker.engine.config import cache
 from saker.engine.errors import ModelRefused
 from saker.engine.model import signature
+from saker.engine.model.download import NotFetched, download
 
 _log = logging.getLogger("saker")
 
 SHA256_TAG = "sha256"
+_FILE = "model.onnx"  # in the artifacts of a version
 
 
 class NoSuchModel(ModelRefused):
@@ -53,7 +55,8 @@ class ResolvedModel:
     path: Path
     name: str
     sha256: str
-    #: Ed25519, of its bytes, as far as there is one; see `saker.engine.model.signature`.
+    #: What a signature of it names, and the signature, as far as there is one; see `saker.engine.model.signature`.
+    identity: str = signature.FILE
     signature: bytes | None = None
 
 
@@ -80,7 +83,8 @@ def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
             with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
                 Path(shutil.copy(path, scratch)).replace(kept)
         beside = path.with_name(f"{path.name}.sig")
-        return ResolvedModel(kept, f"{path.stem}/{digest[:8]}", digest, beside.read_bytes() if beside.exists() else None)
+        signed = beside.read_bytes() if beside.exists() else None
+        return ResolvedModel(kept, f"{path.stem}/{digest[:8]}", digest, signature=signed)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
     noted = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
     with contextlib.suppress(OSError):  # a full disk: what is found can be served, and cannot be remembered
@@ -90,7 +94,7 @@ def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
 
 def _checked(located: ResolvedModel, public_key: Path | None) -> ResolvedModel:
     if public_key is not None:
-        signature.check(located.name, located.path.read_bytes(), located.signature, public_key)
+        signature.check(located.name, located.identity, located.sha256, located.signature, public_key)
     return located
 
 
@@ -117,7 +121,8 @@ def _remembered(reference: str, tracking_uri: str) -> ResolvedModel | None:
         path = cache("models") / f"{noted['sha256']}.onnx"
         if _digest(path) != noted["sha256"]:
             return None
-        return ResolvedModel(path, noted["name"], noted["sha256"], bytes.fromhex(noted.get("signature", "")) or None)
+        name, signed = noted["name"], bytes.fromhex(noted.get("signature", "")) or None
+        return ResolvedModel(path, name, noted["sha256"], name, signed)
     except (OSError, ValueError, KeyError, TypeError):  # never noted, or damaged: then nothing is known
         return None
 
@@ -154,9 +159,6 @@ def find_version(reference: str, tracking_uri: str) -> ModelVersion:
 
 def fetch(version: ModelVersion, tracking_uri: str) -> ResolvedModel:
     """The version's ONNX file, from the user's cache or the registry, checked against the SHA-256 it was given."""
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
-
     name, expected = f"{version.name}/{version.version}", version.tags.get(SHA256_TAG)
     if expected is None:
         raise ModelRefused(f"model {name}: no tag {SHA256_TAG} in the registry; register it with `saker export`")
@@ -165,14 +167,14 @@ def fetch(version: ModelVersion, tracking_uri: str) -> ResolvedModel:
         with tempfile.TemporaryDirectory(dir=cache("models")) as scratch:
             try:
                 # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
-                uri = f"{version.source}/model.onnx"
-                fetched = Path(download_artifacts(artifact_uri=uri, dst_path=scratch, tracking_uri=tracking_uri))
-            except (MlflowException, OSError) as error:
+                download(f"{version.source}/{_FILE}", Path(scratch), tracking_uri)
+            except NotFetched as error:
                 raise RegistryUnreachable(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error
+            fetched = Path(scratch) / _FILE
             if (found := _digest(fetched)) != expected:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")
             fetched.replace(path)
-    return ResolvedModel(path, name, expected, _signature_of(version))
+    return ResolvedModel(path, name, expected, name, _signature_of(version))
 
 
 def _signature_of(version: ModelVersion) -> bytes | None:
@@ -186,4 +188,5 @@ def _signature_of(version: ModelVersion) -> bytes | None:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,8 @@
-"""Ed25519 signatures of model files: whoever may write to the registry may not thereby choose what scores.
+"""Ed25519 signatures of models: whoever may write to the registry may not thereby choose what scores.
 
-A signature is 64 bytes in a file beside the model's (fraud.onnx.sig), or the tag `signature` of a registered version in hex.
+A signature is 64 bytes in a file beside the model's (fraud.onnx.sig), or the tag `signature` of a registered version in hex. It
+signs a line with the name and version that the model is registered as, and the SHA-256 of its file: so a model that was signed
+once cannot be passed off as another version or another model.
 Source: RFC 8032, by the package `cryptography`, which is imported only where there is a key.
 """
 
@@ -17,8 +19,16 @@ class KeyUnusable(ModelRefused):
     """The file is no Ed25519 key in PEM."""
 
 
-def sign(data: bytes, private_key: Path) -> bytes:
-    """64 bytes; raises `KeyUnusable`."""
+#: Of a file that is in no registry.
+FILE = "file"
+
+
+def _statement(identity: str, sha256: str) -> bytes:
+    return f"saker model {identity} {sha256}\n".encode()
+
+
+def sign(identity: str, sha256: str, private_key: Path) -> bytes:
+    """64 bytes; raises `KeyUnusable`. identity: fraud/7, or `FILE`. sha256: in hex."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -28,11 +38,11 @@ def sign(data: bytes, private_key: Path) -> bytes:
         raise KeyUnusable(f"{private_key}: expected an Ed25519 private key in PEM without a password: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise KeyUnusable(f"{private_key}: expected an Ed25519 private key: `openssl genpkey -algorithm ed25519`")
-    return key.sign(data)
+    return key.sign(_statement(identity, sha256))
 
 
-def check(name: str, data: bytes, signature: bytes | None, public_key: Path) -> None:
-    """Raises `ModelRefused` when the file is not signed by the key, `KeyUnusable` when that is none."""
+def check(name: str, identity: str, sha256: str, signature: bytes | None, public_key: Path) -> None:
+    """Raises `ModelRefused` when it is not signed by the key under this identity, `KeyUnusable` when that is none."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -46,6 +56,8 @@ def check(name: str, data: bytes, signature: bytes | None, public_key: Path) -> 
     if signature is None:
         raise ModelRefused(f"model {name}: expected a signature by {public_key}, it has none: `saker models sign`")
     try:
-        key.verify(signature, data)
+        key.verify(signature, _statement(identity, sha256))
     except InvalidSignature:
-        raise ModelRefused(f"model {name}: its signature is not one of this file by {public_key}") from None
+        raise ModelRefused(
+            f"model {name}: its signature is not one of this file as {identity} by {public_key}: `saker models sign`"
+        ) from None

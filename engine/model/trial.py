@@ -6,14 +6,13 @@ try_model --> `python -m saker.engine.model.trial FILE` --> open_session: fine, 
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
 from saker.engine.errors import ModelRefused, SakerError
+from saker.engine.model.apart import Died, NotInTime, Refused, refuse, run_apart
 
 _SECONDS, _BYTES_PER_SECOND = 60.0, 10_000_000
-_REFUSED = 3
 
 
 def try_model(path: Path, name: str, kernels: str | None = None, seconds: float = _SECONDS) -> None:
@@ -22,21 +21,13 @@ def try_model(path: Path, name: str, kernels: str | None = None, seconds: float 
     seconds: for a file of no size; each 10 MB add one.
     """
     seconds += path.stat().st_size / _BYTES_PER_SECOND
-    command = [sys.executable, "-m", "saker.engine.model.trial", str(path), kernels or "", str(int(seconds) + 1)]
+    arguments = [str(path), kernels or "", str(int(seconds) + 1)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
-        raise ModelRefused(
-            f"model {name}: it was not open after {seconds:.0f} s, so its file is damaged: export it again"
-        ) from None
-    if done.returncode == _REFUSED:
-        raise ModelRefused(done.stdout)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:]
-        raise ModelRefused(
-            f"model {name}: the process that opened it ended with {done.returncode}, so its file is damaged: export it again"
-            f"{''.join(f' ({line})' for line in said)}"
-        )
+        run_apart("saker.engine.model.trial", arguments, seconds)
+    except Refused as error:
+        raise ModelRefused(str(error)) from None
+    except (NotInTime, Died) as error:
+        raise ModelRefused(f"model {name}: its file is damaged, {error} while it was opened: export it again") from None
 
 
 def main(path: str, kernels: str, cpu_seconds: str) -> None:
@@ -48,8 +39,7 @@ def main(path: str, kernels: str, cpu_seconds: str) -> None:
     try:
         open_session(Path(path), kernels or None)
     except SakerError as error:
-        sys.stdout.write(str(error))
-        sys.exit(_REFUSED)
+        refuse(error)
 
 
 if __name__ == "__main__":

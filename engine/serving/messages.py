@@ -1,7 +1,7 @@
 """What a worker and its pool say to each other over their pipe: plain, frozen data.
 
 worker --> pool:  Ready, Counted, ModelChanged, ModelRejected, Failed, Fenced
-pool --> worker:  ChangeModel
+pool --> worker:  ChangeModel, TopicsGrown
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from saker.engine.model.registry import ResolvedModel
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The worker has joined its group. Sent again with every report, in case the pool has missed it."""
+    """The worker has joined its group and reads these partitions. Sent again with every report, in case the pool has missed
+    it."""
 
     backends: Backends
+    partitions: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +62,12 @@ class ChangeModel:
     model: ResolvedModel
 
 
+@dataclass(frozen=True, slots=True)
+class TopicsGrown:
+    """The topics of results and of rejections have so many partitions."""
+
+    writable: int
+
+
+ToWorker = ChangeModel | TopicsGrown
 FromWorker = Ready | Counted | ModelChanged | ModelRejected | Failed | WorkerFenced

@@ -66,6 +66,12 @@ class ModelWatcher:
     def check(self) -> None:
         """Whatever goes wrong here, running pools keep their model."""
         try:
+            self._check()
+        finally:
+            self._metrics.model_checked()
+
+    def _check(self) -> None:
+        try:
             found = self._locate()
             self._try(found)
         except NoSuchModel as error:

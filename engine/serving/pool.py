@@ -21,13 +21,24 @@ from typing import assert_never
 
 from saker.engine.config import ServeSettings
 from saker.engine.errors import ServingError
-from saker.engine.kafka import admin, clients, groups, topic_checks
+from saker.engine.kafka import admin, clients, topic_checks
+from saker.engine.kafka.groups import GroupAdmin
 from saker.engine.metrics.exporter import PoolMetrics, serve_http, url_of
 from saker.engine.model.active_model import Backends
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.model.trial import try_model
 from saker.engine.onnx_metadata import UNPROVEN, is_proven
-from saker.engine.serving.messages import Counted, Failed, FromWorker, ModelChanged, ModelRejected, Ready, WorkerFenced
+from saker.engine.serving.group_watch import GroupWatch, Seen
+from saker.engine.serving.messages import (
+    Counted,
+    Failed,
+    FromWorker,
+    ModelChanged,
+    ModelRejected,
+    Ready,
+    TopicsGrown,
+    WorkerFenced,
+)
 from saker.engine.serving.model_watcher import ModelWatcher, every
 from saker.engine.serving.poison_records import CrashHistory, why_given_up
 from saker.engine.serving.rollout import Rollout
@@ -38,7 +49,9 @@ from saker.engine.serving.worker_process import Watchdog, WorkerProcess
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
-_LAG_SECONDS = 2.0
+_LOOK_SECONDS = 0.25
+_LATE_SECONDS = 5.0  # for a report, which comes every 0.25 s
+_STUCK_SECONDS = 60.0
 _FENCED_SECONDS = 30.0
 
 
@@ -60,11 +73,10 @@ class Pool:
         self._rollout = Rollout(resolved, self._metrics)
         self._workers = [WorkerProcess(number) for number in range(settings.workers)]
         self._watchdog = Watchdog(settings.hung_seconds)
-        self._admin = clients.admin(settings.bootstrap_servers)
-        self._observer = clients.observer(settings.bootstrap_servers, settings.group)
-        self._partitions = 0
-        self._lags: dict[tuple[str, int], int] | None = {}
-        self._settled = self._stopping = self._warned_backends = self._warned_unreachable = False
+        self._watch: GroupWatch | None = None
+        self._missing: frozenset[str] = frozenset()
+        self._settled = self._stopping = self._warned_backends = False
+        self._passed = time.monotonic()
         self._failure: str | None = None
         self._crashes = CrashHistory()
         self._shadow = None if shadow is None else Shadow(settings, shadow, self._metrics)
@@ -81,7 +93,7 @@ class Pool:
             _log.warning("%s is %s", resolved.name, UNPROVEN)
         address, port = self._settings.metrics_address, self._settings.metrics_port
         try:
-            server = serve_http(self._metrics, port, self._is_ready, address)
+            server = serve_http(self._metrics, port, self._is_alive, self._is_ready, address)
         except OSError as error:
             raise ServingError(
                 f"{url_of(address, port)} cannot be listened on ({error.strerror}): choose another --metrics-port or address"
@@ -90,6 +102,9 @@ class Pool:
         stop = threading.Event()
         try:
             self._serve(stop)
+        except BaseException:
+            self._kill()  # they would be waited for
+            raise
         finally:
             stop.set()
             server.shutdown()
@@ -100,15 +115,16 @@ class Pool:
     def _serve(self, stop: threading.Event) -> None:
         watcher = ModelWatcher(self._locate, self._rollout.resolved, self._metrics, self._wake_up, self._settings.kernels)
         with _on_signals(self._stop):
-            self._wait_for_topics()
+            self._watch = self._wait_for_topics()
             every(self._settings.model_poll_seconds, "model", watcher.check, stop, lambda: self._metrics.model_loaded("error"))
-            every(_LAG_SECONDS, "lag", self._check_lag, stop, lambda: self._metrics.lags(None))
+            every(_LOOK_SECONDS, "group", self._look, stop, lambda: self._metrics.lags(None))
             if self._shadow is not None:
                 every(self._settings.model_poll_seconds, "shadow", self._shadow.check, stop, lambda: None, at_once=True)
-            while not (self._stopping or self._failure):
+            while self._watch is not None and not (self._stopping or self._failure):
+                self._follow(self._watch.seen)
                 self._start_due()
                 self._listen(timeout=0.5 if self._settled else 0.1)
-                self._settle()
+                self._settle(self._watch.seen)
                 self._watchdog.check(self._workers)
                 self._rollout.advance(self._workers, watcher.newest)
                 if self._shadow is not None and self._settled:
@@ -116,21 +132,22 @@ class Pool:
             stop.set()
             self._drain()
 
-    def _wait_for_topics(self) -> None:
+    def _wait_for_topics(self) -> GroupWatch | None:
+        """None where the pool was stopped before they were there."""
         pause = _SHORTEST_PAUSE
         while not self._stopping:
+            self._passed = time.monotonic()
             try:
-                self._check_topics()
+                return self._check_topics()
             except clients.BrokerUnreachable as error:
                 self._metrics.lags(None)
                 _log.warning("%s; trying again in %.0f s", error, pause)
-            else:
-                return
             if self._wake.poll(pause):
                 self._wake.recv()
             pause = min(2 * pause, _LONGEST_PAUSE)
+        return None
 
-    def _check_topics(self) -> None:
+    def _check_topics(self) -> GroupWatch:
         settings = self._settings
         (source, output, rejected), findings = topic_checks.check(
             settings.bootstrap_servers, settings.input, settings.output, settings.rejected
@@ -142,20 +159,61 @@ class Pool:
                 _log.warning(finding.text)
         if self._shadow is not None:
             admin.partition_counts(settings.bootstrap_servers, [settings.shadow_output])
-        self._partitions = source.partitions
-        self._settings = replace(settings, output_limits=output.limits, rejected_limits=rejected.limits)
+        shape = admin.shapes(clients.admin(settings.bootstrap_servers), [settings.input])[settings.input]
+        seen = Seen(True, source.partitions, min(output.partitions, rejected.partitions), shape.topic_id)
+        self._settings = replace(
+            settings,
+            output_limits=output.limits,
+            rejected_limits=rejected.limits,
+            writable_partitions=seen.writable,
+            topic_id=seen.topic_id,
+        )
+        names = [instance_of(settings, worker.number) for worker in self._workers]
+        return GroupWatch(settings, names, self._metrics, seen)
 
-    def _settle(self) -> None:
-        """Notice, once, that every partition is read by somebody: by a worker of ours or of another pool."""
+    def _look(self) -> None:
+        if self._watch is not None:
+            self._watch.check(often=not self._settled)
+
+    def _follow(self, seen: Seen) -> None:
+        """Do what a change of the topics asks for."""
         settings = self._settings
+        if seen.missing != self._missing:
+            if seen.missing:
+                _log.error("no topic %s any more: waiting until it is created", ", ".join(sorted(seen.missing)))
+            self._missing = seen.missing
+        if seen.topic_id and settings.topic_id and seen.topic_id != settings.topic_id:
+            _log.error(
+                "topic %s was deleted and created anew: offsets of the old one say nothing of it, so the workers start again "
+                "and read it from its start",
+                settings.input,
+            )
+            self._settings = replace(self._settings, topic_id=seen.topic_id)
+            for worker in self._workers:
+                if worker.process is not None:
+                    worker.process.terminate()
+        if seen.writable != settings.writable_partitions:
+            self._settings = replace(self._settings, writable_partitions=seen.writable)
+            for worker in self._workers:
+                worker.tell(TopicsGrown(seen.writable))
+
+    def _settle(self, seen: Seen) -> None:
+        """Notice, once, that every partition is read by somebody: by a worker of ours or of another pool."""
         if self._settled or not all(worker.ready for worker in self._workers):
             return
-        if groups.is_settled(self._admin, settings.group, settings.input, self._partitions):
+        ours = frozenset[int]().union(*(worker.partitions for worker in self._workers))
+        if len(ours) == seen.partitions or seen.unread == frozenset():
             self._settled = True
-            _log.info("ready: every partition of %s is read", settings.input)
+            _log.info("ready: every partition of %s is read", self._settings.input)
 
     def _is_ready(self) -> bool:
-        return self._settled and self._lags is not None and all(worker.ready for worker in self._workers)
+        if self._watch is None or not self._settled or self._missing or not self._watch.seen.broker:
+            return False
+        late = time.monotonic() - _LATE_SECONDS
+        return all(worker.ready and worker.heard > late for worker in self._workers)
+
+    def _is_alive(self) -> bool:
+        return time.monotonic() - self._passed < _STUCK_SECONDS
 
     def _stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -168,21 +226,24 @@ class Pool:
         running = {str(worker.number): worker.process.pid for worker in self._workers if worker.process is not None}
         return {"parent": os.getpid(), **{name: number for name, number in running.items() if number is not None}}
 
-    def _check_lag(self) -> None:
-        settings = self._settings
-        self._lags = groups.lags(self._observer, settings.input, self._partitions)
-        if self._lags is None and not self._warned_unreachable:
-            _log.warning("no Kafka broker answers at %s; waiting for it", settings.bootstrap_servers)
-        self._warned_unreachable = self._lags is None
-        self._metrics.lags(self._lags)
-
     def _start_due(self) -> None:
+        if self._missing:
+            return
         for worker in self._workers:
             if worker.process is None and time.monotonic() >= worker.start_at:
+                try:
+                    self._rollout.restore()
+                except OSError as error:
+                    _log.error(
+                        "worker %d cannot be started, its model cannot be put back in the cache: %s", worker.number, error
+                    )
+                    worker.start_at = time.monotonic() + _LONGEST_PAUSE
+                    continue
                 worker.start(self._settings, self._rollout.resolved, self._crashes.suspects())
 
     def _listen(self, timeout: float) -> None:
         """Take what workers tell until something happened or `timeout` seconds passed; notice those that died."""
+        self._passed = time.monotonic()
         running = [worker for worker in self._workers if worker.process is not None]
         sources: list[Connection | int] = [self._wake]
         sources += [worker.pipe for worker in running if worker.pipe is not None]
@@ -210,7 +271,8 @@ class Pool:
         match message:
             case Counted(counts):
                 self._metrics.add(worker.number, counts)
-            case Ready(backends):
+            case Ready(backends, partitions):
+                worker.partitions = partitions
                 if not worker.ready:
                     worker.ready = True
                     self._note_backends(worker.number, backends)
@@ -267,12 +329,26 @@ class Pool:
         deadline = time.monotonic() + self._settings.drain_seconds + 5
         while any(worker.process is not None for worker in self._workers) and time.monotonic() < deadline:
             self._listen(timeout=0.1)
-        if self._stopping and self._partitions and self._settings.group_protocol == "classic":
-            names = [instance_of(self._settings, worker.number) for worker in self._workers if worker.process is None]
-            groups.hand_over(self._settings.bootstrap_servers, self._settings.group, names)
+        if self._stopping and self._watch is not None and self._settings.group_protocol == "classic":
+            self._hand_over()
         for worker in self._workers:
             if worker.process is not None:
                 _log.error("worker %d did not drain in time; its unacknowledged records are read again", worker.number)
+        self._kill()
+
+    def _hand_over(self) -> None:
+        """Take the workers that have ended out of their group: otherwise their partitions wait for a session to time out."""
+        names = [instance_of(self._settings, worker.number) for worker in self._workers if worker.process is None]
+        group = GroupAdmin(self._settings.bootstrap_servers)
+        if not group.remove(self._settings.group, names):
+            _log.warning(
+                "partitions are handed over when the session of their members times out: the coordinator did not answer"
+            )
+        group.close()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            if worker.process is not None:
                 worker.process.kill()
                 worker.process.join()
 

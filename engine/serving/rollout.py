@@ -6,13 +6,25 @@ newest found --> target --> asked worker by worker --> all score with it --> wha
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
 
 from saker.engine.metrics.exporter import PoolMetrics
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.serving.worker_process import WorkerProcess
 
 _log = logging.getLogger("saker")
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    """Whatever becomes of its name, the file is there as long as it is open."""
+    with contextlib.suppress(OSError):
+        return path.open("rb")
+    return None
 
 
 class Rollout:
@@ -22,6 +34,7 @@ class Rollout:
         self._metrics = metrics
         #: What a worker starts with, and what all of them should score with: they differ while a model changes.
         self.resolved = self.target = resolved
+        self._file = _opened(resolved.path)
         self._rejected: ResolvedModel | None = None
         self._note()
 
@@ -38,9 +51,23 @@ class Rollout:
             behind.ask(self.target)
         elif self.target != self.resolved and len(ready) == len(workers):
             self.resolved = self.target
+            self._file = _opened(self.resolved.path)
             self._note()
             self._metrics.model_loaded("loaded")
             _log.info("every worker scores with %s", self.resolved.name)
+
+    def restore(self) -> None:
+        """Put the model back where workers read it, if somebody has emptied the cache; raises OSError where that cannot be."""
+        path = self.resolved.path
+        if self._file is None or path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            copy = Path(scratch) / path.name
+            with copy.open("wb") as to:
+                self._file.seek(0)
+                shutil.copyfileobj(self._file, to)
+            copy.replace(path)
 
     def changed(self, worker: WorkerProcess) -> None:
         """The worker scores with the target."""

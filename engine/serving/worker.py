@@ -12,10 +12,12 @@ import contextlib
 import gc
 import logging
 import os
+import select
 import signal
 import time
 from multiprocessing.connection import Connection
 from types import FrameType
+from typing import assert_never
 
 from saker.engine.config import EXACTLY_ONCE, ServeSettings
 from saker.engine.delivery.at_least_once import AtLeastOnce
@@ -25,7 +27,7 @@ from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.errors import Fenced, RestartWorker, SakerError, ServingError
 from saker.engine.kafka import clients, groups
 from saker.engine.kafka.batch import Partition
-from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, TopicPartition
+from saker.engine.kafka.clients import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
 from saker.engine.kafka.native_transport import TransportChoice
 from saker.engine.log import log_to_stderr
 from saker.engine.metrics.counts import Counts
@@ -40,6 +42,8 @@ from saker.engine.serving.messages import (
     ModelChanged,
     ModelRejected,
     Ready,
+    TopicsGrown,
+    ToWorker,
     WorkerFenced,
 )
 from saker.engine.serving.model_loading import LoadingModel, load
@@ -49,6 +53,8 @@ _log = logging.getLogger("saker")
 
 _REPORT_SECONDS = 0.25
 _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its partitions for so long
+_OFFSETS_SECONDS = 2.0  # this worker's other partitions wait meanwhile
+_REFRESH_SECONDS = 1.0
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
 
@@ -123,7 +129,9 @@ class Worker:
         self._counts = Counts()  # those of the delivery are its own
         self._parent_id = os.getppid()
         self._stopping = self._joined = False
+        self._asked: ResolvedModel | None = None
         self._loading: LoadingModel | None = None
+        self._writable = settings.writable_partitions
         self._reported = time.monotonic()
         choice = TransportChoice(settings.transport, settings.kernels)
         name = instance_of(settings, number)
@@ -167,6 +175,7 @@ class Worker:
                 self._delivery.poll()
                 if time.monotonic() - self._reported >= _REPORT_SECONDS:
                     self._report()
+                    self._hear()
                     self._change_model()
                     # A parent that was killed sends no signal; its children go to another parent.
                     self._stopping |= os.getppid() != self._parent_id
@@ -200,18 +209,39 @@ class Worker:
             _check(error, self._settings)
 
     def _report(self) -> None:
+        """What was counted, unless the pool does not read: then it is told later, since scoring does not wait for it."""
         self._reported = time.monotonic()
         counts, self._counts = self._counts, Counts()
         counts.late += self._scorer.drain_late()
         delivered = self._delivery.drain_counts()
         delivered.add(counts)
+        if not select.select([], [self._pool], [], 0)[1]:
+            self._counts = delivered
+            return
         self._say(Counted(delivered))
         if self._joined:
-            self._say(Ready(self._backends()))
+            partitions = frozenset(number for _, number in self._transport.partitions)
+            self._say(Ready(self._backends(), partitions))
 
     def _say(self, message: FromWorker) -> None:
         with contextlib.suppress(OSError):  # the pool is gone; the loop ends soon
             self._pool.send(message)
+
+    def _hear(self) -> None:
+        """What the pool says."""
+        while self._pool.poll():
+            try:
+                message: ToWorker = self._pool.recv()
+            except EOFError:  # the pool is gone
+                self._stopping = True
+                return
+            match message:
+                case ChangeModel(model):
+                    self._asked = model
+                case TopicsGrown(writable):
+                    self._grow(writable)
+                case _:
+                    assert_never(message)
 
     def _backends(self) -> Backends:
         return self._model.backends.on(self._transport.backend, self._why_public)
@@ -219,9 +249,8 @@ class Worker:
     def _change_model(self) -> None:
         """Load the model that the pool asks for, and use it as soon as it is proven: between two batches."""
         if self._loading is None:
-            if self._pool.poll():
-                asked: ChangeModel = self._pool.recv()
-                self._loading = LoadingModel(asked.model, self._settings)
+            if self._asked is not None:
+                self._loading, self._asked = LoadingModel(self._asked, self._settings), None
             return
         if self._loading.is_alive():
             return
@@ -238,22 +267,49 @@ class Worker:
         self._joined = True
         self._counts.rebalances += 1
         self._transport.attach(_names(partitions))
+        consumer.incremental_assign(self._starts(consumer, partitions))
+        self._pause([one for one in partitions if one.partition >= self._writable])
+
+    def _starts(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
+        """Where to read on. Partitions whose offsets Kafka does not tell are left to librdkafka, which goes on asking: the
+        others are read meanwhile."""
         try:
-            starts = groups.starts(consumer, partitions)
+            starts = groups.starts(consumer, partitions, self._settings.topic_id, _OFFSETS_SECONDS)
         except KafkaException as error:
-            raise RestartWorker(
-                f"Cannot read committed offsets: {error.args[0].str()}; if this stays, a transaction hangs: "
-                'see "When others are away" in docs/operations.md'
-            ) from error
-        for at, committed, deleted in starts:
-            if deleted is not None:
-                self._counts.deleted += deleted
-                _log.error(
-                    "partition %d of %s: nothing is at offset %d any more, going on at %d; %d records were deleted "
-                    "before they were scored: see retention.ms of the topic, and the lag",
-                    at.partition, at.topic, committed, at.offset, deleted,
-                )  # fmt: skip
-        consumer.incremental_assign([start.at for start in starts])
+            _log.warning(
+                "the offsets of partitions %s of %s cannot be read yet (%s), perhaps for a transaction that a lost worker left "
+                'open; asking on; if this stays, see "When others are away" in docs/operations.md',
+                _numbers(partitions), self._settings.input, error.args[0].str(),
+            )  # fmt: skip
+            return [TopicPartition(one.topic, one.partition, OFFSET_STORED) for one in partitions]
+        for at, why, deleted in starts:
+            self._counts.deleted += deleted
+            if why is not None:
+                _log.error("partition %d of %s: %s", at.partition, at.topic, why)
+        return [start.at for start in starts]
+
+    def _pause(self, partitions: list[TopicPartition]) -> None:
+        """A result has its record's partition."""
+        if not partitions:
+            return
+        _log.error(
+            "partitions %s of %s wait: %s and %s have %d, and a result keeps its record's partition; add partitions to them",
+            _numbers(partitions), self._settings.input, self._settings.output, self._settings.rejected, self._writable,
+        )  # fmt: skip
+        self._consumer.pause(partitions)
+
+    def _grow(self, writable: int) -> None:
+        """Read what waited for partitions of the topics that are written to."""
+        topics = (self._settings.output, self._settings.rejected)
+        try:
+            self._transport.refresh(topics, _REFRESH_SECONDS)
+        except KafkaException as error:
+            raise RestartWorker(f"the partitions of {' and '.join(topics)} cannot be read: {error.args[0].str()}") from error
+        before, self._writable = self._writable, writable
+        waited = [TopicPartition(topic, number) for topic, number in self._transport.partitions if before <= number < writable]
+        if waited:
+            self._consumer.resume(waited)
+            _log.info("partitions %s of %s are read", _numbers(waited), self._settings.input)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._delivery.on_commit(error, partitions)
@@ -273,8 +329,12 @@ def _names(partitions: list[TopicPartition]) -> set[Partition]:
     return {(partition.topic, partition.partition) for partition in partitions}
 
 
+def _numbers(partitions: list[TopicPartition]) -> str:
+    return ", ".join(str(number) for number in sorted(one.partition for one in partitions))
+
+
 def _check(error: KafkaError, settings: ServeSettings) -> None:
-    """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone."""
+    """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone, for which the pool waits."""
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise RestartWorker(f"an offset of {settings.input} to read on at is not there any more: {error.str()}")
     fatal = error.fatal() or error.code() == KafkaError._FATAL
@@ -282,5 +342,7 @@ def _check(error: KafkaError, settings: ServeSettings) -> None:
         raise Fenced(
             f"another pool serves group {settings.group} as instance {settings.instance}: give this one another --instance",
         )
-    if fatal or error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise RestartWorker(f"topic {settings.input} is not there: {error.str()}")
+    if fatal:
         raise ServingError(f"topic {settings.input} at {settings.bootstrap_servers}: {error.str()}")

@@ -15,7 +15,7 @@ from saker.engine.config import ServeSettings
 from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.serving import worker
-from saker.engine.serving.messages import ChangeModel
+from saker.engine.serving.messages import ChangeModel, ToWorker
 from saker.engine.serving.poison_records import SuspectRecords
 
 _log = logging.getLogger("saker")
@@ -34,6 +34,8 @@ class WorkerProcess:
     pipe: Connection | None = None
     started: float = 0.0
     ready: bool = False
+    #: Of the input, that it reads.
+    partitions: frozenset[int] = frozenset()
     #: What it scores with; and whether it was asked to change to another.
     runs: ResolvedModel | None = None
     asked: bool = False
@@ -64,9 +66,12 @@ class WorkerProcess:
     def ask(self, model: ResolvedModel) -> None:
         """To change to this model; `uses` or `keeps` is its answer."""
         self.asked = True
+        self.tell(ChangeModel(model))
+
+    def tell(self, message: ToWorker) -> None:
         with contextlib.suppress(OSError):  # it has just died
             if self.pipe is not None:
-                self.pipe.send(ChangeModel(model))
+                self.pipe.send(message)
 
     def uses(self, model: ResolvedModel) -> None:
         self.runs, self.asked = model, False
@@ -79,7 +84,7 @@ class WorkerProcess:
 
         explained: what it died of is known, and will not be met again.
         """
-        self.process, self.pipe, self.ready = None, None, False
+        self.process, self.pipe, self.ready, self.partitions = None, None, False, frozenset()
         self.marker.done()
         lived = time.monotonic() - self.started
         self.short_lives = self.short_lives + 1 if lived < _SHORT_LIFE and not explained else 0

@@ -31,13 +31,14 @@ import orjson
 import psutil
 import pytest
 import yaml
+from confluent_kafka.admin import NewPartitions
 from mlflow.tracking import MlflowClient
 
 from saker import deploy
 from saker.deploy.grafana.panels import DASHBOARDS, Panel
 from saker.deploy.local.monitoring import Alertmanager, Prometheus
 from saker.deploy.local.server import free_port
-from saker.deploy.local.stack import RAW, local_kafka
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, local_kafka
 from saker.deploy.local.tracking import Tracking
 from saker.engine.kafka import admin, clients
 from saker.engine.metrics.declared import METRICS
@@ -155,6 +156,7 @@ class Watched:
     client: MlflowClient
     serve: Callable[..., subprocess.Popen[bytes]]
     pool: subprocess.Popen[bytes]
+    tracking: Tracking
 
     def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
         expr = expr.replace("$__rate_interval", "8s").replace("$__range", "60s")
@@ -230,7 +232,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
             server.wait()
         stack.callback(load.stop.set)
         threading.Thread(target=load.run, daemon=True).start()
-        yield Watched(load, inbox, prometheus, client, serve, pool)
+        yield Watched(load, inbox, prometheus, client, serve, pool, tracking)
 
 
 def panel_name(panel: Panel) -> str:
@@ -313,6 +315,38 @@ def test_a_registry_without_a_champion_and_a_model_that_is_refused(watched: Watc
     until("version 2 serves", lambda: watched.query('model_info{version="2"}'))
     assert watched.query('model_loads_total{result="loaded"}')[0][1] == 1
     resolved(watched, "NoChampion", "ModelLoadFailed")
+
+
+def test_partitions_without_a_place_for_their_results(watched: Watched) -> None:
+    client = clients.admin(watched.load.bootstrap_servers)
+
+    def grow(topic: str) -> None:
+        client.create_partitions([NewPartitions(topic, 4 + 1)])[topic].result()
+
+    grow(RAW)
+    check(watched, "PartitionsUnread")
+    for topic in (SCORED, REJECTED):
+        grow(topic)
+    resolved(watched, "PartitionsUnread")
+
+
+def test_a_registry_that_accepts_requests_and_never_answers(watched: Watched) -> None:
+    servers = [process for process in psutil.process_iter() if watched.tracking.uri.rpartition(":")[2] in arguments(process)]
+    assert servers
+    servers += [child for server in servers for child in server.children(recursive=True)]
+    for server in servers:
+        server.suspend()
+    check(watched, "ModelNotFollowed")
+    for server in servers:
+        server.resume()
+    resolved(watched, "ModelNotFollowed")
+
+
+def arguments(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() if "mlflow" in process.cmdline() else []
+    except psutil.Error:
+        return []
 
 
 def test_workers_that_die(watched: Watched) -> None:

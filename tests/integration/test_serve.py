@@ -21,7 +21,7 @@ import pytest
 
 from saker.engine.config import ServeSettings
 from saker.engine.errors import ServingError
-from saker.engine.kafka import admin, clients, groups
+from saker.engine.kafka import admin, groups
 from saker.engine.kafka.replay import keyed, replay
 from saker.engine.model.registry import locate
 from saker.engine.serving.pool import Pool
@@ -247,10 +247,10 @@ def test_a_pool_that_stops_leaves_its_group_at_once(
     first = serve(str(cards_model.path), workers=2, options=["--instance", "first"])
     second = serve(str(cards_model.path), workers=1, options=["--instance", "second"])
     assert first.stop() == 0
-    client, found = clients.admin(bootstrap_servers), None
-    while found is None:  # the group rebalances
-        found = groups.members(client, topics.group)
-    assert found == 1
+    group = groups.GroupAdmin(bootstrap_servers)
+    while not (found := group.describe(topics.group, topics.raw)) or not found.stable:
+        pass
+    assert list(found.members) == ["second-0"]
     records = cards_model.trained.records[:40]
     send(bootstrap_servers, topics.raw, [{"value": record, "partition": n % 4} for n, record in enumerate(records)])
     read(topics.scored, len(records))

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from saker import to_onnx
-from saker.engine.kafka import admin, clients, groups
+from saker.engine.kafka import admin, groups
 from saker.engine.kafka.replay import replay
 from saker.training import synthetic
 from saker.training.fit import Settings, train
@@ -20,8 +20,8 @@ from tests.support.serving import Topics
 
 
 def await_group(bootstrap_servers: str, topics: Topics) -> None:
-    admin = clients.admin(bootstrap_servers)
-    while not groups.is_settled(admin, f"{topics.group}-shadow", topics.raw, 4):
+    group = groups.GroupAdmin(bootstrap_servers)
+    while not (found := group.describe(f"{topics.group}-shadow", topics.raw)) or not found.stable or found.unread(4):
         pass
 
 

@@ -25,7 +25,7 @@ class Nothing(Collector):
 
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
-    server = serve_http(Nothing(), 0, lambda: True)
+    server = serve_http(Nothing(), 0, lambda: True, lambda: True)
     yield server
     server.shutdown()
     server.server_close()
@@ -66,7 +66,7 @@ def test_head(server: ThreadingHTTPServer) -> None:
 
 
 def test_ipv6() -> None:
-    server = serve_http(Nothing(), 0, lambda: False, "::1")
+    server = serve_http(Nothing(), 0, lambda: False, lambda: False, "::1")
     try:
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(f"{url_of('::1', server.server_port)}/readyz", timeout=30)

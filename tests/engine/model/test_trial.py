@@ -108,10 +108,10 @@ def test_what_hangs_and_what_crashes_is_named(good: bytes, tmp_path: Path, monke
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     hook = tmp_path / "sitecustomize.py"
     hook.write_text("import signal; signal.pause()")
-    with pytest.raises(ModelRefused, match=r"model fraud/1: it was not open after 1 s"):
+    with pytest.raises(ModelRefused, match=r"model fraud/1: its file is damaged, not done after 1 s while it was opened"):
         try_model(path, "fraud/1", seconds=1)
     hook.write_text("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(ModelRefused, match=r"model fraud/1: the process that opened it ended with -9"):
+    with pytest.raises(ModelRefused, match=r"its file is damaged, its process ended with -9 while it was opened"):
         try_model(path, "fraud/1")
 
 

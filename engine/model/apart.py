@@ -1,0 +1,44 @@
+"""Runs a module of saker in a process of its own, with a limit of time: what it reads may hang or crash it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from saker.engine.errors import SakerError
+
+#: Exit code of a module that wrote the reason why it refuses to stdout.
+_REFUSED = 3
+
+
+class Refused(SakerError):
+    """The module says why."""
+
+
+class NotInTime(SakerError):
+    """It was killed."""
+
+
+class Died(SakerError):
+    """It ended by itself, in another way."""
+
+
+def run_apart(module: str, arguments: Sequence[str], seconds: float) -> None:
+    """Raises `Refused`, `NotInTime` or `Died`."""
+    command = [sys.executable, "-m", module, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise NotInTime(f"not done after {seconds:.0f} s") from None
+    if done.returncode == _REFUSED:
+        raise Refused(done.stdout)
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:]
+        raise Died(f"its process ended with {done.returncode}{''.join(f' ({line})' for line in said)}")
+
+
+def refuse(reason: object) -> None:
+    """Called by the module; does not return."""
+    sys.stdout.write(str(reason))
+    sys.exit(_REFUSED)

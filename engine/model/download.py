@@ -1,0 +1,40 @@
+"""Fetches one artifact of the registry, in a process that can be killed: a server may send for ever.
+
+registry.fetch --> `python -m saker.engine.model.download SOURCE FOLDER TRACKING_URI`
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from saker.engine.model.apart import Died, NotInTime, Refused, refuse, run_apart
+
+#: 3 GB at 5 MB/s.
+_SECONDS = 600.0
+
+
+class NotFetched(Exception):
+    """The reason."""
+
+
+def download(source: str, folder: Path, tracking_uri: str, seconds: float = _SECONDS) -> None:
+    """The file at `source` lies in `folder` when this returns. Raises `NotFetched`."""
+    try:
+        run_apart("saker.engine.model.download", [source, str(folder), tracking_uri], seconds)
+    except (Refused, NotInTime, Died) as error:
+        raise NotFetched(str(error)) from None
+
+
+def main(source: str, folder: str, tracking_uri: str) -> None:
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=tracking_uri)
+    except (MlflowException, OSError) as error:
+        refuse(error)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
