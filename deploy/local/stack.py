@@ -11,6 +11,7 @@ from saker.deploy.local.tracking import Tracking
 from saker.engine.kafka import admin, clients
 
 RAW, SCORED, REJECTED = "raw-transactions", "scored-transactions", "rejected-transactions"
+SHADOW = "shadow-scores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Stack:
 
 @contextmanager
 def local_kafka(partitions: int = 4, *, lasting: bool = False) -> Iterator[str]:
-    """A broker with the three topics; the value is its host:port. Stopped when the block, or the process, ends.
+    """A broker with the topics of a pool and its shadow; its host:port. Stopped when the block or the process ends.
 
     lasting: see `Broker`.
     """
@@ -30,6 +31,7 @@ def local_kafka(partitions: int = 4, *, lasting: bool = False) -> Iterator[str]:
         broker.launch()
         broker.wait()
         create_topics(broker.bootstrap_servers, partitions)
+        admin.create_topics(broker.bootstrap_servers, (SHADOW,), partitions)
         yield broker.bootstrap_servers
     finally:
         broker.stop()
@@ -37,7 +39,7 @@ def local_kafka(partitions: int = 4, *, lasting: bool = False) -> Iterator[str]:
 
 @contextmanager
 def local_stack(partitions: int = 4, *, lasting: bool = False) -> Iterator[Stack]:
-    """Kafka with the three topics, and MLflow, started side by side. lasting: see `Broker`."""
+    """Kafka with its topics, and MLflow, started side by side. lasting: see `Broker`."""
     tracking = Tracking()
     try:
         tracking.launch()

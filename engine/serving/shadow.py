@@ -26,7 +26,7 @@ import orjson
 
 from saker.engine.config import ServeSettings
 from saker.engine.errors import ModelRefused
-from saker.engine.kafka import clients
+from saker.engine.kafka import admin, clients
 from saker.engine.kafka.batch import ConsumedBatch
 from saker.engine.kafka.clients import TopicPartition
 from saker.engine.kafka.transport import DeliveryReports, Transport
@@ -163,6 +163,8 @@ class _Process:
         # Nobody waits for these: with a linger longer than an answer takes librdkafka does not spin (at_least_once.py).
         self._producer = clients.producer(settings.bootstrap_servers, **{"linger.ms": 50})
         self._transport = Transport(self._consumer, [self._producer], settings.shadow_output)
+        # It may have fewer than the input: nobody relies on where these lines are.
+        self._partitions = admin.partition_counts(settings.bootstrap_servers, [settings.shadow_output])[settings.shadow_output]
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -174,7 +176,9 @@ class _Process:
             batch, _ = self._transport.poll(self._settings.max_batch, 0.1)
             if len(batch) and not self._skip(batch):
                 for index, line in self._comparison.lines(batch):
-                    self._transport.send_one(self._settings.shadow_output, line, batch.origin(index), DeliveryReports())
+                    origin = batch.origin(index)
+                    place = origin._replace(partition=origin.partition % self._partitions)
+                    self._transport.send_one(self._settings.shadow_output, line, place, DeliveryReports())
             self._producer.poll(0)
             if time.monotonic() - reported > _REPORT_SECONDS:
                 reported = time.monotonic()

@@ -31,7 +31,7 @@ def test_what_the_second_model_says_is_written_down(
     other = train(synthetic.frame(6_000, seed=77), Settings(rounds=20))
     (tmp_path / "other.onnx").write_bytes(to_onnx(other.booster, other.contract).SerializeToString())
     output = f"{topics.scored}-shadow"
-    admin.create_topics(bootstrap_servers, [output], 4)
+    admin.create_topics(bootstrap_servers, [output], 3)  # fewer than the input has
     options = ["--shadow", str(tmp_path / "other.onnx"), "--shadow-output", output, "--shadow-cpu", "1"]
     serving = serve(str(generated_model.path), workers=1, options=options)
     serving.await_line("shadow: other/")
