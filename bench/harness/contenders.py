@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import psutil
 from saker.bench.data.reference_models import reference_model
 from saker.deploy.local.environment import python_of
 from saker.deploy.local.server import free_port
+from saker.engine.config import cache
 from saker.engine.errors import SakerError
 
 STOP_SECONDS = 30
@@ -126,8 +126,8 @@ def _environment(contender: Contender) -> dict[str, str]:
 
 
 def model_file() -> Path:
-    """Reference model S, as a file that is there as long as this process."""
-    path = Path(tempfile.gettempdir()) / "saker-bench-S.onnx"
+    """Reference model S, as a file in the user's cache."""
+    path = cache("bench") / "S.onnx"
     model = reference_model("S").onnx
     if not path.exists() or path.read_bytes() != model:
         path.write_bytes(model)
