@@ -15,6 +15,7 @@ from saker.engine.errors import RestartWorker
 from saker.engine.kafka.batch import Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from saker.engine.kafka.transport import Transport
+from saker.engine.metrics.counts import Counts
 
 # For each step that ends a transaction. By itself librdkafka tries for a minute what cannot succeed after a broker was away for
 # longer than a session: this member is no longer one. And so long after its beginning Kafka aborts the transaction of a machine
@@ -44,6 +45,8 @@ class ExactlyOnce(Delivery):
         self._began: float | None = None
         self._threads = ThreadPoolExecutor(1, "commit")
         self._committing: Future[None] | None = None
+        #: What the transaction that is being committed holds, and what those before it did: that alone is told.
+        self._in_commit, self._committed = Counts(), Counts()
 
     def _may_send(self) -> bool:
         return not self._sent
@@ -73,6 +76,9 @@ class ExactlyOnce(Delivery):
             raise RestartWorker("results were not acknowledged in time")
         group = self._consumer.consumer_group_metadata()
         self._committing = self._threads.submit(_commit_transaction, producer, self._offsets(), group)
+        self._in_commit, self._counts = self._counts, Counts()
+        self._in_commit.add_batches(self._acknowledged)
+        self._acknowledged.clear()
         self._positions.clear()
         self._began = None
         self._transport.use_producer((self._transport.place + 1) % self._transport.places)
@@ -84,13 +90,21 @@ class ExactlyOnce(Delivery):
         given.
         """
         committing, self._committing = self._committing, None
+        if committing is None:
+            return
         try:
-            if committing is not None:
-                committing.result(_TRANSACTION_SECONDS)
+            committing.result(_TRANSACTION_SECONDS)
         except TimeoutError:
             raise RestartWorker("a transaction was not committed in time") from None
         except KafkaException as error:
             raise self._failure(error.args[0]) from error
+        self._committed.add(self._in_commit)
+        self._in_commit = Counts()
+
+    def drain_counts(self) -> Counts:
+        counts, self._committed = self._committed, Counts()
+        counts.in_flight = self.in_flight
+        return counts
 
     def abort(self) -> None:
         """What is open, too: otherwise those who read committed records wait until its time is up."""

@@ -21,7 +21,7 @@ class Declared(NamedTuple):
 
 #: By name, without the ending that Prometheus gives a counter (`_total`) or a histogram (`_bucket`, `_sum`, `_count`).
 METRICS: Mapping[str, Declared] = {
-    "scored_transactions": Declared("counter", "Scores that Kafka acknowledged."),
+    "scored_transactions": Declared("counter", "Scores that Kafka acknowledged, or committed (exactly once)."),
     "flagged_transactions": Declared("counter", "Acknowledged scores at or above the model's threshold (is_fraud)."),
     "failed_transactions": Declared("counter", "Rejections that Kafka acknowledged.", ("reason",)),
     "shadow_transactions": Declared("counter", "Records that the second model scored too, or could not.", ("result",)),
