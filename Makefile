@@ -34,9 +34,9 @@ test-airflow: $(STAMP) $(AIRFLOW)
 stack-test: $(STAMP)
 	$(BIN)/pytest tests/deploy/live_monitoring.py
 
-# The long breakages, with a ledger of each: twenty minutes.
+# The long breakages, with a ledger of each, and those of three brokers: half an hour.
 chaos: $(STAMP)
-	$(BIN)/pytest -v -s tests/chaos/live_chaos.py
+	$(BIN)/pytest -v -s tests/chaos/live_chaos.py tests/chaos/live_cluster.py
 
 $(AIRFLOW): $(STAMP) requirements/airflow.txt
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-airflow
@@ -106,12 +106,14 @@ sanitize: $(SANITIZED)
 	$(BIN)/gcovr --root engine/kernels/native --txt-metric branch --merge-mode-functions=separate \
 	  --gcov-ignore-parse-errors=negative_hits.warn_once_per_file build/kernels-*-sanitize
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds 20
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds 20
 
 test-aarch64: $(STAMP)
 	tests/aarch64.sh
 
 fuzz: $(SANITIZED)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds $(FUZZ_SECONDS)
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds $(FUZZ_SECONDS)
 
 $(SANITIZED): $(STAMP) $(KERNELS)
 	CC=gcc $(BIN)/python engine/kernels/build.py --sanitize -o $@

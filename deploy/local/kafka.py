@@ -71,9 +71,11 @@ class Broker(Server):
     """Broker and controller in one process (KRaft), on two free ports."""
 
     def __init__(self, *, lasting: bool = False, settings: Mapping[str, str] | None = None, scram: str = "") -> None:
-        """lasting: for more than a minute; slow at first, then faster. settings: more of them, or others. scram: a user."""
+        """lasting: for more than a minute; slow at first, then faster. settings: more of them, or others; read by `launch`.
+        scram: a user.
+        """
         super().__init__("kafka")
-        self._settings, self._scram = settings or {}, ["--add-scram", scram] if scram else []
+        self.settings, self._scram = dict(settings or {}), ["--add-scram", scram] if scram else []
         self._java_options = _LASTING if lasting else _BRIEF
         self.bootstrap_servers = f"127.0.0.1:{free_port()}"
         self.listeners = [f"PLAINTEXT://{self.bootstrap_servers}"]
@@ -100,7 +102,7 @@ class Broker(Server):
             "share.coordinator.state.topic.num.partitions": 8,
             "share.coordinator.state.topic.replication.factor": 1,
             "share.coordinator.state.topic.min.isr": 1,
-            **self._settings,
+            **self.settings,
         }
         properties = self.folder / "server.properties"
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))

@@ -59,6 +59,11 @@ _librdkafka_log = logging.getLogger("saker.librdkafka")
 _librdkafka_log.addFilter(Seldom())
 
 
+def warn(text: str) -> None:
+    """Once in `_LOG_SECONDS`, for what a client says again and again."""
+    _librdkafka_log.warning(text)
+
+
 def connection(bootstrap_servers: str) -> dict[str, Any]:
     return {
         "bootstrap.servers": bootstrap_servers,

@@ -337,6 +337,11 @@ def _check(error: KafkaError, settings: ServeSettings) -> None:
     """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone, for which the pool waits."""
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
         raise RestartWorker(f"an offset of {settings.input} to read on at is not there any more: {error.str()}")
+    if error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
+        clients.warn(
+            f"group {settings.group} has members with another assignor or protocol, and lets no worker join: give this pool "
+            "another --group, or stop them"
+        )
     fatal = error.fatal() or error.code() == KafkaError._FATAL
     if fatal and "fenced" in error.str():
         raise Fenced(

@@ -17,6 +17,7 @@ import pytest
 
 from saker.deploy.local.kafka import Broker
 from saker.deploy.local.stack import create_topics
+from saker.engine.kafka import clients
 from saker.engine.kafka.replay import replay
 from saker.training import synthetic
 from saker.training.tables import to_records
@@ -123,6 +124,21 @@ def test_workers_do_not_wait_for_a_parent_that_is_stopped(
         assert serving.process.poll() is None
     assert serving.metric("scored_transactions_total") == len(records)
     assert serving.worker_ids() == [worker]
+    assert serving.stop() == 0
+
+
+def test_a_member_with_another_assignor_is_told(
+    generated_model: Any, bootstrap_servers: str, topics: Topics, serve: Any
+) -> None:
+    settings = {"group.id": topics.group, "partition.assignment.strategy": "range"}
+    member = clients.consumer(bootstrap_servers, **settings)
+    member.subscribe([topics.raw])
+    while not member.assignment():
+        member.poll(0.1)
+    serving = serve(str(generated_model.path), workers=1, ready=False)
+    serving.await_line(f"group {topics.group} has members with another assignor")
+    member.close()
+    serving.await_line("ready: every partition")
     assert serving.stop() == 0
 
 
