@@ -201,6 +201,21 @@ def rows(seconds: StageSeconds = 1, output: Benchmark = None) -> None:
     _stages("rows", {}, seconds, output)
 
 
+@bench.command(epilog="Example: `saker bench worst --seconds 60`")
+def worst(
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="In all.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed tries the same records.")] = 0,
+) -> None:
+    """Search for the record that takes the decoder longest for its size, of each kind of record that is made to do so."""
+    from saker.bench.micro.worst import cost, search, usual
+
+    ordinary = cost(usual())
+    typer.echo(f"{'ordinary records':32} {ordinary:7.2f} ns of CPU a byte")
+    for found in search(seconds, seed):
+        times = found.ns_a_byte / ordinary
+        typer.echo(f"{found.kind:32} {found.ns_a_byte:7.2f}  {times:6.1f} times (seed {found.seed}, {found.size:,} bytes)")
+
+
 @bench.command(epilog="Example: `saker bench pipeline S M L`, or `saker bench pipeline fraud/8 --against fraud/7`")
 def pipeline(
     models: Annotated[list[str], typer.Argument(help="Reference models (S, M, L), or one as `saker serve` takes it.")],

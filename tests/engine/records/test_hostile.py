@@ -167,3 +167,27 @@ def test_texts_that_are_cut_off_are_found_in_linear_time() -> None:
     record = b'{"a":"' + b"[" * 65 + b'","b":"' + b'\\"' * 200_000
     (rejection,) = REFERENCE.decode([record]).rejections
     assert rejection.reason == "invalid_json"
+
+
+@pytest.mark.parametrize("count", [4_095, 4_097, 20_000, 100_000])
+def test_many_unknown_keys_are_not_the_references(decoder: Decoder, count: int) -> None:
+    """Valid, and with the last key repeated; the small record after them is read as before."""
+    names = [f"k{number}" for number in range(count)]
+    assert agree(decoder, [record(1), record(2, keys(names)), record(3, keys([*names, names[0]])), record(4)]) == 0
+    assert decoder.decode([record(3, keys([*names, names[0]]))]).rejections[0].field == names[0]
+
+
+def test_many_keys_take_no_more_memory_each_time(decoder: Decoder) -> None:
+    many = record(1, keys([f"k{number}" for number in range(400_000)]))
+    same = record(1, ',"again":1' * 400_000)
+
+    def decode_all() -> float:
+        for value in (many, same, record(2, ',"x":1')):
+            decoder.decode([value])
+        return resident_mb()
+
+    decode_all()
+    before = decode_all()
+    for _ in range(4):
+        after = decode_all()
+    assert after - before < 12  # half a table of so many keys

@@ -114,9 +114,9 @@ typedef struct {
 } trace_entry;
 
 #define MAX_TRACE 8192
-#define MAX_UNKNOWN_KEYS 4096 /* of one record, in the slow walk; beyond that the reference looks for repeated ones */
-#define UNKNOWN_TABLE 8192
-#define MAX_PROBES 256 /* in that table; hashes are keyed, so only chance could need more */
+#define UNKNOWN_TABLE 8192     /* of the keys of a record that no schema knows, at first: a power of two */
+#define MOST_UNKNOWN (1 << 20) /* places; a record with more than half as many such keys is the reference's */
+#define MAX_PROBES 256         /* in that table; hashes are keyed, so only chance could need more */
 
 typedef struct {
     uint64_t hash;
@@ -141,7 +141,8 @@ typedef struct rows_decoder {
     uint32_t serial; /* of the slow walk: what carries it in `seen` or `filled` was met in this record */
     uint32_t *seen, *filled;
     trace_entry *trace;
-    unknown_key *unknown_keys;
+    unknown_key *unknown_keys; /* at most half full */
+    uint32_t unknown_capacity; /* a power of two */
 
     char *scratch; /* PADDING_BEFORE, record, PADDING_AFTER */
     char *unescaped;
@@ -173,6 +174,10 @@ int rows_init(rows_decoder *, int32_t width, int32_t n_fields);
 /* Correctly rounded conversion of a NUL-terminated JSON number that the fast ways leave; infinity on overflow. */
 double rows_exact_number(const char *text);
 void rows_free(rows_decoder *);
+/* Twice as many places for unknown keys, with those of this record; -1 without memory, or at the most that may be. */
+int rows_grow_unknown_keys(rows_decoder *);
+/* As few as at first, and none taken; where there is no memory for it, nothing changes. */
+void rows_shrink_unknown_keys(rows_decoder *);
 int rows_load(rows_decoder *, const char *record, size_t length); /* copies it into the scratch buffer */
 
 /* table.c. text_hash_init: once for the process, before any table is built; the hashes of all tables depend on the key,
