@@ -95,7 +95,7 @@ class BrokerUnreachable(ServingError):
     """No broker answers: it may be starting, and it may be another's address."""
 
 
-def observer(bootstrap_servers: str, group: str) -> Consumer:
+def observer(bootstrap_servers: str, group: str, **settings: Any) -> Consumer:
     """A consumer for `groups.Lags`, which never joins the group, and is told where a partition ends."""
     few = {"queued.min.messages": 1, "fetch.message.max.bytes": 65_536, "fetch.wait.max.ms": 10}
     return Consumer(
@@ -106,6 +106,7 @@ def observer(bootstrap_servers: str, group: str) -> Consumer:
             "enable.partition.eof": True,
             **few,
             **QUIET,
+            **settings,
         }
     )
 

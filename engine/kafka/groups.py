@@ -25,6 +25,7 @@ _log = logging.getLogger("saker")
 
 _COORDINATOR_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
 _ASK_SECONDS = 1.0  # not long: it is asked again
+_BROKERS_ASKED = 3
 
 
 class Lags:
@@ -35,18 +36,29 @@ class Lags:
 
     def __init__(self, bootstrap_servers: str, group: str) -> None:
         self._observer = clients.observer(bootstrap_servers, group)
+        # While a transaction with offsets is being committed, who reads committed records is not told them.
+        self._offsets = clients.observer(bootstrap_servers, group, **{"isolation.level": "read_uncommitted"})
         #: Of partitions where it has been looked for: what was committed, and the first record from there on.
         self._first: dict[Partition, tuple[int, int]] = {}
         self._before: dict[Partition, tuple[int, int]] = {}
 
-    def ask(self, topic: str) -> dict[Partition, int]:
-        """Of the partitions whose broker and whose group's coordinator answer. Raises `KafkaException` when no broker does."""
-        leaders = {
-            number: partition.leader
-            for number, partition in self._observer.list_topics(topic, timeout=_ASK_SECONDS).topics[topic].partitions.items()
-        }
+    def leaders(self, topic: str) -> dict[int, int]:
+        """Partition -> number of its leader, none where there is no such topic; raises `KafkaException` without a broker."""
+        for _ in range(_BROKERS_ASKED - 1):
+            with contextlib.suppress(KafkaException):  # the one that was asked may be the only one that is away
+                return self._leaders(topic)
+        return self._leaders(topic)
+
+    def _leaders(self, topic: str) -> dict[int, int]:
+        found = self._observer.list_topics(topic, timeout=_ASK_SECONDS).topics[topic]
+        return {number: partition.leader for number, partition in found.partitions.items()}
+
+    def ask(self, topic: str, leaders: dict[int, int]) -> dict[Partition, int]:
+        """Of the partitions whose broker answers, if the group's coordinator does."""
+        if not leaders:
+            return {}
         try:
-            committed = self._observer.committed([TopicPartition(topic, number) for number in leaders], timeout=_ASK_SECONDS)
+            committed = self._offsets.committed([TopicPartition(topic, number) for number in leaders], timeout=_ASK_SECONDS)
         except KafkaException:
             return {}
         found: dict[Partition, tuple[int, int]] = {}

@@ -60,34 +60,41 @@ class GroupWatch:
             return
         self._due = time.monotonic() + _SECONDS
         settings, before = self._settings, self.seen
-        names = (settings.input, settings.output, settings.rejected)
         try:
-            shapes = admin.shapes(self._admin, names)
-            lags = self._lags.ask(settings.input) if settings.input in shapes else {}
-        except (clients.BrokerUnreachable, clients.KafkaException):
+            leaders = self._lags.leaders(settings.input)
+        except clients.KafkaException:
             if before.broker:
                 _log.warning("no Kafka broker answers at %s; waiting for it", settings.bootstrap_servers)
             self.seen = replace(before, broker=False, unread=None)
             self._metrics.lags(None)
             return
-        self._metrics.lags(lags)
-        source = shapes.get(settings.input)
-        outputs = [shapes[name].partitions for name in names[1:] if name in shapes]
-        partitions = before.partitions if source is None else source.partitions
+        self._metrics.lags(self._lags.ask(settings.input, leaders))
+        seen = self._topics(replace(before, broker=True))
+        partitions = seen.partitions
         group = self._group.describe(settings.group, settings.input) if self._can_describe else None
         unread = None if self._can_describe else frozenset[int]()
         if group is not None and group.stable:
             unread = group.unread(partitions)
             self._heal(unread, group)
-        writable = min(outputs) if outputs else before.writable
-        self._metrics.unread(len((unread or frozenset()) | frozenset(range(writable, partitions))))
-        self.seen = Seen(
-            broker=True,
-            partitions=partitions,
-            writable=writable,
+        self._metrics.unread(len((unread or frozenset()) | frozenset(range(seen.writable, partitions))))
+        self.seen = replace(seen, unread=unread)
+
+    def _topics(self, before: Seen) -> Seen:
+        """As they are now; as before while the controller, which alone knows ids, does not answer."""
+        settings = self._settings
+        names = (settings.input, settings.output, settings.rejected)
+        try:
+            shapes = admin.shapes(self._admin, names)
+        except clients.BrokerUnreachable:
+            return before
+        source = shapes.get(settings.input)
+        outputs = [shapes[name].partitions for name in names[1:] if name in shapes]
+        return replace(
+            before,
+            partitions=before.partitions if source is None else source.partitions,
+            writable=min(outputs) if outputs else before.writable,
             topic_id=before.topic_id if source is None else source.topic_id,
             missing=frozenset(names) - shapes.keys(),
-            unread=unread,
         )
 
     def _heal(self, unread: frozenset[int], group: Described) -> None:

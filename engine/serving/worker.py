@@ -232,7 +232,7 @@ class Worker:
         while self._pool.poll():
             try:
                 message: ToWorker = self._pool.recv()
-            except EOFError:  # the pool is gone
+            except (EOFError, OSError):  # the pool is gone
                 self._stopping = True
                 return
             match message:

@@ -12,6 +12,12 @@ def send(bootstrap_servers: str, topic: str, messages: list[dict[str, Any]], **s
     producer = clients.producer(bootstrap_servers, **settings)
     answers: list[Any] = []
     for message in messages:
-        producer.produce(topic, on_delivery=lambda error, _: answers.append(error), **message)
+        while True:
+            try:
+                producer.produce(topic, on_delivery=lambda error, _: answers.append(error), **message)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                break
     assert producer.flush(30) == 0
     assert answers == [None] * len(messages)
