@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 from saker.engine.errors import ModelRefused
@@ -14,11 +15,16 @@ UNPROVEN = "not proven by `saker export`: served without the proof of its trees"
 
 def read_metadata(model: bytes | str | Path) -> dict[str, str]:
     """The `metadata_props` of an ONNX file or of its bytes; raises `ModelRefused` when it is no such file."""
-    data = model if isinstance(model, bytes) else Path(model).read_bytes()
     try:
-        return _metadata(memoryview(data))
+        return _metadata(memoryview(model if isinstance(model, bytes) else _mapped(Path(model))))
     except (NotProtobuf, UnicodeDecodeError) as error:
         raise ModelRefused("model: this is not an ONNX file, or it is cut short") from error
+
+
+def _mapped(path: Path) -> mmap.mmap | bytes:
+    """The file's bytes, of which only those that are read take memory: models may have gigabytes."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
 
 
 def is_proven(model: bytes | str | Path) -> bool:

@@ -76,6 +76,8 @@ class GroupWatch:
         if group is not None and group.stable:
             unread = group.unread(partitions)
             self._heal(unread, group)
+        else:
+            self._unread = (frozenset(), 0.0)
         self._metrics.unread(len((unread or frozenset()) | frozenset(range(seen.writable, partitions))))
         self.seen = replace(seen, unread=unread)
 

@@ -49,7 +49,7 @@ from saker.engine.serving.worker_process import Watchdog, WorkerProcess
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.5
 _LATE_SECONDS = 5.0  # for a report, which comes every 0.25 s
 _STUCK_SECONDS = 60.0
 _FENCED_SECONDS = 30.0

@@ -38,6 +38,7 @@ from tests.support.serving import Serving, Topics, worker_ids
 TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 RATE, SECONDS, SECONDS_OF_ALL = 1_000, 30, 120
 BROKER_AWAY_SECONDS = 10
+STARTS = 10
 
 
 @dataclass
@@ -216,6 +217,34 @@ def test_nothing_is_lost(trouble: str, delivery: str, broker: Broker, generated_
             assert ledger.repeated == 0
         if trouble == "models":
             assert len(ledger.versions) == 3
+        stop_well(scene.pool)
+    finally:
+        scene.pool.process.kill()
+        scene.pool.process.wait()
+
+
+def test_pools_start_under_a_backlog(broker: Broker, generated_model: Any, tmp_path: Path) -> None:
+    """Ten times, exactly once, with two workers: each is ready soon, whatever the second one takes from the first."""
+    (tmp_path / "fraud.onnx").write_bytes(generated_model.path.read_bytes())
+    scene = Scene(broker, tmp_path / "fraud.onnx", b"", "exactly_once", 0)
+    records = to_records(synthetic.frame(RATE * 100, seed=52).drop(columns=["isFraud"]))
+    pairs = [(str(number % 50).encode(), record) for number, record in enumerate(records)]
+    load = {"bootstrap_servers": broker.bootstrap_servers, "topic": RAW, "rate": float(RATE)}
+    sender = threading.Thread(target=replay, args=(pairs,), kwargs=load)
+    sender.start()
+    for _ in range(STARTS):
+        pool = scene.serve()
+        try:
+            pool.await_line("ready: every partition")
+            stop_well(pool)
+        finally:
+            pool.process.kill()
+            pool.process.wait()
+    scene.pool = scene.serve()
+    try:
+        sender.join()
+        ledger = balance(broker.bootstrap_servers, TOPICS, len(records), (), generated_model.expected_scores)
+        assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.repeated) == (0, 0, 0, 0)
         stop_well(scene.pool)
     finally:
         scene.pool.process.kill()
