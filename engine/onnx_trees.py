@@ -22,4 +22,4 @@ def floor32(values: NDArray[Any]) -> NDArray[np.float32]:
     """The largest float32 that is not above each float64: for a float32 x, `x <= value` is `x <= floor32(value)`."""
     with np.errstate(over="ignore"):  # beyond the largest float32 there is infinity
         nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest).astype(np.float32)
+        return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest).astype(np.float32)

@@ -20,6 +20,7 @@ from saker.engine.metrics.exporter import PoolMetrics
 _log = logging.getLogger("saker")
 
 _SECONDS = 2.0
+_NOTICED_SECONDS = 20.0  # by then members have noticed partitions that were added: they look every ten seconds
 _UNREAD_SECONDS = 6.0  # longer than a rebalance takes in which partitions are given up first and given to others later
 
 
@@ -52,7 +53,7 @@ class GroupWatch:
         # A group of the newer protocol cannot be asked, and does not get stuck: the broker assigns.
         self._can_describe = self._group.possible and settings.group_protocol == "classic"
         self._unread: tuple[frozenset[int], float] = (frozenset(), 0.0)
-        self._due = 0.0
+        self._grown = self._due = 0.0
 
     def check(self, *, often: bool) -> None:
         """Ask, if it is time to. often: it is, each time."""
@@ -63,14 +64,16 @@ class GroupWatch:
         try:
             leaders = self._lags.leaders(settings.input)
         except clients.KafkaException:
-            if before.broker:
-                _log.warning("no Kafka broker answers at %s; waiting for it", settings.bootstrap_servers)
             self.seen = replace(before, broker=False, unread=None)
             self._metrics.lags(None)
+            if before.broker:
+                _log.warning("no Kafka broker answers at %s; waiting for it", settings.bootstrap_servers)
             return
         self._metrics.lags(self._lags.ask(settings.input, leaders))
         seen = self._topics(replace(before, broker=True))
         partitions = seen.partitions
+        if partitions != before.partitions:
+            self._grown = time.monotonic()
         group = self._group.describe(settings.group, settings.input) if self._can_describe else None
         unread = None if self._can_describe else frozenset[int]()
         if group is not None and group.stable:
@@ -107,7 +110,8 @@ class GroupWatch:
         """
         since = self._unread[1] if self._unread[0] == unread else time.monotonic()
         self._unread = (unread, since)
-        if not unread or time.monotonic() - since < _UNREAD_SECONDS:
+        now = time.monotonic()
+        if not unread or now - since < _UNREAD_SECONDS or now - self._grown < _NOTICED_SECONDS:
             return
         mine = {name: len(group.members[name]) for name in self._instances & group.members.keys()}
         if not mine:

@@ -131,7 +131,8 @@ def test_partitions_are_added(
     assert len({identifier(one) for one in results}) == len(results) == len(records)
     while serving.metric("consumer_lag_records") or serving.metric("unread_partitions"):
         assert serving.process.poll() is None
-    assert serving.metric("worker_restarts_total") == 0
+    if delivery == "at_least_once":  # a transaction in which the group rebalances is aborted, and its worker starts again
+        assert serving.metric("worker_restarts_total") == 0
     assert serving.stop() == 0
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightgbm as lgb
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -73,6 +73,7 @@ def test_any_model_on_any_rows(booster: lgb.Booster, data: st.DataObject) -> Non
 
 
 @given(st.floats(allow_nan=False), st.floats(width=32, allow_nan=False))
+@example(-3.402823364973241e38, 0.0)
 def test_floor32_keeps_every_comparison(threshold: float, x: float) -> None:
     floor = floor32(np.array([threshold]))
     assert floor.dtype == np.float32
