@@ -117,7 +117,7 @@ def pipeline(trees: dict[str, Tree], rounds: int, say: Say) -> Iterator[judge.Fi
         for name in ("p99_us", "cpu_us"):
             sides = {side: [told["figures"][str(batch)][name] for told in many] for side, many in found.items()}
             yield judge.Figure(f"pipeline, batch of {batch}", name, **sides)
-    if all("worst_ns_a_byte" in told for many in found.values() for told in many):  # an older base does not tell
+    if all("worst_ns_a_byte" in told for many in found.values() for told in many):  # an older base lacks it
         sides = {side: [told["worst_ns_a_byte"] for told in many] for side, many in found.items()}
         yield judge.Figure("decoder, worst record", "cpu_ns_a_byte", **sides)
 

@@ -12,30 +12,26 @@ from saker.engine.errors import SakerError
 _REFUSED = 3
 
 
-class Refused(SakerError):
+class NotDone(SakerError):
+    """It was killed when its time was up, or ended by itself."""
+
+
+class Refused(NotDone):
     """The module says why."""
 
 
-class NotInTime(SakerError):
-    """It was killed."""
-
-
-class Died(SakerError):
-    """It ended by itself, in another way."""
-
-
 def run_apart(module: str, arguments: Sequence[str], seconds: float) -> None:
-    """Raises `Refused`, `NotInTime` or `Died`."""
+    """Raises `Refused` or another `NotDone`."""
     command = [sys.executable, "-m", module, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
-        raise NotInTime(f"not done after {seconds:.0f} s") from None
+        raise NotDone(f"not done after {seconds:.0f} s") from None
     if done.returncode == _REFUSED:
         raise Refused(done.stdout)
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:]
-        raise Died(f"its process ended with {done.returncode}{''.join(f' ({line})' for line in said)}")
+        raise NotDone(f"its process ended with {done.returncode}{''.join(f' ({line})' for line in said)}")
 
 
 def refuse(reason: object) -> None:

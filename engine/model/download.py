@@ -8,22 +8,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from saker.engine.model.apart import Died, NotInTime, Refused, refuse, run_apart
+from saker.engine.model.apart import refuse, run_apart
 
 #: 3 GB at 5 MB/s.
 _SECONDS = 600.0
 
 
-class NotFetched(Exception):
-    """The reason."""
-
-
 def download(source: str, folder: Path, tracking_uri: str, seconds: float = _SECONDS) -> None:
-    """The file at `source` lies in `folder` when this returns. Raises `NotFetched`."""
-    try:
-        run_apart("saker.engine.model.download", [source, str(folder), tracking_uri], seconds)
-    except (Refused, NotInTime, Died) as error:
-        raise NotFetched(str(error)) from None
+    """The file at `source` lies in `folder` when this returns. Raises `NotDone`."""
+    run_apart("saker.engine.model.download", [source, str(folder), tracking_uri], seconds)
 
 
 def main(source: str, folder: str, tracking_uri: str) -> None:

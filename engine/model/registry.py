@@ -20,7 +20,8 @@ from typing import Protocol
 from saker.engine.config import cache
 from saker.engine.errors import ModelRefused
 from saker.engine.model import signature
-from saker.engine.model.download import NotFetched, download
+from saker.engine.model.apart import NotDone
+from saker.engine.model.download import download
 
 _log = logging.getLogger("saker")
 
@@ -168,7 +169,7 @@ def fetch(version: ModelVersion, tracking_uri: str) -> ResolvedModel:
             try:
                 # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
                 download(f"{version.source}/{_FILE}", Path(scratch), tracking_uri)
-            except NotFetched as error:
+            except NotDone as error:
                 raise RegistryUnreachable(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error
             fetched = Path(scratch) / _FILE
             if (found := _digest(fetched)) != expected:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from saker.engine.errors import ModelRefused, SakerError
-from saker.engine.model.apart import Died, NotInTime, Refused, refuse, run_apart
+from saker.engine.model.apart import NotDone, Refused, refuse, run_apart
 
 _SECONDS, _BYTES_PER_SECOND = 60.0, 10_000_000
 
@@ -26,7 +26,7 @@ def try_model(path: Path, name: str, kernels: str | None = None, seconds: float 
         run_apart("saker.engine.model.trial", arguments, seconds)
     except Refused as error:
         raise ModelRefused(str(error)) from None
-    except (NotInTime, Died) as error:
+    except NotDone as error:
         raise ModelRefused(f"model {name}: its file is damaged, {error} while it was opened: export it again") from None
 
 

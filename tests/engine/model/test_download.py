@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from saker.engine.model.download import NotFetched, download
+from saker.engine.model.apart import NotDone
+from saker.engine.model.download import download
 
 
 @pytest.fixture
@@ -40,11 +41,11 @@ def endless() -> Iterator[tuple[str, threading.Event]]:
 
 def test_a_download_that_never_ends_is_given_up(endless: tuple[str, threading.Event], tmp_path: Path) -> None:
     address, asked = endless
-    with pytest.raises(NotFetched, match="not done after 20 s"):
+    with pytest.raises(NotDone, match="not done after 20 s"):
         download(f"{address}/api/2.0/mlflow-artifacts/artifacts/model.onnx", tmp_path, address, seconds=20)
     assert asked.is_set()
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NotFetched, match="No such"):
+    with pytest.raises(NotDone, match="No such"):
         download(f"file://{tmp_path}/nothing/model.onnx", tmp_path, f"sqlite:///{tmp_path}/mlflow.db", seconds=60)
