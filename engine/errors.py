@@ -17,5 +17,9 @@ class RestartWorker(Exception):
     """A worker cannot go on, and one that starts again at the committed offsets can: nothing is lost."""
 
 
+class ReadAgain(RestartWorker):
+    """All that is not committed is to be read again: by this worker, or by one that starts again."""
+
+
 class Fenced(ServingError):
     """Another member of the group has this worker's name: another pool's, or what it was itself before the broker went away."""

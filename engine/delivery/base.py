@@ -232,6 +232,9 @@ class Delivery(ABC):
         """The worker ends by an error, or with results that were not acknowledged. What is not committed is read again."""
         self._held.clear()  # records that are held would keep their consumer from closing
 
+    def roll_back(self) -> None:  # noqa: B027 - those that raise `ReadAgain` have one
+        """After `ReadAgain`: as if nothing that is not committed had been read."""
+
     @abstractmethod
     def drop_partitions(self, partitions: Iterable[Partition]) -> None:
         """Another consumer has them."""

@@ -11,7 +11,7 @@ from typing import Any
 from saker.engine.config import ServeSettings
 from saker.engine.delivery.base import LINGER_MS, MANY, Delivery, sizes
 from saker.engine.delivery.in_flight_marker import InFlightMarker
-from saker.engine.errors import RestartWorker
+from saker.engine.errors import ReadAgain, RestartWorker
 from saker.engine.kafka.batch import Partition
 from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from saker.engine.kafka.transport import Transport
@@ -28,8 +28,8 @@ class ExactlyOnce(Delivery):
 
     Two producers take turns. While Kafka commits the transaction of one, results go into the other's, which is committed after
     it and only if it was. A restarted worker has the same transactional ids: it aborts what its predecessor left open, and that
-    one is fenced. A transaction that cannot be committed is aborted together with the next one, and the worker starts again
-    from the committed offsets.
+    one is fenced. A transaction that cannot be committed is aborted together with the next one, and the worker reads on at the
+    committed offsets; it starts again for that unless Kafka refused the transaction, as it does when the group rebalances.
     """
 
     @staticmethod
@@ -97,6 +97,8 @@ class ExactlyOnce(Delivery):
         except TimeoutError:
             raise RestartWorker("a transaction was not committed in time") from None
         except KafkaException as error:
+            if error.args[0].txn_requires_abort():
+                raise ReadAgain(f"Kafka refused a transaction: {error.args[0].str()}") from error
             raise self._failure(error.args[0]) from error
         self._committed.add(self._in_commit)
         self._in_commit = Counts()
@@ -105,6 +107,19 @@ class ExactlyOnce(Delivery):
         counts, self._committed = self._committed, Counts()
         counts.in_flight = self.in_flight
         return counts
+
+    def roll_back(self) -> None:
+        """After `ReadAgain`: as if nothing that is not committed had been read."""
+        with contextlib.suppress(ReadAgain):
+            self._await_commit()
+        if self._transport.producer.flush(_TRANSACTION_SECONDS):
+            raise RestartWorker("results were not acknowledged in time")
+        self.abort()
+        self._sent.clear()
+        self._records, self._began = 0, None
+        self._counts, self._in_commit = Counts(), Counts()
+        for uncommitted in (self._acknowledged, self._positions, self._highest):
+            uncommitted.clear()
 
     def abort(self) -> None:
         """What is open, too: otherwise those who read committed records wait until its time is up."""
@@ -123,7 +138,7 @@ class ExactlyOnce(Delivery):
         """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
         gone = set(partitions)
         if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
-            raise RestartWorker("partitions of an open transaction went to another consumer")
+            raise ReadAgain("partitions of an open transaction went to another consumer")
         for partition in gone:
             self._highest.pop(partition, None)
 

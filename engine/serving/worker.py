@@ -24,7 +24,7 @@ from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.base import Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
 from saker.engine.delivery.in_flight_marker import InFlightMarker
-from saker.engine.errors import Fenced, RestartWorker, SakerError, ServingError
+from saker.engine.errors import Fenced, ReadAgain, RestartWorker, SakerError, ServingError
 from saker.engine.kafka import clients, groups
 from saker.engine.kafka.batch import Partition
 from saker.engine.kafka.clients import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
@@ -171,8 +171,11 @@ class Worker:
         )
         try:
             while not self._stopping:
-                self._step()
-                self._delivery.poll()
+                try:
+                    self._step()
+                    self._delivery.poll()
+                except ReadAgain as error:
+                    self._read_again(str(error))
                 if time.monotonic() - self._reported >= _REPORT_SECONDS:
                     self._report()
                     self._hear()
@@ -266,9 +269,20 @@ class Worker:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._joined = True
         self._counts.rebalances += 1
+        self._assign(consumer, partitions)
+
+    def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._transport.attach(_names(partitions))
         consumer.incremental_assign(self._starts(consumer, partitions))
         self._pause([one for one in partitions if one.partition >= self._writable])
+
+    def _read_again(self, why: str) -> None:
+        _log.warning("%s; what is not committed is read again", why)
+        self._delivery.roll_back()
+        partitions = self._consumer.assignment()
+        if partitions:
+            self._consumer.incremental_unassign(partitions)
+            self._assign(self._consumer, partitions)
 
     def _starts(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
         """Where to read on. Partitions whose offsets Kafka does not tell are left to librdkafka, which goes on asking: the
@@ -316,7 +330,12 @@ class Worker:
 
     def _on_revoke(self, _: object, partitions: list[TopicPartition]) -> None:
         """Finish what is in flight before another member reads on from the committed offsets."""
-        self._delivery.drain(self._settings.drain_seconds)
+        try:
+            self._delivery.drain(self._settings.drain_seconds)
+        except ReadAgain:
+            self._delivery.roll_back()
+            self._on_lost(None, partitions)
+            raise  # so that nothing more is consumed before it is read again
         self._on_lost(None, partitions)
 
     def _on_lost(self, _: object, partitions: list[TopicPartition]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import threading
 import time
 import urllib.error
 from collections.abc import Callable
@@ -43,6 +44,30 @@ def dying(self, consumer, partitions):
 Worker._on_revoke = dying
 """
 
+#: Commits one transaction as a member of the group as it was before the last rebalance: while partitions are given up, or later.
+COMMITS_LATE = """
+from pathlib import Path
+from saker.engine.delivery import exactly_once
+from saker.engine.serving.worker import Worker
+
+commit, on_revoke, members = exactly_once._commit_transaction, Worker._on_revoke, []
+late, done = Path({late!r}), Path({done!r})
+
+def committing(producer, offsets, group):
+    members.append(group)
+    if late.exists() and offsets and not done.exists():
+        done.touch()
+        group = members[0]
+    commit(producer, offsets, group)
+
+def revoking(self, consumer, partitions):
+    if {while_revoking!r} and partitions:
+        late.touch()
+    on_revoke(self, consumer, partitions)
+
+exactly_once._commit_transaction, Worker._on_revoke = committing, revoking
+"""
+
 
 def ready(serving: Serving) -> bool:
     try:
@@ -76,6 +101,41 @@ def test_a_worker_dies_while_it_gives_partitions_up(
     ledger = balance(bootstrap_servers, topics, len(records), (), generated_model.expected_scores)
     assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.repeated) == (0, 0, 0, 0)
     assert [each.stop() for each in (serving, other)] == [0, 0]
+
+
+@pytest.mark.parametrize("while_revoking", [True, False])
+def test_a_transaction_is_refused_for_a_rebalance(
+    while_revoking: bool,
+    generated_model: Any,
+    bootstrap_servers: str,
+    topics: Topics,
+    serve: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker reads again what is not committed, and need not start again for it."""
+    late, done = tmp_path / "late", tmp_path / "done"
+    hook = COMMITS_LATE.format(late=str(late), done=str(done), while_revoking=while_revoking)
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pools = [serve(str(generated_model.path), workers=1, options=["--instance", "0", "--delivery", "exactly_once"])]
+    records = to_records(synthetic.frame(4000, seed=3).drop(columns=["isFraud"]))
+    sent = threading.Thread(
+        target=replay, args=(((None, record) for record in records),),
+        kwargs={"bootstrap_servers": bootstrap_servers, "topic": topics.raw, "rate": 400.0},
+    )  # fmt: skip
+    sent.start()
+    monkeypatch.delenv("PYTHONPATH")
+    pools.append(serve(str(generated_model.path), workers=1, options=["--instance", "1", "--delivery", "exactly_once"]))
+    if not while_revoking:
+        late.touch()
+    sent.join()
+    ledger = balance(bootstrap_servers, topics, len(records), (), generated_model.expected_scores)
+    assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.repeated) == (0, 0, 0, 0)
+    assert done.exists()
+    assert [each.metric("worker_restarts_total") for each in pools] == [0, 0]
+    assert [each.stop() for each in pools] == [0, 0]
+    assert "what is not committed is read again" in pools[0].rest_of_log()
 
 
 def test_a_worker_that_is_stopped_makes_its_pool_unready(generated_model: Any, serve: Any) -> None:
