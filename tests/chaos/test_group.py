@@ -44,7 +44,7 @@ def dying(self, consumer, partitions):
 Worker._on_revoke = dying
 """
 
-#: Commits one transaction as a member of the group as it was before the last rebalance: while partitions are given up, or later.
+#: Commits one transaction as a member of the group before the last rebalance: while partitions are given up, or later.
 COMMITS_LATE = """
 from pathlib import Path
 from saker.engine.delivery import exactly_once
