@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 #: nodes_modes
 LEQ, LT, GTE, GT, EQ, NEQ, MEMBER = range(7)
 
-#: How a column of the input is read: as it is, with zeros for missing, or cut to a whole number (enum of
+#: How a column of the input is read: as it is, with a band of values for missing, or cut to a whole number (enum of
 #: native/trees/plan_type.c).
-PLAIN, ZERO, CATEGORY = range(3)
+PLAIN, BAND, CATEGORY = range(3)
 
 #: Largest relative difference between two scores of the same sum: an exponential may be off by its last bit or two.
 SCORE_TOLERANCE = 1e-15

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,24 +30,38 @@ def contract_for(
     id_field: str = "TransactionID",
     *,
     vocabularies: Mapping[str, Sequence[str]] | None = None,
+    sources: Mapping[str, str] | None = None,
+    required: Collection[str] = (),
+    column: int | None = None,
     iterations: int | None = None,
 ) -> Contract:
     """A contract for a model that saker did not train: its feature names, all of them numbers and optional.
 
     vocabularies: feature -> what its codes 0, 1, ... are called in a record. Without it the vocabularies of a pandas
-    frame that a Booster was trained on are used; a categorical feature that has none takes its codes as numbers.
+        frame that a Booster was trained on are used; a categorical feature that has none takes its codes as numbers.
+    sources: feature -> the record's field that it reads, where that has another name.
+    required: features without which a record is rejected.
+    column: of a model with several outputs the one that is the score.
 
     Golden records are made from the model's own thresholds, their scores by its own library. A model with several
-    outputs has none: `export.to_onnx` writes it, the engine serves one score a record. Raises `UnsupportedModel`, when
-    a Booster does not say which vocabulary belongs to which feature too, and `BrokenModel`.
+    outputs and without `column` has none: `saker.to_onnx` writes it, and an engine does not serve it. Raises
+    `UnsupportedModel`, when a Booster does not say which vocabulary belongs to which feature too, and `BrokenModel`.
     """
     source = open_source(booster, iterations)
     ensemble = source.ensemble
     known = dict(vocabularies) if vocabularies is not None else _pandas_vocabularies(ensemble)
-    if unknown := sorted(set(known) - set(ensemble.feature_names)):
-        names = _some(ensemble.feature_names)
-        raise UnsupportedModel("vocabularies", f"the model has no feature {', '.join(unknown)}; it has {names}")
-    return _completed(source, _contract(ensemble, known, threshold, id_field))
+    for what, named in (("vocabularies", known), ("sources", sources or {}), ("required", required)):
+        if unknown := sorted(set(named) - set(ensemble.feature_names)):
+            names = _some(ensemble.feature_names)
+            raise UnsupportedModel(what, f"the model has no feature {', '.join(unknown)}; it has {names}")
+    if column is not None and not 0 <= column < ensemble.n_outputs:
+        raise UnsupportedModel("column", f"expected one of the model's outputs, 0 to {ensemble.n_outputs - 1}, got {column}")
+    contract = _contract(ensemble, known, threshold, id_field)
+    features = tuple(
+        replace(feature, source=(sources or {}).get(feature.name), required=feature.name in required)
+        for feature in contract.features
+    )
+    return _completed(source, replace(contract, features=features, column=column))
 
 
 def likely_contract(booster: Any) -> tuple[Contract, list[str]]:

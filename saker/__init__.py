@@ -1,8 +1,8 @@
 """Exact, loss-free, low-latency fraud scoring on Kafka: the public interface.
 
     import saker
-    model = saker.to_onnx(booster, saker.contract_for(booster))  # export
-    session = saker.open_session(model.SerializeToString())  # score
+    proven = saker.export_proven(booster, saker.contract_for(booster))  # export: proven.data is the file
+    session = saker.open_session(proven.data)  # score
     scores = session.score(saker.Decoder(session.contract).decode(records).matrix)
 
 A name is loaded when it is first used, so `import saker` loads neither numpy nor onnxruntime.
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from saker.engine.model.session import Session, open_session
     from saker.engine.records.decode import Decoded, Decoder
     from saker.engine.records.rejection import Rejection
-    from saker.export.errors import BrokenModel, ExportError, UnsupportedModel
+    from saker.export.errors import BrokenModel, ExportError, ParityError, UnsupportedModel
     from saker.export.external_models import contract_for
     from saker.export.onnx_writer.convert import to_onnx
     from saker.export.proof.parity import check_parity
     from saker.export.proof.report import ParityReport
+    from saker.export.proven_export import Proven, export_proven
     from saker.training.fit import Settings, Trained, train
 
 __all__ = [
@@ -36,7 +37,9 @@ __all__ = [
     "Decoder",
     "ExportError",
     "ModelRefused",
+    "ParityError",
     "ParityReport",
+    "Proven",
     "Rejection",
     "SakerError",
     "Session",
@@ -45,6 +48,7 @@ __all__ = [
     "UnsupportedModel",
     "check_parity",
     "contract_for",
+    "export_proven",
     "open_session",
     "read_contract",
     "to_onnx",
@@ -57,11 +61,12 @@ _MODULES = {
     "saker.engine.model.session": ("Session", "open_session"),
     "saker.engine.records.decode": ("Decoded", "Decoder"),
     "saker.engine.records.rejection": ("Rejection",),
-    "saker.export.errors": ("BrokenModel", "ExportError", "UnsupportedModel"),
+    "saker.export.errors": ("BrokenModel", "ExportError", "ParityError", "UnsupportedModel"),
     "saker.export.external_models": ("contract_for",),
     "saker.export.onnx_writer.convert": ("to_onnx",),
     "saker.export.proof.parity": ("check_parity",),
     "saker.export.proof.report": ("ParityReport",),
+    "saker.export.proven_export": ("Proven", "export_proven"),
     "saker.training.fit": ("Settings", "Trained", "train"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

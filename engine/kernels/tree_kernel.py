@@ -60,7 +60,8 @@ class TreeKernel:
                 n_input=columns.n_input,
                 source=columns.source,
                 kind=columns.kind,
-                band=columns.band,
+                low=columns.low,
+                high=columns.high,
                 isa=variant,
                 **tuning,
             )

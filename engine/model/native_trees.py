@@ -20,6 +20,7 @@ from saker.engine.kernels import Native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.ensemble import Ensemble, ensemble_of
 from saker.engine.kernels.onnx_reader.graph import read_graph
+from saker.engine.kernels.onnx_reader.input_columns import Columns
 from saker.engine.kernels.onnx_reader.legacy_ensembles import with_tree_ensemble
 from saker.engine.kernels.onnx_reader.post_transform import tail_of
 from saker.engine.kernels.tree_kernel import TreeKernel
@@ -52,7 +53,7 @@ class NativeTrees:
         self._tail = tail_of(native, graph, ensemble, output, column)
         self._program = self._tail.program if self._kernel.n_targets == 1 else None
         self.variant = self._kernel.variant
-        self._prove(ensemble, columns.n_input, columns.source, column, graph.outputs, ask)
+        self._prove(ensemble, columns, column, graph.outputs, ask)
 
     @property
     def plan_and_program(self) -> tuple[_native.Plan, _native.Program] | None:
@@ -68,13 +69,12 @@ class NativeTrees:
     def _prove(
         self,
         ensemble: Ensemble,
-        width: int,
-        source: NDArray[np.int32],
+        columns: Columns,
         column: int | None,
         outputs: tuple[str, ...],
         ask: Callable[[list[str], NDArray[np.float32]], list[Any]],
     ) -> None:
-        rows = hard_rows(ensemble, width, source)
+        rows = hard_rows(ensemble, columns)
         sums, raw = self._kernel.score(rows), ensemble.output
         names = [self._tail.output] + ([raw] if raw in outputs else [])
         made, *raw_sums = ask(names, rows)
@@ -90,9 +90,9 @@ class NativeTrees:
             raise Refused(f"{int(off.sum())} of {len(rows)} rows come out otherwise than by onnxruntime")
 
 
-def hard_rows(ensemble: Ensemble, width: int, source: NDArray[np.int32], seed: int = 0) -> NDArray[np.float32]:
-    """Rows (n, width) float32 whose values lie on the model's thresholds, one float32 step beside them, or are odd."""
-    rng = np.random.default_rng(seed)
+def hard_rows(ensemble: Ensemble, columns: Columns, seed: int = 0) -> NDArray[np.float32]:
+    """Rows (n, f) float32 whose values lie on the model's thresholds, one float32 step beside them, or are odd."""
+    rng, source = np.random.default_rng(seed), columns.source
     numeric = ensemble.set < 0
     features = [source[ensemble.feature[numeric]], *(np.full(len(s.values), source[s.feature]) for s in ensemble.sets)]
     values = [ensemble.threshold[numeric], *(s.values for s in ensemble.sets)]
@@ -100,12 +100,12 @@ def hard_rows(ensemble: Ensemble, width: int, source: NDArray[np.int32], seed: i
     order = np.argsort(feature, kind="stable")
     feature, value = feature[order], value[order]
     used, first, count = np.unique(feature, return_index=True, return_counts=True)
-    rows = np.zeros((_ROWS, width), np.float32)
+    rows = np.zeros((_ROWS, columns.n_input), np.float32)
     if len(used):
         at = value[first + (rng.random((_ROWS, len(used))) * count).astype(np.int64)]
         with np.errstate(over="ignore"):
             steps = [at, np.nextafter(at, np.float32(-np.inf)), np.nextafter(at, np.float32(np.inf))]
         rows[:, used] = np.choose(rng.integers(3, size=at.shape), steps)
     odd = rng.random(rows.shape) < 0.15  # noqa: PLR2004 - enough of them, and rows that still go different ways
-    rows[odd] = rng.choice(_SPECIAL, size=int(odd.sum()))
+    rows[odd] = rng.choice(np.append(_SPECIAL, np.array([columns.low, columns.high], np.float32)), size=int(odd.sum()))
     return rows

@@ -5,7 +5,8 @@ that, and a chain of nodes cannot say them: both ends of the chain would share t
 (1.32) or copies for each parent, doubling the tree at every level (1.24). So the columns are prepared:
 
     plain     x as it is
-    zero      |x| <= 1e-35 becomes NaN, since LightGBM's missing type zero takes zero, NaN and nothing else for missing
+    band      |x| <= 1e-35 becomes NaN, since LightGBM's missing type zero takes zero, NaN and nothing else for missing;
+              or x == v does, where an estimator of XGBoost has missing=v
     category  x truncated towards zero, since LightGBM looks up int(x): 2.9 is the category 2 and -0.5 the category 0
 
 A feature keeps its column and its number, unless different trees read it in different ways (training that was continued
@@ -18,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from saker.engine.onnx_trees import CATEGORY, PLAIN, ZERO
+from saker.engine.onnx_trees import BAND, CATEGORY, PLAIN
 from saker.export.onnx_writer.objectives import Nodes
-from saker.export.readers.ensemble import MISSING_ZERO, ZERO_BAND, Ensemble, Tree
+from saker.export.readers.ensemble import MISSING_VALUE, MISSING_ZERO, ZERO_BAND, Ensemble, Tree
 
-_EITHER = 3  # a split that reads the same from a plain and from a zero column
+_EITHER = 3  # a split that reads the same from a plain and from a band column
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Columns:
     """The columns of the matrix that the TreeEnsemble reads; the first n_features are the input's own."""
 
     feature: NDArray[np.int64]  # (c,) the input column that it is made of
-    kind: NDArray[np.int8]  # (c,) PLAIN, ZERO or CATEGORY
+    kind: NDArray[np.int8]  # (c,) PLAIN, BAND or CATEGORY
     number: NDArray[np.int64]  # (f, 4) the column of a feature read in a way (PLAIN..EITHER), -1 where no split does
 
     def of(self, tree: Tree) -> NDArray[np.int64]:
@@ -57,7 +58,7 @@ def plan_columns(ensemble: Ensemble) -> Columns:
             else:
                 feature.append(f)
                 kind.append(k)
-        number[f, _EITHER] = number[f, PLAIN] if PLAIN in kinds else number[f, ZERO]
+        number[f, _EITHER] = number[f, PLAIN] if PLAIN in kinds else number[f, BAND]
     return Columns(np.array(feature, np.int64), np.array(kind, np.int8), number)
 
 
@@ -67,19 +68,23 @@ def _kinds(tree: Tree) -> NDArray[np.int8]:
     Missing type zero needs the prepared column only where the default direction is not the side on which zero is anyway.
     """
     zero_is_left = tree.threshold >= 0
-    zero_kind = np.where(tree.default_left == zero_is_left, _EITHER, ZERO)
-    numerical = np.where(tree.missing == MISSING_ZERO, zero_kind, PLAIN)
+    zero_kind = np.where(tree.default_left == zero_is_left, _EITHER, BAND)
+    numerical = np.select([tree.missing == MISSING_ZERO, tree.missing == MISSING_VALUE], [zero_kind, BAND], PLAIN)
     return np.where(tree.categorical, CATEGORY, numerical).astype(np.int8)
 
 
-def build_columns(graph: Nodes, features: str, columns: Columns, n_features: int) -> str:
-    """Nodes from the float32 input (n, n_features) to the float64 matrix (n, c) that the trees read."""
+def build_columns(graph: Nodes, features: str, columns: Columns, ensemble: Ensemble) -> str:
+    """Nodes from the float32 input (n, f) to the float64 matrix (n, c) that the trees read."""
     values = features
-    if len(columns.feature) > n_features:
-        extra = graph.add("Gather", values, graph.constant("extra_columns", columns.feature[n_features:]), axis=1)
+    if len(columns.feature) > ensemble.n_features:
+        extra = graph.add("Gather", values, graph.constant("extra_columns", columns.feature[ensemble.n_features :]), axis=1)
         values = graph.add("Concat", values, extra, axis=1)
-    is_zero, is_category = columns.kind == ZERO, columns.kind == CATEGORY
+    is_zero, is_category = columns.kind == BAND, columns.kind == CATEGORY
     original = values
+    if ensemble.missing_value is not None:
+        missing = graph.add("Equal", original, graph.constant("missing_value", ensemble.missing_value))
+        values = graph.add("Where", missing, graph.constant("missing", np.float32(np.nan)), values)
+        return graph.add("Cast", values, to=TensorProto.DOUBLE)
     magnitude = graph.add("Abs", original) if is_zero.any() or is_category.any() else ""
     if is_zero.any():
         # A limit per column: nothing is as small as -1, so the other columns stay as they are.

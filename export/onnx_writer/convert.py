@@ -54,7 +54,7 @@ def to_onnx(booster: Any, contract: Contract, *, iterations: int | None = None) 
     transform = transform_of(ensemble)
     graph = Nodes([], {})
     columns = plan_columns(ensemble)
-    matrix = build_columns(graph, "features", columns, ensemble.n_features)
+    matrix = build_columns(graph, "features", columns, ensemble)
     trees, node_rows, leaf_rows = _tree_attributes(ensemble, columns)
     raw = graph.add("TreeEnsemble", matrix, output="raw", domain="ai.onnx.ml", **trees)
     margin = raw

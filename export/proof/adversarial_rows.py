@@ -103,10 +103,15 @@ def critical_values(ensemble: Ensemble) -> list[NDArray[np.float32]]:
             categories[tree.feature[split]].update(hard_values(tree, split).tolist())
         for feature, threshold in zip(tree.feature.tolist(), tree.threshold.tolist(), strict=True):
             thresholds[feature].append(threshold)
+    special = (
+        SPECIAL
+        if ensemble.missing_value is None
+        else np.append(SPECIAL, around32(np.array([ensemble.missing_value], np.float64)))
+    )
     pools = []
     for borders, members in zip(thresholds, categories, strict=True):
         found = np.array([value for value in members if not math.isnan(value)], np.float32)
-        pools.append(np.unique(np.concatenate([around32(np.unique(borders)), found, SPECIAL])))
+        pools.append(np.unique(np.concatenate([around32(np.unique(borders)), found, special])))
     return pools
 
 

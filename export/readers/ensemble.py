@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 # Values of `(decision_type >> 2) & 3` in LightGBM's include/LightGBM/tree.h, Tree::GetMissingType.
 MISSING_NONE, MISSING_ZERO, MISSING_NAN = 0, 1, 2
-MISSING_NAMES = ("none", "zero", "NaN")
+# Beside NaN the `missing_value` of the ensemble: XGBoost's estimators have one.
+MISSING_VALUE = 3
+MISSING_NAMES = ("none", "zero", "NaN", "value")
 
 # kZeroThreshold of include/LightGBM/meta.h is the *float* literal 1e-35f held in a double, and so are the bin borders
 # next to zero: a model is full of thresholds that are exactly this number.
@@ -60,6 +62,7 @@ class Ensemble:
     feature_names: tuple[str, ...]
     trees: tuple[Tree, ...]
     categories: list[list[Any]] | None = None  # what pandas called the codes of each column of categories
+    missing_value: np.float32 | None = None  # where trees have MISSING_VALUE
     codes: tuple[int | None, ...] = ()  # (f,) the largest code of a categorical feature, None of another; LightGBM only
     counts: tuple[int | None, ...] = ()  # (f,) the largest of a feature of whole numbers from 0 on, None of another; the same
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from saker.export.readers.ensemble import Ensemble
 from saker.export.readers.lightgbm_text import parse_model_text
+from saker.export.readers.source import of_last_class, predicted
 
 
 class LightGBMSource:
@@ -19,13 +20,17 @@ class LightGBMSource:
 
     def __init__(self, model: Any, iterations: int | None = None) -> None:
         self._booster = getattr(model, "booster_", model)
+        self._estimator = None if self._booster is model else model
         self.ensemble = read_booster(self._booster, iterations)
 
     def margins(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
         return self._predict(rows, threads, raw_score=True)
 
     def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
-        return self._predict(rows, threads)
+        if self._estimator is None:
+            return self._predict(rows, threads)
+        result = predicted(self._estimator, rows, num_iteration=self.ensemble.iterations, num_threads=threads)
+        return of_last_class(result, self.ensemble.n_outputs)
 
     def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
         only = {} if iteration is None else {"start_iteration": iteration, "num_iteration": 1}

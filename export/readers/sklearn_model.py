@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from saker.export.errors import UnsupportedModel
 from saker.export.readers.ensemble import MISSING_NAN, Ensemble, Tree
-from saker.export.readers.source import Source
+from saker.export.readers.source import Source, of_last_class, predicted
 
 _LOSSES = {
     "HalfBinomialLoss": "binary",
@@ -78,9 +78,10 @@ class HistGradientBoostingSource:
         if self._limited:
             staged = model.staged_predict_proba(rows) if hasattr(model, "classes_") else model.staged_predict(rows)
             result = next(value for iteration, value in enumerate(staged, 1) if iteration == self._iterations)
+            result = np.asarray(result, np.float64).reshape(len(rows), -1)
         else:
-            result = model.predict_proba(rows) if hasattr(model, "classes_") else model.predict(rows)
-        return _of_last_class(np.asarray(result, np.float64).reshape(len(rows), -1), self.ensemble.n_outputs)
+            result = predicted(model, rows)
+        return of_last_class(result, self.ensemble.n_outputs)
 
     def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
         # scikit-learn does not say which leaf; its trees are walked here, as TreePredictor does.
@@ -160,10 +161,6 @@ def _iterations(asked: int | None, total: int) -> int:
     if asked is not None and not 1 <= asked <= total:
         raise ValueError(f"iterations: expected 1..{total}, got {asked}")
     return asked or total
-
-
-def _of_last_class(scores: NDArray[np.float64], n_outputs: int) -> NDArray[np.float64]:
-    return scores[:, 1:] if n_outputs == 1 and scores.shape[1] == 2 else scores
 
 
 def _ensemble(model: Any, objective: str, n_outputs: int, *, averaged: bool, trees: list[Tree]) -> Ensemble:

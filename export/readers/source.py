@@ -5,7 +5,8 @@
 A library is known by the module of the model's class and imported by nobody but the file that reads it.
 """
 
-from typing import Protocol
+import warnings
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +36,16 @@ class Source(Protocol):
 
     def admissible(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rows with values that the library refuses (infinities, say) replaced by others."""
+
+
+def predicted(estimator: Any, rows: NDArray[np.float32], **asked: Any) -> NDArray[np.float64]:
+    """(n, classes) or (n, 1) what an estimator with scikit-learn's interface says of rows, also if it was fitted on a frame."""
+    predict = getattr(estimator, "predict_proba", estimator.predict)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        return np.asarray(predict(rows, **asked), np.float64).reshape(len(rows), -1)
+
+
+def of_last_class(scores: NDArray[np.float64], n_outputs: int) -> NDArray[np.float64]:
+    """Of a classifier's probabilities (n, classes) what a model of one output scores: that of the second of two."""
+    return scores[:, 1:] if n_outputs == 1 and scores.shape[1] == 2 else scores

@@ -1,5 +1,8 @@
 """XGBoost as a `Source`: Booster or estimator, read from its JSON.
 
+An estimator is taken as it predicts: up to its best iteration, where training stopped early, and with its `missing`. A Booster
+uses all its trees.
+
 XGBoost computes in float32: it goes left where `x < t`, adds the leaves to the base margin in float32, and returns float32.
 The decisions are exact here (for a float32 x, `x < t` is `x <= the float32 below t`), so every row ends in the same leaves;
 the sum is made in float64, and differs from XGBoost's own by XGBoost's rounding. The base margin is part of the first tree.
@@ -9,13 +12,15 @@ Refused by name: categorical splits, linear boosters, trees with vector leaves, 
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saker.export.errors import BrokenModel, UnsupportedModel
-from saker.export.readers.ensemble import MISSING_NAN, Ensemble, Tree
+from saker.export.readers.ensemble import MISSING_NAN, MISSING_VALUE, Ensemble, Tree
+from saker.export.readers.source import of_last_class, predicted
 
 # The objective's link: how `base_score`, a value like the target, becomes a margin.
 _LOGIT = ("binary:logistic", "reg:logistic")  # not binary:logitraw, whose base score is a margin already
@@ -30,24 +35,30 @@ class XGBoostSource:
     sum_epsilon = float(np.finfo(np.float32).eps)
 
     def __init__(self, model: Any, iterations: int | None = None) -> None:
-        booster = model
-        if hasattr(model, "get_booster"):
-            booster = model.get_booster()
-            # As in the estimator's own `predict`; a Booster uses all its trees.
-            if iterations is None and getattr(model, "early_stopping_rounds", None) is not None:
-                iterations = model.best_iteration + 1
+        self._estimator = model if hasattr(model, "get_booster") else None
+        booster = model if self._estimator is None else model.get_booster()
+        # As in the estimator's own `predict`.
+        if self._estimator is not None and iterations is None and (best := booster.attr("best_iteration")) is not None:
+            iterations = int(best) + 1
         total = booster.num_boosted_rounds()
         if iterations is not None and not 1 <= iterations <= total:
             raise ValueError(f"iterations: expected 1..{total}, got {iterations}")
         # Not sliced without need: a linear booster cannot be, and is to be refused by its own name.
         self._booster = booster if iterations in (None, total) else booster[:iterations]
-        self.ensemble, self._nodes = _read(json.loads(self._booster.save_raw("json")))
+        self._missing = np.float32(np.nan if self._estimator is None else self._estimator.missing)
+        self.ensemble, self._nodes = _read(json.loads(self._booster.save_raw("json")), self._missing)
+        if self._estimator is not None and self.ensemble.objective == "multi:softmax":
+            self.ensemble = replace(self.ensemble, objective="multi:softprob")  # which `predict_proba` makes of it
 
     def margins(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
         return self._predict(rows, threads, output_margin=True)
 
     def scores(self, rows: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
-        return self._predict(rows, threads)
+        if self._estimator is None:
+            return self._predict(rows, threads)
+        self._estimator.get_booster().set_param({"nthread": threads})
+        result = predicted(self._estimator, rows, validate_features=False, iteration_range=(0, self.ensemble.iterations))
+        return of_last_class(result, self.ensemble.n_outputs)
 
     def leaves(self, rows: NDArray[np.float32], threads: int, iteration: int | None = None) -> NDArray[np.int64]:
         until = (0, 0 if iteration is None else iteration + 1)  # XGBoost has no leaves of later iterations alone
@@ -65,13 +76,13 @@ class XGBoostSource:
     def _predict(self, rows: NDArray[np.float32], threads: int, **what: Any) -> NDArray[np.float64]:
         import xgboost
 
-        matrix = xgboost.DMatrix(rows, nthread=threads, feature_names=self._booster.feature_names)
+        matrix = xgboost.DMatrix(rows, missing=self._missing, nthread=threads, feature_names=self._booster.feature_names)
         self._booster.set_param({"nthread": threads})
         result = self._booster.predict(matrix, validate_features=False, **what)
         return np.asarray(result, np.float64).reshape(len(rows), -1)
 
 
-def _read(document: dict[str, Any]) -> tuple[Ensemble, list[NDArray[np.int64]]]:
+def _read(document: dict[str, Any], missing: np.float32) -> tuple[Ensemble, list[NDArray[np.int64]]]:
     """The trees, and for each of them the leaf number by node number (-1 where the node is no leaf)."""
     learner = document["learner"]
     parameters, booster = learner["learner_model_param"], learner["gradient_booster"]
@@ -95,7 +106,7 @@ def _read(document: dict[str, Any]) -> tuple[Ensemble, list[NDArray[np.int64]]]:
     for index, tree in enumerate(model["trees"]):
         weight = np.float32(weights[index] if weights else 1)
         start = base[index] if index < k else 0.0
-        read, leaves = _tree(tree, weight, start, f"tree {index}")
+        read, leaves = _tree(tree, weight, start, missing, f"tree {index}")
         trees.append(read)
         leaf_of_node.append(leaves)
     names = learner.get("feature_names") or [f"f{i}" for i in range(n_features)]
@@ -108,6 +119,7 @@ def _read(document: dict[str, Any]) -> tuple[Ensemble, list[NDArray[np.int64]]]:
         n_outputs=k,
         feature_names=tuple(names),
         trees=tuple(trees),
+        missing_value=None if np.isnan(missing) else missing,
     )
     return ensemble, leaf_of_node
 
@@ -123,7 +135,9 @@ def _base_margin(text: str, objective: str, k: int) -> NDArray[np.float64]:
     return np.broadcast_to(margin.astype(np.float64), (k,))
 
 
-def _tree(tree: dict[str, Any], weight: np.float32, start: float, where: str) -> tuple[Tree, NDArray[np.int64]]:
+def _tree(
+    tree: dict[str, Any], weight: np.float32, start: float, missing: np.float32, where: str
+) -> tuple[Tree, NDArray[np.int64]]:
     """One tree; `weight` is dart's, `start` is added to every leaf."""
     if any(tree.get("split_type", [])):
         raise UnsupportedModel("categorical splits", f"{where} has them; encode the categories as numbers to export the model")
@@ -141,7 +155,7 @@ def _tree(tree: dict[str, Any], weight: np.float32, start: float, where: str) ->
         threshold=np.nextafter(condition[splits], np.float32(-np.inf)).astype(np.float64),
         categorical=np.zeros(n, np.bool_),
         default_left=np.array(tree["default_left"], np.bool_)[splits],
-        missing=np.full(n, MISSING_NAN, np.int8),
+        missing=np.full(n, MISSING_NAN if np.isnan(missing) else MISSING_VALUE, np.int8),
         left=number[left[splits]].astype(np.int32),
         right=number[right[splits]].astype(np.int32),
         leaf_value=value,

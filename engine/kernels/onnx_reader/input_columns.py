@@ -3,6 +3,7 @@
 `saker export` writes up to three of them, and this is their reading (export/onnx_writer/columns.py says why they are there):
 
     input --[Concat(input, Gather(input, extra))]--> --[Where(Abs(.) <= limit, NaN, .)]--> --[Where(mask, truncated, .)]--> Cast
+    input --Where(. == value, NaN, .)--> Cast
 
 Anything else in front of the trees is `Refused`. That the reading is right is not taken on trust: every model is compared
 with onnxruntime when it is opened.
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.onnx_reader.graph import Graph, Node
-from saker.engine.onnx_trees import CATEGORY, PLAIN, ZERO
+from saker.engine.onnx_trees import BAND, CATEGORY, PLAIN
 
 _FLOAT, _DOUBLE = 1, 11  # ONNX element types
 
@@ -29,8 +30,9 @@ class Columns:
 
     n_input: int
     source: NDArray[np.int32]  # (c,) column of the input
-    kind: NDArray[np.uint8]  # (c,) PLAIN as it is, ZERO with zeros for missing, CATEGORY cut to a whole number
-    band: float  # what is no further from zero counts as zero
+    kind: NDArray[np.uint8]  # (c,) PLAIN as it is, BAND with a band for missing, CATEGORY cut to a whole number
+    low: float  # of the band
+    high: float
 
     @property
     def plain(self) -> bool:
@@ -53,7 +55,8 @@ def columns_of(graph: Graph, trees: Node, *, single: bool) -> Columns:
     (value,) = made_by(trees.inputs[0], "Cast", 1)
     if producers[trees.inputs[0]].attributes.get("to") != _DOUBLE:
         raise Refused("expected a Cast to float64 in front of the trees")
-    category = limit = None
+    category = None
+    band: tuple[NDArray[Any], NDArray[Any]] | None = None
     if (node := producers.get(value)) and node.op_type == "Where" and node.inputs[0] in constants:
         mask, whole, value = made_by(value, "Where", 3)
         floor, sign = made_by(whole, "Mul", 2)
@@ -62,11 +65,14 @@ def columns_of(graph: Graph, trees: Node, *, single: bool) -> Columns:
             raise Refused("a Where in front of the trees that does not cut categories to whole numbers")
         category = constants[mask]
     if (node := producers.get(value)) and node.op_type == "Where":
-        small, missing, value = made_by(value, "Where", 3)
-        magnitude, bound = made_by(small, "LessOrEqual", 2)
-        if made_by(magnitude, "Abs", 1) != (value,) or bound not in constants or not np.isnan(constants[missing]).all():
-            raise Refused("a Where in front of the trees that does not take zeros for missing")
+        within, missing, value = made_by(value, "Where", 3)
+        by_value = (node := producers.get(within)) is not None and node.op_type == "Equal"
+        compared, bound = made_by(within, "Equal" if by_value else "LessOrEqual", 2)
+        of_value = compared == value if by_value else made_by(compared, "Abs", 1) == (value,)
+        if not of_value or bound not in constants or not np.isnan(constants[missing]).all():
+            raise Refused("a Where in front of the trees that does not take zeros or a value for missing")
         limit = constants[bound]
+        band = (limit, limit) if by_value else (-limit, limit)
     if category is not None and original != value:
         raise Refused("categories are cut from something else than the input")
     extra = np.zeros(0, np.int64)
@@ -76,27 +82,31 @@ def columns_of(graph: Graph, trees: Node, *, single: bool) -> Columns:
         if source != base or index not in constants or node.attributes.get("axis") != 1:
             raise Refused("a Concat in front of the trees that does not repeat columns")
         extra, value = constants[index], base
-    return _columns(_width(graph, value), extra, category, limit)
+    return _columns(_width(graph, value), extra, category, band)
 
 
-def _columns(width: int, extra: NDArray[Any], category: NDArray[Any] | None, limit: NDArray[Any] | None) -> Columns:
+def _columns(
+    width: int, extra: NDArray[Any], category: NDArray[Any] | None, band: tuple[NDArray[Any], NDArray[Any]] | None
+) -> Columns:
     source = np.concatenate([np.arange(width), extra.reshape(-1)]).astype(np.int32)
     kind = np.zeros(len(source), np.uint8)
-    band = np.float32(0)
+    low, high = np.float32(0), np.float32(0)
     if ((source < 0) | (source >= width)).any():
         raise Refused("a column that is repeated in front of the trees is not there")
-    if limit is not None:
-        bounds = np.broadcast_to(limit, (1, len(source)))[0].astype(np.float32)
-        zero = bounds >= 0
-        if len(set(bounds[zero].tolist())) > 1:
-            raise Refused("columns with different bands of zero")
-        kind[zero], band = ZERO, bounds[zero].max(initial=np.float32(0))
+    if band is not None:
+        lows, highs = (np.broadcast_to(end, (1, len(source)))[0].astype(np.float32) for end in band)
+        has_band = lows <= highs
+        kind[has_band] = BAND
+        if has_band.any():
+            low, high = lows[has_band][0], highs[has_band][0]
+        if (lows[has_band] != low).any() or (highs[has_band] != high).any():
+            raise Refused("columns with different bands of what is missing")
     if category is not None:
         mask = np.broadcast_to(category, (1, len(source)))[0].astype(np.bool_)
         if (kind[mask] != PLAIN).any():
             raise Refused("a category for which zero is missing")
         kind[mask] = CATEGORY
-    return Columns(width, source, kind, float(band))
+    return Columns(width, source, kind, float(low), float(high))
 
 
 def _width(graph: Graph, name: str) -> int:

@@ -27,7 +27,7 @@ Trained = Callable[[str], Any]
 def test_its_sums(trained: Trained, extension: Native, ways: list[dict[str, Any]], name: str) -> None:
     model = written(trained(name)).SerializeToString()
     ensemble, columns = ensemble_of(read_graph(model))
-    hard = [hard_rows(ensemble, columns.n_input, columns.source, seed) for seed in range(10)]
+    hard = [hard_rows(ensemble, columns, seed) for seed in range(10)]
     x = np.concatenate([rows_like_training(name, 7), *hard])
 
     options = onnxruntime.SessionOptions()

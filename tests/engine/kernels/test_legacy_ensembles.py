@@ -76,7 +76,7 @@ def check(extension: Native, ways: Ways, data: bytes, rows: Rows) -> None:
     ask, output, n_columns = ask_of(data)
     graph = with_tree_ensemble(read_graph(data))
     ensemble, columns = ensemble_of(graph)
-    x = np.concatenate([rows, *(hard_rows(ensemble, columns.n_input, columns.source, seed) for seed in range(3))])
+    x = np.concatenate([rows, *(hard_rows(ensemble, columns, seed) for seed in range(3))])
     expected = ask([output], x)[0]
     sums = {str(way): TreeKernel(extension, ensemble, columns, **way).score(x) for way in ways}
     for column in [None, *range(n_columns)]:

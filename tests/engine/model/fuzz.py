@@ -157,7 +157,7 @@ def read(model: bytes) -> str:
         step = "tail"
         tail = tail_of(native, graph, ensemble, contract.output, contract.column)
         step = "scores"
-        rows = hard_rows(ensemble, columns.n_input, columns.source)
+        rows = hard_rows(ensemble, columns)
         for count in (1, 7, len(rows)):
             tail(kernel.score(rows[:count]))
     except Exception:  # noqa: BLE001 - refused, whatever it is

@@ -38,7 +38,7 @@ enum { N_VARIANTS = sizeof variants / sizeof *variants };
 
 /* ---- columns */
 
-enum { PLAIN, ZERO, CATEGORY }; /* engine/kernels/onnx_reader/input_columns.py */
+enum { PLAIN, BAND, CATEGORY }; /* engine/kernels/onnx_reader/input_columns.py */
 
 /* A column of the trees' matrix that is not the input's own. */
 typedef struct {
@@ -47,7 +47,7 @@ typedef struct {
 
 typedef struct {
     uint32_t n_input, n_columns, n_special;
-    float band;
+    float low, high; /* the band: what counts as missing */
     Special *special;
 } Columns;
 
@@ -85,9 +85,9 @@ static void columns_fill(const Columns *columns, const float *x, size_t n, float
         for (uint32_t i = 0; i < columns->n_special; i++) {
             const Special s = columns->special[i];
             const float value = x[s.source];
-            out[s.column] = s.kind == CATEGORY                                ? truncf(value)
-                            : s.kind == ZERO && fabsf(value) <= columns->band ? NAN
-                                                                              : value;
+            out[s.column] = s.kind == CATEGORY                                                  ? truncf(value)
+                            : s.kind == BAND && value >= columns->low && value <= columns->high ? NAN
+                                                                                                : value;
         }
     }
 }
@@ -143,11 +143,11 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
 
 static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
     static char *names[] = {
-        "n_features",     "n_targets",   "average",      "single",    "root",       "feature",
-        "nan_true",       "threshold",   "set",          "yes",       "no",         "leaf_value",
-        "leaf_target",    "set_feature", "set_n_values", "set_count", "set_values", "set_bits",
-        "n_input",        "source",      "kind",         "band",      "isa",        "slots_per_group",
-        "rows_per_block", "walk_limit",  "lanes_limit",  "wide",      NULL};
+        "n_features",      "n_targets",      "average",      "single",      "root",       "feature",
+        "nan_true",        "threshold",      "set",          "yes",         "no",         "leaf_value",
+        "leaf_target",     "set_feature",    "set_n_values", "set_count",   "set_values", "set_bits",
+        "n_input",         "source",         "kind",         "low",         "high",       "isa",
+        "slots_per_group", "rows_per_block", "walk_limit",   "lanes_limit", "wide",       NULL};
     enum {
         ROOT,
         FEATURE,
@@ -176,11 +176,11 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *args, PyObject *kwargs) 
     const char *isa = NULL;
     Columns columns = {0};
     Py_buffer source_of, kind_of;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "IIppy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*f|zIIiii:Plan", names,
-                                     &n_features, &n_targets, &average, &single, &a[0].view, &a[1].view, &a[2].view,
-                                     &a[3].view, &a[4].view, &a[5].view, &a[6].view, &a[7].view, &a[8].view, &a[9].view,
-                                     &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input, &source_of,
-                                     &kind_of, &columns.band, &isa, &slots, &rows, &walk_limit, &lanes_limit, &wide))
+    if (!PyArg_ParseTupleAndKeywords(
+            args, kwargs, "IIppy*y*y*y*y*y*y*y*y*y*y*y*y*y*Iy*y*ff|zIIiii:Plan", names, &n_features, &n_targets,
+            &average, &single, &a[0].view, &a[1].view, &a[2].view, &a[3].view, &a[4].view, &a[5].view, &a[6].view,
+            &a[7].view, &a[8].view, &a[9].view, &a[10].view, &a[11].view, &a[12].view, &a[13].view, &columns.n_input,
+            &source_of, &kind_of, &columns.low, &columns.high, &isa, &slots, &rows, &walk_limit, &lanes_limit, &wide))
         return NULL;
     PlanObject *self = NULL;
     const Variant *variant = NULL;
