@@ -73,12 +73,10 @@ def _finder(model: Path | None, booster: Path | None, tracking_uri: str) -> Call
                 return produced_scores.Model(session, None)
 
         return find
-    from saker.export import external_models
+    from saker.export.readers.lightgbm_file import open_model_file
 
     located = registry.locate(str(model), tracking_uri)
-    only = produced_scores.Model(
-        open_session(located.path), None if booster is None else external_models.open_model_file(booster)
-    )
+    only = produced_scores.Model(open_session(located.path), None if booster is None else open_model_file(booster))
 
     def this_one(name: str) -> VerifiedModel:
         if name != located.name:

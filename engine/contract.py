@@ -17,6 +17,8 @@ from saker.engine.errors import ModelRefused
 from saker.engine.onnx_metadata import read_metadata
 
 FORMAT_VERSION = 1
+#: What a result has beside the identifier (engine/records/encode.py).
+RESULT_FIELDS = ("fraud_score", "is_fraud", "model", "scored_at_ms", "late")
 METADATA_KEY = "saker.contract"
 
 Kind = Literal["number", "category", "derived"]
@@ -119,6 +121,11 @@ class Contract:
         names = [feature.name for feature in self.features]
         if repeated := sorted(name for name, count in Counter(names).items() if count > 1):
             raise ModelRefused(f"contract: feature names must be unique, these are repeated: {', '.join(repeated)}")
+        if self.id_field in RESULT_FIELDS:
+            raise ModelRefused(
+                f"contract: the identifier's field is {self.id_field!r}, and a result has a field of that name already: "
+                "give the identifier another name in the records, or name another field"
+            )
         if not math.isfinite(self.threshold) or (self.score == "probability" and not 0 <= self.threshold <= 1):
             raise ModelRefused(f"contract: threshold must lie in [0, 1] for a probability, got {self.threshold}")
 

@@ -21,8 +21,9 @@ from saker.engine.contract import METADATA_KEY, Contract, Feature
 from saker.engine.model.session import Session, open_session
 from saker.engine.onnx_metadata import is_proven, read_metadata
 from saker.export.errors import BrokenModel, UnsupportedModel
-from saker.export.external_models import golden_records, likely_contract, open_model_file
+from saker.export.external_models import golden_records, likely_contract
 from saker.export.onnx_writer.metadata import write_contract
+from saker.export.readers.lightgbm_file import open_model_file
 
 _GOLDEN = 8
 _NUMBERS = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64"}

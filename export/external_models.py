@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, Feature, Golden
 from saker.engine.records.decode import Decoder
-from saker.export.errors import BrokenModel, UnsupportedModel
+from saker.export.errors import UnsupportedModel
 from saker.export.onnx_writer.objectives import transform_of
 from saker.export.proof.adversarial_rows import adversarial_rows
 from saker.export.proven_export import Proven, export_proven
 from saker.export.readers.ensemble import Ensemble
+from saker.export.readers.lightgbm_file import open_model_file
 from saker.export.readers.open_source import open_source
 from saker.export.readers.source import Source
 
@@ -57,6 +59,8 @@ def contract_for(
     if column is not None and not 0 <= column < ensemble.n_outputs:
         raise UnsupportedModel("column", f"expected one of the model's outputs, 0 to {ensemble.n_outputs - 1}, got {column}")
     contract = _contract(ensemble, known, threshold, id_field)
+    if vocabularies is None or vocabularies:
+        _check_categories(ensemble, contract)
     features = tuple(
         replace(feature, source=(sources or {}).get(feature.name), required=feature.name in required)
         for feature in contract.features
@@ -67,20 +71,21 @@ def contract_for(
 def likely_contract(booster: Any) -> tuple[Contract, list[str]]:
     """The contract to start from when it has to be looked at, without golden records, and what to look at."""
     ensemble = open_source(booster).ensemble
-    vocabularies = ensemble.categories or []
+    vocabularies = [_as_text(values) for values in ensemble.categories or []]
     categorical = _categorical(ensemble)
     in_order = dict(zip(categorical, vocabularies, strict=False)) if len(categorical) == len(vocabularies) else {}
+    # Where it is not known whose they are, the category has none yet: an export refuses it until somebody has written it in.
     known = {
-        name: values
-        for name, values in in_order.items()
-        if categorical[name] < len(values) and all(isinstance(value, str) for value in values)
+        name: in_order[name] if name in in_order and largest < len(in_order[name]) else ()
+        for name, largest in categorical.items()
+        if vocabularies
     }
     notes = [f"{ensemble.source}, {ensemble.n_features} features, {ensemble.n_outputs} output(s)."]
     if ensemble.n_outputs > 1:
         notes.append(f"column = K, from 0 to {ensemble.n_outputs - 1}, has to say which output is the score.")
     if vocabularies:
         notes.append("The vocabularies in the Booster, in the order of the frame's columns; it does not say whose they are:")
-        notes += ["  " + json.dumps(list(map(str, values)), ensure_ascii=False) for values in vocabularies]
+        notes += ["  " + json.dumps(values, ensure_ascii=False) for values in vocabularies]
     return _contract(ensemble, known, 0.5, "TransactionID"), notes
 
 
@@ -92,11 +97,11 @@ def export_file(
     compare_onnxmltools: bool = False,
     **changes: Any,
 ) -> Proven:
-    """A LightGBM model file of any release since 3.0, exported and proven; no run, no registry.
+    """A LightGBM model file of any release since 2.2, exported and proven; no run, no registry.
 
     contract: as `features_file.read_features` gives it; without it, what `contract_for` makes. `changes` replace fields of it.
 
-    Raises `BrokenModel` when it is no model file, and what `contract_for` and `export_proven` raise.
+    Raises what `open_model_file`, `contract_for` and `export_proven` raise.
     """
     booster = open_model_file(path)
     report(f"{path}: {booster.num_trees():,} trees, {booster.num_feature()} features")
@@ -107,6 +112,7 @@ def export_file(
     elif (named := tuple(feature.name for feature in contract.features)) != names:
         wrong = next((pair for pair in zip(names, named, strict=False) if pair[0] != pair[1]), (len(names), len(named)))
         raise UnsupportedModel("features", f"expected the model's features in its order: {wrong[0]}, got {wrong[1]}")
+    _check_categories(source.ensemble, contract)
     if source.ensemble.n_outputs > 1 and contract.column is None:
         raise UnsupportedModel(
             "outputs",
@@ -118,25 +124,13 @@ def export_file(
     return export_proven(booster, contract, compare_onnxmltools=compare_onnxmltools)
 
 
-def open_model_file(path: Path) -> Any:
-    """A `lightgbm.Booster` of a model file; raises `BrokenModel` when it is none."""
-    import lightgbm
-
-    if not path.is_file():
-        raise BrokenModel("model file", f"no such file: {path}")
-    try:
-        return lightgbm.Booster(model_file=path)
-    except lightgbm.basic.LightGBMError as error:
-        raise BrokenModel("model file", f"{path}: LightGBM {lightgbm.__version__} cannot read it: {error}") from error
-
-
 def golden_records(
     contract: Contract, rows: NDArray[np.float32], score: Callable[[NDArray[np.float32]], NDArray[np.float64]]
 ) -> tuple[Golden, ...]:
     """Records that JSON can hold and the contract takes, near `rows` (n, f), with the scores that `score` gives them."""
     records = []
     for number, row in enumerate(rows.tolist()):
-        record: dict[str, Any] = {contract.id_field: number}
+        record: dict[str, Any] = {}
         for feature, value in zip(contract.features, row, strict=True):
             if feature.kind == "category":
                 known = 0 <= value < len(feature.vocabulary)
@@ -144,12 +138,17 @@ def golden_records(
                 record[feature.field] = feature.vocabulary[int(value)] if known else instead
             elif feature.kind == "number" or feature.field not in record:
                 record[feature.field] = value if np.isfinite(value) else 0.0 if feature.required else None
+        if record.get(contract.id_field) is None:  # it may be a feature, too
+            record[contract.id_field] = number
         records.append(json.dumps(record))
     decoded = Decoder(contract).decode([record.encode() for record in records])
+    if not decoded.ids:  # one field cannot be two things, say a number and a category of words
+        first = decoded.rejections[0]
+        raise UnsupportedModel("features", f"no record fits all of them: {first.message}")
     scores = score(decoded.matrix).tolist()
     return tuple(
-        Golden(record, tuple(None if np.isnan(value) else value for value in row), score)
-        for record, row, score in zip(records, decoded.matrix.tolist(), scores, strict=True)
+        Golden(records[index], tuple(None if np.isnan(value) else value for value in row), score)
+        for index, row, score in zip(decoded.indices.tolist(), decoded.matrix.tolist(), scores, strict=True)
     )
 
 
@@ -199,16 +198,56 @@ def _pandas_vocabularies(ensemble: Ensemble) -> dict[str, Sequence[str]]:
         )
 
     ordered = [name for name, count in zip(ensemble.feature_names, ensemble.counts, strict=True) if may_be_one(count)]
-    if not fit or ordered or not all(isinstance(value, str) for values in vocabularies for value in values):
+    if not fit or ordered:
         also = f", and {_some(ordered)} may be ordered categories" if ordered else ""
         raise UnsupportedModel(
             "vocabularies",
             f"the Booster has {len(vocabularies)} pandas vocabularies ({_some(map(str, vocabularies))}) and {len(columns)} "
-            f"categorical features ({_some(columns)}){also}; it does not say which belongs to which, or they are not strings. "
+            f"categorical features ({_some(columns)}){also}; it does not say which belongs to which. "
             "Run `saker models describe MODEL > features.toml`, look, and pass --features features.toml; "
             'in Python pass vocabularies={"feature": ["value of code 0", ...]}',
         )
-    return dict(zip(columns, vocabularies, strict=True))
+    return {name: _as_text(values) for name, values in zip(columns, vocabularies, strict=True)}
+
+
+def _as_text(vocabulary: Sequence[Any]) -> list[str]:
+    """What pandas called the codes of a column, as a record says them: numbers and truth values by their JSON text.
+
+    Raises `UnsupportedModel` for values that JSON has not, and for two that are one there.
+    """
+    texts = []
+    for value in vocabulary:
+        plain = value.item() if isinstance(value, np.generic) else value
+        if isinstance(plain, float) and plain.is_integer():
+            plain = int(plain)  # 4829.0, which pandas makes of 4829 beside a missing value
+        if not isinstance(plain, (str, bool, int, float)):
+            raise UnsupportedModel("vocabularies", f"expected strings or numbers for categories, got {plain!r}")
+        texts.append(plain if isinstance(plain, str) else json.dumps(plain))
+    if twice := [text for text, count in Counter(texts).items() if count > 1]:
+        raise UnsupportedModel("vocabularies", f"two categories are {twice[0]} in a record; give them other names to train on")
+    return texts
+
+
+def _check_categories(ensemble: Ensemble, contract: Contract) -> None:
+    """A feature that the Booster knows as a column of pandas categories is one in the contract, with as many values."""
+    vocabularies = [_as_text(values) for values in ensemble.categories or []]
+    for feature, largest in zip(contract.features, ensemble.codes, strict=True):
+        if largest is None:
+            continue
+        if feature.kind != "category" and vocabularies:
+            wrong = f"kind is {feature.kind}"
+        elif feature.kind == "category" and len(feature.vocabulary) <= largest:
+            wrong = f"its vocabulary has {len(feature.vocabulary)} values"
+        elif any(set(feature.vocabulary) == set(known) and list(feature.vocabulary) != known for known in vocabularies):
+            wrong = "its vocabulary has the values in another order"
+        else:
+            continue
+        raise UnsupportedModel(
+            "categories",
+            f"feature {feature.name!r} is categorical in the model, with codes up to {largest}, and {wrong}: write kind = "
+            '"category" and, as its vocabulary, what the codes 0, 1, ... were called in training, in this order'
+            + (f"; the Booster knows {_some(json.dumps(values) for values in vocabularies)}" if vocabularies else ""),
+        )
 
 
 def _some(values: Any) -> str:

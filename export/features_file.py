@@ -18,6 +18,7 @@ vocabulary = ["W", "H"]      # what the codes 0, 1, ... are called in a record
 
 from __future__ import annotations
 
+import json
 import tomllib
 from dataclasses import fields
 from pathlib import Path
@@ -55,9 +56,10 @@ def read_features(path: Path) -> Contract:
         _check(path, f"feature {number}", feature, _FEATURE_TYPES)
         if "name" not in feature:
             raise BrokenModel("features file", f"{path}: feature {number} has no name")
-        feature["vocabulary"] = tuple(feature.get("vocabulary", ()))
-        if any(not isinstance(value, str) for value in feature["vocabulary"]):
-            raise BrokenModel("features file", f"{path}: feature {number}: the vocabulary must hold strings")
+        vocabulary = feature.get("vocabulary", ())
+        if any(not isinstance(value, (str, int)) for value in vocabulary):
+            raise BrokenModel("features file", f"{path}: feature {number}: the vocabulary must hold strings or whole numbers")
+        feature["vocabulary"] = tuple(value if isinstance(value, str) else json.dumps(value) for value in vocabulary)
     if document.get("score", "probability") not in _SCORES:
         raise BrokenModel("features file", f"{path}: score must be one of {', '.join(_SCORES)}, got {document['score']!r}")
     return Contract(features=tuple(Feature(**feature) for feature in features), **document)

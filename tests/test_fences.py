@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: The rooms of the engine from the ground up: a room may import itself and the rooms before it.
 ENGINE = (
-    ("config", "contract", "errors", "log", "onnx_metadata", "onnx_trees", "protobuf"),
+    ("apart", "config", "contract", "errors", "log", "onnx_metadata", "onnx_trees", "protobuf"),
     ("kernels",),
     ("records",),
     ("model",),
@@ -36,7 +36,7 @@ ENGINE = (
     ("serving",),
 )
 #: Modules of the engine that training and export may use.
-SHARED = {"config", "contract", "errors", "onnx_metadata", "onnx_trees", "records.decode", "model.session", "model.registry"}
+SHARED = {"apart", "config", "contract", "errors", "onnx_metadata", "onnx_trees", "records.decode", "model.session", "model.registry"}
 #: Libraries that only one part may import.
 HOMES = {
     "lightgbm": ("training/", "export/", "bench/", "commands/demo.py"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from saker.engine.model.apart import refuse, run_apart
+from saker.engine.apart import refuse, run_apart
 
 #: 3 GB at 5 MB/s.
 _SECONDS = 600.0

@@ -20,7 +20,7 @@ from typing import Protocol
 from saker.engine.config import cache
 from saker.engine.errors import ModelRefused
 from saker.engine.model import signature
-from saker.engine.model.apart import NotDone
+from saker.engine.apart import NotDone
 from saker.engine.model.download import download
 
 _log = logging.getLogger("saker")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from saker.engine.errors import ModelRefused, SakerError
-from saker.engine.model.apart import NotDone, Refused, refuse, run_apart
+from saker.engine.apart import NotDone, Refused, refuse, run_apart
 
 _SECONDS, _BYTES_PER_SECOND = 60.0, 10_000_000
 

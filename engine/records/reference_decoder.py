@@ -23,6 +23,7 @@ from saker.engine.records.rejection import MAX_DEPTH, Fault, Rejection
 _OVERFLOW = 2.0**128 - 2.0**103  # the least number that rounds to infinity in float32
 # RFC 8259, section 6. `[0-9]` and not `\d`, which matches full-width digits too.
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_FRACTION_OF_ZEROS = re.compile(r"\.0+\Z")
 # A text that does not end is taken whole and once (possessive): tried from each quote in it, that would take quadratic time.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
@@ -80,17 +81,16 @@ class Reference:
             seen.add(name)
             if name != self._id_field and name not in self._readers:
                 continue
-            if isinstance(content, bool):
+            if isinstance(content, bool) and name == self._id_field:
                 raise _Refused(faults.BOOLEAN, name)
             if isinstance(content, list):
                 raise _Refused(faults.NESTED, name)
-            if content is None or content == "":
-                continue
-            filled.add(name)
-            if name == self._id_field:
+            if name == self._id_field and content not in (None, ""):
                 identifier = content
             for column, feature in self._readers.get(name, ()):
-                columns[column] = self._column(feature, content)
+                if not self._misses(feature, content):
+                    columns[column] = self._column(feature, content)
+                    filled.add(name)
         if identifier is None:
             raise _Refused(faults.NO_IDENTIFIER, self._id_field)
         for name in self._required:
@@ -99,11 +99,17 @@ class Reference:
         row[:] = columns
         return identifier.encode() if isinstance(identifier, _Number) else orjson.dumps(identifier)
 
-    def _column(self, feature: Feature, content: str) -> float:
+    def _misses(self, feature: Feature, content: str | bool | None) -> bool:
+        return content is None or (content == "" and "" not in self._codes.get(feature.name, ()))
+
+    def _column(self, feature: Feature, content: str | bool) -> float:
         if feature.kind == "category":
-            if isinstance(content, _Number):
-                raise _Refused(faults.NOT_TEXT, feature.field)
-            return self._codes[feature.name].get(content, math.nan)
+            codes, text = self._codes[feature.name], json.dumps(content) if isinstance(content, bool) else content
+            if isinstance(text, _Number) and text not in codes:
+                text = _FRACTION_OF_ZEROS.sub("", text)
+            return codes.get(text, math.nan)
+        if isinstance(content, bool):
+            content = _Number(int(content))
         if not isinstance(content, _Number) and not _JSON_NUMBER.fullmatch(content):
             raise _Refused(faults.NOT_A_NUMBER, feature.field)
         number = float(content)

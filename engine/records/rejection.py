@@ -50,12 +50,11 @@ TOO_DEEP = Fault("too_deep", f"expected at most {MAX_DEPTH} objects and arrays w
 NOT_AN_OBJECT = Fault("not_an_object", "expected a JSON object, got another JSON value")
 REPEATED = Fault("repeated_field", "expected it once, got it again")
 NESTED = Fault("wrong_type", "expected a number, a string or null, got an object or an array")
-BOOLEAN = Fault("wrong_type", "expected a number, a string or null, got true or false")
+BOOLEAN = Fault("wrong_type", "expected a number or a string, got true or false")
 NOT_A_NUMBER = Fault("wrong_type", "expected a number, got a string that is none")
-NOT_TEXT = Fault("wrong_type", "expected a string, got a number")
 OUT_OF_RANGE = Fault("out_of_range", "expected a number within float32 (3.4e38), got one beyond")
 NO_IDENTIFIER = Fault("missing_field", "expected an identifier, got nothing")
 MISSING = Fault("missing_field", "expected a value, got nothing")
 
 #: By the numbers that the native decoder gives them (enum fault in kernels/native/rows/rows.h).
-BY_NUMBER = (EMPTY, BOOLEAN, NESTED, NOT_A_NUMBER, NOT_TEXT, OUT_OF_RANGE, REPEATED, MISSING, NO_IDENTIFIER)
+BY_NUMBER = (EMPTY, BOOLEAN, NESTED, NOT_A_NUMBER, OUT_OF_RANGE, REPEATED, MISSING, NO_IDENTIFIER)

@@ -8,7 +8,7 @@ Pure: how the records were read and where a model lies is the caller's business.
 
 from __future__ import annotations
 
-import json  # which reads an identifier of 1e999, too; orjson does not
+import json  # which can keep a number as it is written; orjson cannot
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +40,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    id: int | str
+    id: str  # as JSON
     model: str
     produced: float
     session: float
@@ -126,15 +126,15 @@ def verify(
         raise NotVerifiable("there are no scores to verify: expected at least one result")
     rejected = np.ones(len(records), np.bool_)
     scored = np.zeros(len(records), np.bool_)
-    checked: list[tuple[str, int | str, _Result, Model]] = []
+    checked: list[tuple[str, str, _Result, Model]] = []
     for name, answers in by_model.items():
         model = find(name)
         id_field = model.session.contract.id_field
-        found: dict[int | str, list[_Result]] = defaultdict(list)
+        found: dict[str, list[_Result]] = defaultdict(list)
         for answer in answers:
             if id_field not in answer:
                 raise NotVerifiable(f"a result of {name} has no field {id_field!r}, which identifies its record")
-            found[answer[id_field]].append(_Result(answer["fraud_score"], answer["is_fraud"]))
+            found[_identity(answer[id_field])].append(_Result(answer["fraud_score"], answer["is_fraud"]))
         for index, identifier, score, booster_score in _again(model, records):
             rejected[index] = False
             for result in found.get(identifier, ()):
@@ -167,15 +167,34 @@ def verify(
 
 def _parsed(number: int, value: bytes | None) -> dict[str, Any]:
     try:
-        answer = json.loads(value or b"")
-        if {"model", "fraud_score", "is_fraud"} <= answer.keys():
+        answer = json.loads(value or b"", parse_int=_Number, parse_float=_Number)
+        if (
+            isinstance(answer["model"], str)
+            and isinstance(answer["fraud_score"], float)
+            and isinstance(answer["is_fraud"], bool)
+        ):
             return dict(answer)
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, KeyError):
         pass
     raise NotVerifiable(f"result {number + 1} is none of saker's: expected an object with model, fraud_score and is_fraud")
 
 
-def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int, int | str, float, float | None]]:
+class _Number(float):
+    """A JSON number and how it is written: two identifiers may be one float."""
+
+    def __new__(cls, text: str) -> _Number:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
+
+
+def _identity(value: object) -> str:
+    return value.text if isinstance(value, _Number) else json.dumps(value)
+
+
+def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int, str, float, float | None]]:
     """(index, identifier, the model's score, the Booster's score) of every record that the contract takes."""
     decoder, column = Decoder(model.session.contract), model.session.contract.column or 0
     for start in range(0, len(records), _BATCH):
@@ -189,10 +208,10 @@ def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int,
             boosted = predicted.reshape(len(scores), -1)[:, column].tolist()
         for index, identifier, score, other in zip(decoded.indices.tolist(), decoded.ids, scores, boosted, strict=True):
             if np.isfinite(score):  # others are rejected
-                yield start + index, json.loads(identifier), score, other
+                yield start + index, _identity(json.loads(identifier, parse_int=_Number, parse_float=_Number)), score, other
 
 
-def _differences(checked: list[tuple[str, int | str, _Result, Model]]) -> Iterator[Difference]:
+def _differences(checked: list[tuple[str, str, _Result, Model]]) -> Iterator[Difference]:
     for name, identifier, result, model in checked:
         what = []
         if result.off > SCORE_TOLERANCE:

@@ -6,7 +6,7 @@
 
 The text and not `dump_model`: both print 17 significant digits for thresholds and leaf values, which identify a double,
 but the JSON nests as deep as the tree (Python's parser recurses) and takes about ten times as long. LightGBM of any
-version since 3.0 writes version v3 or v4.
+version since 2.2 writes version v2, v3 or v4.
 """
 
 import math
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from saker.export.errors import BrokenModel, UnsupportedModel
 from saker.export.readers.ensemble import MISSING_NAN, Ensemble, Tree, effective_threshold
 
-FORMATS = ("v3", "v4")
+FORMATS = ("v2", "v3", "v4")
 _CATEGORICAL_BIT, _DEFAULT_LEFT_BIT = 1, 2  # kCategoricalMask, kDefaultLeftMask of include/LightGBM/tree.h
 
 
@@ -39,6 +39,8 @@ def parse_model_text(text: str) -> Ensemble:
     if len(names) != n_features:
         raise BrokenModel("feature names", f"expected {n_features} names (max_feature_idx + 1), got {len(names)}")
     n_outputs = int(header.get("num_tree_per_iteration", header.get("num_class", "1")))
+    if n_outputs < 1 or n_outputs != int(header.get("num_class", n_outputs)):
+        raise BrokenModel("trees", f"{n_outputs} trees an iteration, but num_class is {header['num_class']}")
     if not blocks:
         raise UnsupportedModel("no trees", "the model has no tree, so there is nothing to score")
     if len(blocks) % n_outputs:
@@ -154,7 +156,7 @@ def _check(tree: Tree, n_features: int, where: str) -> None:
 
 
 def _fields(text: str) -> dict[str, str]:
-    return {key: value for key, _, value in (line.partition("=") for line in text.splitlines()) if key}
+    return {key: value for key, _, value in (line.partition("=") for line in text.split("\n")) if key}
 
 
 def _before(text: str, mark: str) -> str:

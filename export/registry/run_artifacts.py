@@ -6,13 +6,13 @@ import gzip
 from pathlib import Path
 from typing import Any
 
-import lightgbm
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from saker.engine.config import BOOSTER, EXPERIMENT, MODEL, NEWEST
 from saker.engine.model import registry
+from saker.export.readers.lightgbm_file import open_model
 from saker.export.registry.model_versions import CHALLENGER, RegistryError
 
 _GZIP = b"\x1f\x8b"
@@ -46,13 +46,13 @@ def read_artifact(run_id: str, name: str, tracking_uri: str) -> bytes:
         raise RegistryError(f"run {run_id} has no artifact {name}; was it made by `saker train`? ({error})") from error
 
 
-def booster_of(version: registry.ModelVersion, tracking_uri: str) -> lightgbm.Booster:
+def booster_of(version: registry.ModelVersion, tracking_uri: str) -> Any:
     """The Booster that a registered version was made of; raises `RegistryError` when it is gone."""
     return load_booster(version.run_id, tracking_uri)
 
 
-def load_booster(run_id: str, tracking_uri: str) -> lightgbm.Booster:
-    return lightgbm.Booster(model_str=read_artifact(run_id, BOOSTER, tracking_uri).decode())
+def load_booster(run_id: str, tracking_uri: str) -> Any:
+    return open_model(read_artifact(run_id, BOOSTER, tracking_uri), f"run {run_id}: {BOOSTER}")
 
 
 def newest_rows(tracking_uri: str) -> tuple[list[bytes], list[int]]:
@@ -64,8 +64,8 @@ def labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[
     """The newest rows of a training run, which its model was not trained on: raw records and labels."""
     data = read_artifact(run_id, NEWEST, tracking_uri)
     # MLflow stores a .gz in S3 as a plain file with Content-Encoding, so through its server it arrives unpacked.
-    lines = (gzip.decompress(data) if data.startswith(_GZIP) else data).splitlines()
-    pairs = [line.split(b"\t", 1) for line in lines]
+    lines = (gzip.decompress(data) if data.startswith(_GZIP) else data).split(b"\n")
+    pairs = [line.split(b"\t", 1) for line in lines if line]
     return [record for _, record in pairs], [int(label) for label, _ in pairs]
 
 

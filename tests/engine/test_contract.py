@@ -68,3 +68,9 @@ def test_a_feature_it_cannot_build_is_refused(feature: dict[str, str]) -> None:
 def test_feature_names_are_unique() -> None:
     with pytest.raises(ModelRefused, match="repeated: a"):
         Contract(features=(Feature("a"), Feature("a")))
+
+
+@pytest.mark.parametrize("field", ["fraud_score", "is_fraud", "model", "scored_at_ms", "late"])
+def test_an_identifier_that_a_result_would_hold_twice_is_refused(field: str) -> None:
+    with pytest.raises(ModelRefused, match=f"the identifier's field is '{field}', and a result has a field of that name"):
+        Contract((Feature("amount"),), id_field=field)

@@ -164,7 +164,7 @@ def test_features_of_other_names_are_refused_for_a_booster(trained: Any, tmp_pat
         ('score = "odds"\n[[features]]\nname = "a"', "score must be one of probability, value"),
         ("[[features]]\nrequired = true", "feature 1 has no name"),
         ('[[features]]\nname = "a"\nkinds = "category"', "feature 1 has 'kinds'"),
-        ('[[features]]\nname = "a"\nvocabulary = [1]', "feature 1: the vocabulary must hold strings"),
+        ('[[features]]\nname = "a"\nvocabulary = [1.5]', "feature 1: the vocabulary must hold strings or whole numbers"),
         ("[[features]]\nname = 7", "feature 1: name is 7"),
         ("features = [1]", "feature 1: expected a table"),
     ],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from saker.engine.model.apart import NotDone
+from saker.engine.apart import NotDone
 from saker.engine.model.download import download
 
 

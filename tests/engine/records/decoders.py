@@ -14,18 +14,21 @@ assert EXTENSION, REASON
 NATIVE: tuple[str, ...] = tuple(EXTENSION.variants())
 DECODERS = ("reference", *NATIVE)
 
+DEVICES = ("web", "app", "café", "a long name of a device", "4829", "1.50", "true", "0", "-7")
+
 # One feature of each sort; a name of more than 16 bytes, one that is not ASCII, one of more than a token's 32 bytes.
 CONTRACT = Contract(
     (
         Feature("ratio"),
         Feature("amount", required=True),
-        Feature("device", "category", vocabulary=("web", "app", "café", "a long name of a device")),
+        Feature("device", "category", vocabulary=DEVICES),
         Feature("card"),
         Feature("hour", "derived", source="t", derivation="hour_of_day"),
         Feature("day", "derived", source="t", derivation="day_of_week"),
         Feature("t"),
         Feature("montant_été"),
         Feature("a_name_that_is_longer_than_any_token_can_be"),
+        Feature("blank", "category", vocabulary=("x", "")),
         Feature("must", "category", vocabulary=("n", "y"), required=True),
     ),
     id_field="id",

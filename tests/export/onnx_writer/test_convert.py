@@ -271,7 +271,7 @@ def test_a_broken_text_is_refused_by_name(trained: Any) -> None:
     text = trained("category_40").model_to_string()
     with pytest.raises(BrokenModel, match="truncated"):
         written(Text(text[: len(text) // 4]))
-    with pytest.raises(UnsupportedModel, match="model format: expected version v3 or v4, got 'v2'"):
-        written(Text(text.replace("version=v4", "version=v2")))
+    with pytest.raises(UnsupportedModel, match="model format: expected version v2 or v3 or v4, got 'v1'"):
+        written(Text(text.replace("version=v4", "version=v1")))
     with pytest.raises(UnsupportedModel, match="objective: 'made_up' is not one of binary"):
         written(Text(text.replace("objective=regression", "objective=made_up")))

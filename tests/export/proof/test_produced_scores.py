@@ -57,13 +57,38 @@ def test_an_identifier_beyond_all_numbers_is_one_like_others(served: Any) -> Non
     assert check(served, results, records=records).passed
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"12345678901234567890123", b"12345678901234567890124"),
+        (b"1e400", b"1e401"),
+        (b"9007199254740992.0", b"9007199254740993.0"),
+        (b"1", b"1.0"),
+        (b"7", b'"7"'),
+        (b'"\\u00e9"', b'"e"'),
+    ],
+)
+def test_swapped_scores_of_identifiers_that_a_float_or_a_text_would_confuse_are_found(
+    one: bytes, other: bytes, served: Any
+) -> None:
+    def named(values: list[bytes], first: bytes, second: bytes) -> list[bytes]:
+        places = {b'"TransactionID":0,': first, b'"TransactionID":1,': second}
+        for old, new in places.items():
+            values = [value.replace(old, b'"TransactionID":' + new + b",") for value in values]
+        return values
+
+    records = named(served[1], one, other)
+    assert check(served, named(served[2], one, other), records=records).passed
+    assert not check(served, named(served[2], other, one), records=records).passed
+
+
 def test_a_score_that_differs_by_more_than_its_last_bits_is_found(served: Any) -> None:
     score = orjson.loads(served[2][7])["fraud_score"]
     results = [*served[2][:7], changed(served[2][7], fraud_score=score * (1 + 1e-14)), *served[2][8:]]
     found = check(served, results)
     assert not found.passed
     assert (found.scores_off, found.booster_off, found.decisions_off) == (1, 1, 0)
-    assert {(d.id, d.what, d.session) for d in found.differences} == {(7, "score", score), (7, "booster", score)}
+    assert {(d.id, d.what, d.session) for d in found.differences} == {("7", "score", score), ("7", "booster", score)}
     assert f"score      7: produced {score * (1 + 1e-14)!r}, fraud/1 says {score!r}" in found.table()
 
 

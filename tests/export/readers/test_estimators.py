@@ -54,7 +54,7 @@ def scores(model: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
 
 def same(model: Any, rows: NDArray[Any] = X, tolerance: float = 1e-12) -> None:
     np.testing.assert_allclose(scores(model, rows), predicted(model, rows), rtol=tolerance, atol=tolerance)
-    loaded = pickle.loads(pickle.dumps(model))
+    loaded = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
     np.testing.assert_allclose(scores(loaded, rows), predicted(model, rows), rtol=tolerance, atol=tolerance)
 
 

@@ -18,8 +18,8 @@ from saker.export.selfcheck.model_zoo import LABEL, SMALL, features, train, writ
 FILES = sorted((Path(__file__).parents[1] / "data").glob("*.txt"))
 
 
-def test_there_are_files_of_four_releases() -> None:
-    assert {path.name.split("_")[0] for path in FILES} == {"3.0.0", "3.3.5", "4.0.0", "4.7.0"}
+def test_there_are_files_of_five_releases() -> None:
+    assert {path.name.split("_")[0] for path in FILES} == {"2.2.3", "3.0.0", "3.3.5", "4.0.0", "4.7.0"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -33,7 +33,6 @@ enum fault {
     BOOLEAN,
     NESTED,
     NOT_A_NUMBER,
-    NOT_TEXT,
     OUT_OF_RANGE,
     REPEATED_KEY,
     MISSING_REQUIRED,
