@@ -36,7 +36,17 @@ ENGINE = (
     ("serving",),
 )
 #: Modules of the engine that training and export may use.
-SHARED = {"apart", "config", "contract", "errors", "onnx_metadata", "onnx_trees", "records.decode", "model.session", "model.registry"}
+SHARED = {
+    "apart",
+    "config",
+    "contract",
+    "errors",
+    "onnx_metadata",
+    "onnx_trees",
+    "records.decode",
+    "model.session",
+    "model.registry",
+}
 #: Libraries that only one part may import.
 HOMES = {
     "lightgbm": ("training/", "export/", "bench/", "commands/demo.py"),

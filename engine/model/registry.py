@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from saker.engine.apart import NotDone
 from saker.engine.config import cache
 from saker.engine.errors import ModelRefused
 from saker.engine.model import signature
-from saker.engine.apart import NotDone
 from saker.engine.model.download import download
 
 _log = logging.getLogger("saker")

@@ -9,8 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
-from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.apart import NotDone, Refused, refuse, run_apart
+from saker.engine.errors import ModelRefused, SakerError
 
 _SECONDS, _BYTES_PER_SECOND = 60.0, 10_000_000
 
