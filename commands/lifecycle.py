@@ -14,6 +14,7 @@ from saker.commands.options import (
     Identifier,
     Json,
     Label,
+    Missing,
     Seed,
     Time,
     Tracking,
@@ -39,6 +40,11 @@ def train(
         float | None,
         typer.Option(min=0, max=1, help="Score from which is_fraud is true; without it 1 % false positives."),
     ] = None,
+    missing: Missing = None,
+    as_text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="A column of categories, whatever it looks like; may be given several times."),
+    ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Trees at most; it stops early.")] = 300,
     as_json: Json = False,
     tracking_uri: Tracking = None,
@@ -51,7 +57,16 @@ def train(
     from saker.commands.records import labelled_table
     from saker.training import evaluate, fit
 
-    settings = fit.Settings(label=label, time=time, id_field=id_field, threshold=threshold, seed=seed, rounds=rounds)
+    settings = fit.Settings(
+        label=label,
+        time=time,
+        id_field=id_field,
+        threshold=threshold,
+        seed=seed,
+        rounds=rounds,
+        missing=tuple(missing or ()),
+        text=tuple(as_text or ()),
+    )
     with steps("train") as say:
         table, source = labelled_table(data, generate, seed, settings, (start, end))
         trained = fit.train(table, settings, say)

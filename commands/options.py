@@ -48,6 +48,10 @@ Generate = Annotated[int, typer.Option("--generate", min=1, help="Without --data
 Label = Annotated[str, typer.Option("--label", help="Column with 1 for fraud and 0 for legitimate.")]
 Time = Annotated[str, typer.Option("--time", help="Column with the time in seconds; rows are split by it.")]
 Identifier = Annotated[str, typer.Option("--id", help="Field that identifies a transaction.")]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option("--missing", help="What means missing in a CSV file, beside an empty field; may be given several times."),
+]
 Seed = Annotated[int, typer.Option("--seed", help="The same data and seed give the same model.")]
 Tracking = Annotated[
     str | None,

@@ -29,11 +29,11 @@ def decide(
         return compare.Decision(False, f"{name} is the champion already")
     if data is None:
         records, labels = run_artifacts.newest_rows(tracking_uri)
+        truth = np.array(labels, np.int64)
     else:
         table = read_table(data, id_field)
-        tables.require(table, label, "--label")
-        records, labels = tables.to_records(table.drop(columns=[label])), table[label].tolist()
-    truth = np.array(labels, np.int64)
+        truth = tables.labels_of(table, label)
+        records = tables.to_records(table.drop(columns=[label]))
     contract, scores, proven = model_versions.score_rows(challenger, records, tracking_uri)
     known = [(challenger, contract)]
     kept = ~np.isnan(scores)

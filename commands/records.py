@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import codecs
+import gzip
+import json
+import zlib
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +19,28 @@ Table = Any  # of pandas, which takes half a second to import
 Window = tuple[float | None, float | None]
 
 
-def file_records(file: Path, id_field: str, label: str) -> list[bytes]:
-    """Raw records of a CSV file, or of a file with one JSON object a line; without the label."""
-    if file.suffix.lower() == ".csv":
+def file_records(file: Path, id_field: str, label: str, missing: Collection[str] = ()) -> list[bytes]:
+    """Raw records of a CSV file, or of a file with one JSON object a line, either perhaps gzipped; without the label.
+
+    A line is taken as it stands, byte for byte, but for a label in it. missing: what means missing in a CSV file.
+    """
+    if is_table(file):
         from saker.training import tables
 
-        return tables.to_records(tables.read_csv(file, id_field).drop(columns=[label], errors="ignore"))
+        return tables.to_records(tables.read_csv(file, id_field, missing).drop(columns=[label], errors="ignore"))
     return [_without(label, line) for line in lines(file)]
 
 
-def read_table(data: Path, id_field: str) -> Table:
+def is_table(file: Path) -> bool:
+    """Whether a file's name says that it is a CSV file."""
+    return bool({".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes[-2:]})
+
+
+def read_table(data: Path, id_field: str, missing: Collection[str] = ()) -> Table:
     """A CSV file, or a folder with the IEEE-CIS files."""
     from saker.training import ieee_cis, tables
 
-    return ieee_cis.read(data) if data.is_dir() else tables.read_csv(data, id_field)
+    return ieee_cis.read(data) if data.is_dir() else tables.read_csv(data, id_field, missing)
 
 
 def labelled_table(
@@ -47,10 +59,9 @@ def labelled_table(
         if not count:
             raise SakerError(f"no generated transaction has {settings.time} from {start or 0:g} until {end:g}")
         return synthetic.frame(count, seed, first), {"generate": str(count), **told}
-    table = read_table(data, settings.id_field)
+    table = read_table(data, settings.id_field, settings.missing)
     if told:
-        tables.require(table, settings.time, "--time")
-        times = table[settings.time]
+        times = tables.seconds(table, settings.time, "--time")
         whole = f"{times.min():g} to {times.max():g}"
         table = table[(times >= (float("-inf") if start is None else start)) & (times < (float("inf") if end is None else end))]
         if table.empty:
@@ -68,22 +79,77 @@ def folder_records(folder: Path, part: str, label: str, key: str) -> Iterator[tu
 
 
 def lines(file: Path) -> list[bytes]:
+    """Of JSON, one object each; empty ones are records without a value."""
     if not file.is_file():
         raise SakerError(f"no such file: {file}")
-    return file.read_bytes().splitlines()
+    data = file.read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise SakerError(f"{file}: the gzip file is damaged ({error})") from error
+    data = data.removeprefix(codecs.BOM_UTF8)
+    wrong = {
+        b"[": "a JSON array; write one object a line, say with `jq -c .[]`",
+        b"PAR1": "a Parquet file",
+        codecs.BOM_UTF16_LE: "text in UTF-16; convert it, say with `iconv -f UTF-16 -t UTF-8`",
+        codecs.BOM_UTF16_BE: "text in UTF-16; convert it, say with `iconv -f UTF-16 -t UTF-8`",
+    }
+    for start, what in wrong.items():
+        if data.lstrip(b" \t\r\n").startswith(start):
+            raise SakerError(f"{file}: expected a CSV file (.csv, .csv.gz) or one JSON object a line, got {what}")
+    found = [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    return found[:-1] if not found[-1] else found
 
 
 def _without(label: str, line: bytes) -> bytes:
-    """The line as it is, unless it is an object with this field."""
-    if label.encode() not in line:
+    """The line without the fields of this name, however they are spelled: they are cut out, and all else stays as it is."""
+    if label.encode() not in line and b"\\" not in line:
         return line
-    import orjson
-
     try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        text = line.decode()
+        spans = list(_members(text))
+    except (ValueError, IndexError, RecursionError):  # no JSON, which the decoder is to tell
         return line
-    return orjson.dumps({k: v for k, v in record.items() if k != label}) if isinstance(record, dict) else line
+    kept = [text[start:end] for name, start, end in spans if name != label]
+    if len(kept) == len(spans):
+        return line
+    return (text[: spans[0][1]] + ",".join(kept) + text[spans[-1][2] :]).encode()
+
+
+def _members(text: str) -> Iterator[tuple[str, int, int]]:
+    """(name, start, end) of each field of the object that is the whole of a text, white space around it included.
+
+    Raises ValueError or IndexError when it is none.
+    """
+    value = json.JSONDecoder()
+    at = _after_space(text, 0)
+    if text[at] != "{":
+        raise ValueError
+    at += 1
+    while True:
+        start = at
+        at = _after_space(text, at)
+        if text[at] == "}" and text[start - 1] == "{":
+            return
+        name, at = value.raw_decode(text, at)
+        at = _after_space(text, at)
+        if not isinstance(name, str) or text[at] != ":":
+            raise ValueError
+        _, at = value.raw_decode(text, _after_space(text, at + 1))
+        at = _after_space(text, at)
+        yield name, start, at
+        if text[at] == "}":
+            return
+        if text[at] != ",":
+            raise ValueError
+        at += 1
+
+
+def _after_space(text: str, at: int) -> int:
+    while text[at] in " \t\r\n":
+        at += 1
+    return at
 
 
 def generated(count: int, seed: int, first: int, label: str, key: str) -> Iterator[tuple[bytes | None, bytes | None]]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import platform
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saker.commands.options import Bootstrap, Identifier, Kernels, Label, Seed, Tracking, app, printable
+from saker.commands.options import Bootstrap, Identifier, Kernels, Label, Missing, Seed, Tracking, app, printable
 from saker.commands.progress import steps
-from saker.commands.records import file_records, folder_records, generated
+from saker.commands.records import file_records, folder_records, generated, is_table
 from saker.engine import config
+from saker.engine.errors import SakerError
 from saker.engine.onnx_metadata import UNPROVEN
+
+if TYPE_CHECKING:
+    from saker.engine.contract import Contract
 
 
 @app.command(epilog="Example: `saker serve --model fraud@champion --bootstrap-servers localhost:9092 --workers 4`")
@@ -132,6 +136,7 @@ def replay(
     key: Annotated[str, typer.Option("--key", help="Field that becomes the Kafka key.")] = "card1",
     label: Label = "isFraud",
     id_field: Identifier = "TransactionID",
+    missing: Missing = None,
 ) -> None:
     """Send transactions at a fixed rate, whatever becomes of them (open loop); the label never leaves."""
     from saker.engine.kafka import replay
@@ -140,7 +145,7 @@ def replay(
         raise typer.BadParameter("give one of --file, --data and --generate")
     total = 0  # of a folder nobody knows before it is read
     if file:
-        records = file_records(file, id_field, label)
+        records = file_records(file, id_field, label, missing or ())
         total, pairs = len(records), replay.keyed(records, key)
     elif data:
         pairs = replay.ahead(folder_records, data, part, label, key)
@@ -173,6 +178,7 @@ def score(
     model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")] = "fraud@champion",
     rejected: Annotated[Path | None, typer.Option("--rejected", help="Where rejections go, with reasons.")] = None,
     label: Label = "isFraud",
+    missing: Missing = None,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -185,12 +191,16 @@ def score(
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
     active = ActiveModel.load(located.path, located.name, kernels)
-    scores = 0
+    scores = blank = 0
     refused = []
+    contract = active.session.contract
+    lines = file_records(file, contract.id_field, label, missing or ())
     with output.open("wb") as out:
-        lines = file_records(file, active.session.contract.id_field, label)
         for start in range(0, len(lines), 500):
             batch = score_batch(active, lines[start : start + 500])
+            blank += active.decoder.drain_blank()
+            if start == 0 and blank and blank == len(batch.results):
+                raise SakerError(_none_of(file, contract, lines[0]))
             scores += len(batch.results)
             out.writelines(result + b"\n" for result in batch.results)
             refused += [
@@ -199,8 +209,33 @@ def score(
             ]
     if rejected is not None:
         rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
+    if is_table(file) and lines and (absent := _absent(contract, lines[0])):
+        told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")  # noqa: PLR2004 - a few
+        typer.echo(f"  {file} has no column for {len(absent)} fields of the model: {told}", err=True)
+    if blank:
+        typer.echo(f"  {blank} of {scores} records have none of the model's fields", err=True)
     typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name}; written to {output}")
     if not active.session.proven:
         typer.echo(f"  {active.name} is {UNPROVEN}")
     for reason in refused[:3]:
         typer.echo(printable(f"  record {reason['line']}: {reason['message']}"), err=True)
+
+
+def _absent(contract: Contract, record: bytes) -> list[str]:
+    """The fields of the contract that a record does not name."""
+    import orjson
+
+    try:
+        names = orjson.loads(record).keys()
+    except (ValueError, AttributeError):
+        return []
+    return sorted({feature.field for feature in contract.features} - names)
+
+
+def _none_of(file: Path, contract: Contract, record: bytes) -> str:
+    absent = set(_absent(contract, record))
+    expected = ", ".join(feature.field for feature in contract.features[:5])
+    return (
+        f"{file}: its records have none of the model's {len(contract.features)} fields ({expected}, ...), so a score would say "
+        f"nothing; the first begins with {printable(record[:80].decode(errors='replace'))}"
+    ) + ("" if absent else ": all of them are empty there")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import Label, Tracking, app
-from saker.commands.records import file_records, lines
+from saker.commands.options import Label, Missing, Tracking, app
+from saker.commands.records import file_records, is_table, lines
 from saker.engine import config
 from saker.engine.errors import SakerError
 
@@ -32,6 +32,7 @@ def verify(
     report: Annotated[Path | None, typer.Option("--report", help="Write what was found as JSON.")] = None,
     label: Label = "isFraud",
     id_field: Annotated[str, typer.Option("--id", help="Identifier in a CSV file of records.")] = "TransactionID",
+    missing: Missing = None,
     tracking_uri: Tracking = None,
 ) -> None:
     """Make scores that were produced again, by the model that each names and by its Booster; exit code 1 if any differs."""
@@ -45,7 +46,11 @@ def verify(
         positions = [(record.partition, record.offset) for record in records_read]
         found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions)
     elif bootstrap_servers is None and records is not None and scores is not None:
-        found = verification.verify(file_records(records, id_field, label), lines(scores), find)
+        from saker.export.proof.table_records import table_records
+
+        of_table = is_table(records)
+        sent = table_records(records, id_field, label, missing or ()) if of_table else file_records(records, id_field, label)
+        found = verification.verify(sent, lines(scores), find)
     else:
         raise typer.BadParameter("give either --bootstrap-servers, or --records and --scores")
     if report is not None:

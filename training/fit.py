@@ -16,7 +16,7 @@ from saker.engine.contract import Contract, Golden, Provenance
 from saker.engine.records.decode import Decoder
 from saker.training.drift import distribution
 from saker.training.evaluate import evaluate, threshold_at_false_positive_rate
-from saker.training.tables import TableError, features_of, require, to_records
+from saker.training.tables import TableError, features_of, labels_of, require, seconds, to_records
 
 Report = Callable[[str], None]
 
@@ -39,6 +39,9 @@ class Settings:
     early_stopping_rounds: int = 25
     learning_rate: float = 0.08
     num_leaves: int = 31
+    #: Of a CSV file: texts that mean missing, and columns that are categories whatever stands in them.
+    missing: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
 
     def lightgbm(self) -> dict[str, object]:
         return {
@@ -73,17 +76,21 @@ class Trained:
 
 def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: None) -> Trained:
     """Train on `table`, split by time; raises `TableError` when a column is missing or the labels are not 0 and 1."""
-    table, labels = _labelled(table, settings)
+    table, labels, times = _labelled(table, settings)
     report(f"{len(table):,} transactions, {labels.mean():.2%} fraud")
     learn, stop = int(len(table) * _LEARN), int(len(table) * _STOP)
 
     inputs = table.drop(columns=[settings.label])
-    features = features_of(inputs.iloc[:learn].drop(columns=[settings.id_field]), time=settings.time)
+    features = features_of(inputs.iloc[:learn].drop(columns=[settings.id_field]), time=settings.time, text=settings.text)
     contract = Contract(features, id_field=settings.id_field)
     records = to_records(inputs)
-    matrix, kept = build_matrix(contract, records)
+    matrix, kept, rejected = build_matrix(contract, records)
+    if not len(kept):
+        raise TableError(f"not one of the {len(records):,} rows can be scored; the first: {rejected}")
+    if rejected:
+        report(f"{len(records) - len(kept):,} rows are left out as a stream would reject them; the first: {rejected}")
     report(f"matrix of {matrix.shape[0]:,} x {matrix.shape[1]} from the decoder that serves")
-    labels = labels[kept]
+    digest, labels = _digest(records, labels), labels[kept]
     first_stop, first_test = np.searchsorted(kept, [learn, stop])
 
     booster = _boost(contract, matrix, labels, (first_stop, first_test), settings, report)
@@ -95,14 +102,13 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
     # Of its own training rows a model is too sure: the score's reference is the rows that it only stopped on.
     score_reference = distribution(scores[validation])
     scores, newest = scores[first_test - first_stop :], kept[first_test:]
-    times = table[settings.time]
     contract = replace(
         contract,
         threshold=chosen,
         provenance=Provenance(
-            data_sha256=_digest(records, table[settings.label]),
-            time_range=(float(times.iloc[0]), float(times.iloc[-1])),
-            learned_until=float(times.iloc[stop]),
+            data_sha256=digest,
+            time_range=(float(times[0]), float(times[-1])),
+            learned_until=float(times[stop]),
         ),
         reference=tuple(distribution(matrix[:first_stop, column]) for column in range(matrix.shape[1])),
         score_reference=score_reference,
@@ -117,26 +123,35 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
     return Trained(booster, contract, metrics, newest_records, labels[first_test:], scores)
 
 
-def build_matrix(contract: Contract, records: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The rows (n, f) that the decoder makes of `records`, and which records they are; rejected ones have no row."""
+def build_matrix(contract: Contract, records: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
+    """The rows (n, f) that the decoder makes of `records`, and which records they are; rejected ones have no row.
+
+    The third is why the first of these was rejected, and which it was.
+    """
     decoder = Decoder(contract)
     matrix = np.empty((len(records), len(contract.features)), np.float32)
     kept: list[int] = []
+    rejected = ""
     for start in range(0, len(records), _DECODE_BATCH):
         decoded = decoder.decode(records[start : start + _DECODE_BATCH])
         matrix[len(kept) : len(kept) + len(decoded.ids)] = decoded.matrix
         kept += (start + decoded.indices).tolist()
-    return matrix[: len(kept)], np.array(kept, np.int64)
+        if decoded.rejections and not rejected:
+            first = decoded.rejections[0]
+            rejected = f"row {start + first.index + 1}, {first.message}"
+    return matrix[: len(kept)], np.array(kept, np.int64), rejected
 
 
-def _labelled(table: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+def _labelled(table: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float64]]:
+    """The table, its labels and its times in the order of time."""
     for column, option in ((settings.label, "--label"), (settings.time, "--time"), (settings.id_field, "--id")):
         require(table, column, option)
-    values = set(table[settings.label].unique().tolist())
-    if values != {0, 1}:
-        raise TableError(f"column {settings.label!r} (from --label): expected 0 and 1, got {sorted(values, key=str)[:5]}")
-    table = table.sort_values(settings.time, kind="stable", ignore_index=True)
-    return table, table[settings.label].to_numpy(np.int64)
+    for column in settings.text:
+        require(table, column, "--text")
+    truth = labels_of(table, settings.label)
+    times = seconds(table, settings.time, "--time")
+    order = np.argsort(times, kind="stable")
+    return table.iloc[order].reset_index(drop=True), truth[order], times[order]
 
 
 def _boost(
@@ -195,9 +210,9 @@ def _golden(
     )
 
 
-def _digest(records: list[bytes], labels: pd.Series) -> str:
+def _digest(records: list[bytes], labels: NDArray[np.int64]) -> str:
     digest = hashlib.sha256()
     for record in records:
         digest.update(record + b"\n")
-    digest.update(labels.to_numpy(np.int64).tobytes())
+    digest.update(labels.tobytes())
     return digest.hexdigest()

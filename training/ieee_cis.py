@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from saker.training.tables import TableError
+from saker.training.tables import TableError, csv_parts
 
 ID, LABEL, TIME = "TransactionID", "isFraud", "TransactionDT"
 _TEXT_IDS = (12, 15, 16, 23, *range(27, 32), *range(33, 39))
@@ -36,7 +37,6 @@ TEXT = frozenset(
     | {f"id_{i:02}" for i in _TEXT_IDS}
 )
 _ENDINGS = (".csv", ".csv.gz", ".parquet")
-_CHUNK = 20_000
 
 
 def frames(folder: Path, part: str = "train") -> Iterator[pd.DataFrame]:
@@ -71,14 +71,8 @@ def _read(path: Path, columns: tuple[str, ...]) -> Iterator[pd.DataFrame]:
     if path.suffix == ".parquet":
         yield _typed(pd.read_parquet(path), columns, path)
         return
-    try:
-        header = pd.read_csv(path, nrows=0).columns
-        types = {name: "str" if _spelled(name) in TEXT else None for name in header}
-        reader = pd.read_csv(path, chunksize=_CHUNK, dtype={k: v for k, v in types.items() if v}, low_memory=False)
-        for rows in reader:
-            yield _typed(rows, columns, path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise TableError(f"{path}: expected a CSV file with a header line, got: {error}") from error
+    for rows in csv_parts(path, lambda name: pa.string() if _spelled(name) in TEXT else pa.float64()):
+        yield _typed(rows, columns, path)
 
 
 def _spelled(name: str) -> str:

@@ -219,6 +219,12 @@ ENGINE = Dashboard(
             [Query("sum by (instance) (increase(late_transactions_total[$__rate_interval]))", "{{instance}}")],
         ),
         Panel(
+            "Without any of the model's fields",
+            "Records that were scored as if every value were missing: their fields have other names.",
+            "short",
+            [Query("sum by (instance) (increase(blank_transactions_total[$__rate_interval]))", "{{instance}}")],
+        ),
+        Panel(
             "Deleted before they were scored",
             "Records that retention deleted while they waited, or that went with their topic.",
             "short",

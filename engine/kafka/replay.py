@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import multiprocessing
 import queue
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -45,13 +48,27 @@ class Sent:
 def keyed(records: Iterable[bytes], key: str) -> Iterator[Pair]:
     """Records with the field `key` of each as the Kafka key; raises `LoadError` when the first one lacks it."""
     for number, record in enumerate(records):
-        value = orjson.loads(record).get(key)
-        if value is None and number == 0:
-            names = ", ".join(list(orjson.loads(record))[:5])
-            raise LoadError(f"the first record has no field {key!r} (from --key); it has {names}, ...")
-        # card1 is 1234 in one table and 1234.0 in another: the same card, so the same key.
-        text = f"{value:g}" if isinstance(value, float) else str(value)
-        yield (None if value is None else text.encode()), record
+        found = _key(record, key)
+        if found is None and number == 0:
+            with contextlib.suppress(ValueError):
+                names = ", ".join(list(orjson.loads(record))[:5])
+                raise LoadError(f"the first record has no field {key!r} (from --key); it has {names}, ...")
+        yield found, record
+
+
+def _key(record: bytes, field: str) -> bytes | None:
+    """The field's text; None where it is missing, and for what is no JSON object, which is sent as it is all the same."""
+    try:
+        value = orjson.loads(record).get(field)
+        if isinstance(value, float):  # as it is written: two keys may be one float
+            value = json.loads(record, parse_float=str, parse_int=str)[field]
+            # card1 is 1234 in one table and 1234.0 in another: the same card, so the same key.
+            value = re.sub(r"\.0+\Z", "", value)
+    except (ValueError, AttributeError, RecursionError):
+        return None
+    if value is None:
+        return None
+    return value.encode() if isinstance(value, str) else orjson.dumps(value)
 
 
 def ahead(make: Callable[..., Iterator[Pair]], *arguments: Any) -> Iterator[Pair]:

@@ -71,7 +71,8 @@ class RowKernel:
 
     @property
     def statistics(self) -> dict[str, int]:
-        """Counters since it was made, for measurements and tests: slow_walks, learned, exact_numbers, orders."""
+        """Counters since it was made, for measurements and tests: slow_walks, learned, exact_numbers, orders;
+        and blank, the accepted records that have no feature."""
         return dict(self.decoder.statistics())
 
 

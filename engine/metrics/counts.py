@@ -86,6 +86,7 @@ class Counts:
     batch_records: Histogram = field(default_factory=lambda: Histogram(_RECORDS))
     deleted: int = 0
     late: int = 0
+    blank: int = 0
     rebalances: int = 0
     in_flight: int = 0
 
@@ -95,6 +96,7 @@ class Counts:
         self.failed.update(other.failed)
         self.deleted += other.deleted
         self.late += other.late
+        self.blank += other.blank
         self.rebalances += other.rebalances
         self.scores.add(other.scores)
         self.latency.add(other.latency)

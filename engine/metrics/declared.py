@@ -26,6 +26,7 @@ METRICS: Mapping[str, Declared] = {
     "failed_transactions": Declared("counter", "Rejections that Kafka acknowledged.", ("reason",)),
     "shadow_transactions": Declared("counter", "Records that the second model scored too, or could not.", ("result",)),
     "late_transactions": Declared("counter", "Records that were older than --late-ms when they arrived; scored all the same."),
+    "blank_transactions": Declared("counter", "Records that were scored though they have none of the model's fields."),
     "deleted_records": Declared("counter", "Records that retention deleted before they were scored."),
     "fraud_score": Declared("histogram", "Acknowledged scores, 0 to 1."),
     "scoring_latency_seconds": Declared("histogram", "From a record's timestamp to its acknowledged score."),

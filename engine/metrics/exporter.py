@@ -104,6 +104,7 @@ class PoolMetrics(Collector):
         yield family("failed_transactions", [((reason,), count) for reason, count in sorted(total.failed.items())])
         yield family("shadow_transactions", [((result,), count) for result, count in sorted(self._shadowed.items())])
         yield family("late_transactions", [((), total.late)])
+        yield family("blank_transactions", [((), total.blank)])
         yield family("deleted_records", [((), total.deleted)])
         yield family("fraud_score", [((), total.scores)])
         yield family("scoring_latency_seconds", [((), total.latency)])

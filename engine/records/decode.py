@@ -99,11 +99,18 @@ class Decoder:
             except Refused as error:
                 self.backend_reason = f"the native rows do not take this contract: {error}"
         self.backend = self._native.variant if self._native else "reference"
+        self._blank = self._told_blank = 0
 
     @property
     def native(self) -> _native.Decoder | None:
         """The extension's decoder, None without it."""
         return self._native.decoder if self._native else None
+
+    def drain_blank(self) -> int:
+        """How many of the accepted records since the last call had no feature at all: do the fields have other names there?"""
+        total = self._blank + (self._native.statistics["blank"] if self._native else 0)
+        found, self._told_blank = total - self._told_blank, total
+        return found
 
     def decode(self, values: Values) -> Decoded:
         """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch."""
@@ -120,6 +127,7 @@ class Decoder:
                 rejections.append(found)
                 return None
             replaced[index] = found
+            self._blank += bool(np.isnan(self._matrix[row]).all())
             return 0, len(found)
 
         def reject(index: int, fault: int, field: str | None) -> None:

@@ -156,6 +156,7 @@ class Worker:
         self._use(model)
 
     def _use(self, model: ActiveModel) -> None:
+        self._counts.blank += self._model.decoder.drain_blank()
         self._model = model
         self._delivery.use_model(model.native)
 
@@ -216,6 +217,12 @@ class Worker:
         self._reported = time.monotonic()
         counts, self._counts = self._counts, Counts()
         counts.late += self._scorer.drain_late()
+        if blank := self._model.decoder.drain_blank():
+            counts.blank += blank
+            clients.warn(
+                f"records of {self._settings.input} have none of the {len(self._model.session.contract.features)} fields that "
+                f"{self._model.name} reads, and are scored as if all were missing: are the fields called otherwise there?"
+            )
         delivered = self._delivery.drain_counts()
         delivered.add(counts)
         if not select.select([], [self._pool], [], 0)[1]:

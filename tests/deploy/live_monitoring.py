@@ -27,6 +27,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import lightgbm
+import numpy as np
 import orjson
 import psutil
 import pytest
@@ -45,6 +47,8 @@ from saker.engine.metrics.declared import METRICS
 from saker.engine.model import registry
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.pipeline import score_batch
+from saker.export.external_models import contract_for
+from saker.export.proven_export import export_proven
 from saker.export.registry import publish
 from saker.training import synthetic
 from saker.training.fit import Settings, train
@@ -397,6 +401,17 @@ def test_nobody_answers_and_another_pool_on_the_reference_path(watched: Watched)
     watched.pool = watched.serve("--kernels", "off")
     check(watched, "ReferencePathActive")
     resolved(watched, "SakerDown")
+
+
+def test_a_model_of_other_fields(watched: Watched, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    data = lightgbm.Dataset(rows, (rows[:, 0] > 0).astype(int), feature_name=["betrag", "anzahl"])
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 5)
+    path = tmp_path / "other.onnx"
+    path.write_bytes(export_proven(booster, contract_for(booster)).data)
+    watched.pool.kill()
+    watched.pool = watched.serve("--model", str(path))
+    check(watched, "FieldsMissing")
 
 
 def test_every_alert_has_been_seen_and_every_metric_was_there(watched: Watched) -> None:

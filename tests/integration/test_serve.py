@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import onnx
 import orjson
@@ -25,9 +26,29 @@ from saker.engine.kafka import admin, groups
 from saker.engine.kafka.replay import keyed, replay
 from saker.engine.model.registry import locate
 from saker.engine.serving.pool import Pool
+from saker.export.external_models import contract_for
+from saker.export.proven_export import export_proven
 from saker.training import synthetic
 from saker.training.tables import to_records
 from tests.support.produce import send
+
+
+def test_records_with_none_of_the_model_s_fields_are_told(
+    bootstrap_servers: str, topics: Any, serve: Any, read: Any, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    data = lightgbm.Dataset(rows, (rows[:, 0] > 0).astype(int), feature_name=["amount", "age"])
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 5)
+    (tmp_path / "m.onnx").write_bytes(export_proven(booster, contract_for(booster, id_field="id")).data)
+    serving = serve(str(tmp_path / "m.onnx"), workers=1)
+    values = [b'{"id":1,"amount":1}', b'{"id":2,"Amount":1}', b'{"id":3,"amount":null,"age":""}', b'{"id":4,"\\u0061ge":7}']
+    send(bootstrap_servers, topics.raw, [{"value": value} for value in values])
+    serving.await_line("have none of the 2 fields that")
+    assert len(read(topics.scored, 4)) == 4
+    while serving.metric("blank_transactions_total") < 2:
+        assert serving.process.poll() is None
+    assert serving.metric("blank_transactions_total") == 2
+    assert serving.stop() == 0
 
 
 def test_bad_records_are_rejected_with_reasons_and_neighbours_scored(

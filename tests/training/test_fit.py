@@ -10,7 +10,7 @@ from saker.export.proven_export import export_proven
 from saker.training import synthetic
 from saker.training.evaluate import threshold_at_false_positive_rate
 from saker.training.fit import Settings, Trained, build_matrix, train
-from saker.training.tables import TableError, read_csv
+from saker.training.tables import TableError, numbers, read_csv
 
 ULB = Path(__file__).parents[1] / "data" / "ulb_creditcard_sample.csv"
 CARDS = Settings(label="Class", time="Time", id_field="ID", rounds=60)
@@ -38,7 +38,7 @@ def test_identifier_and_raw_time_are_no_features(trained: Trained) -> None:
 
 def test_the_newest_rows_are_held_back(cards: pd.DataFrame, trained: Trained) -> None:
     assert len(trained.records) == len(cards) - int(len(cards) * 0.85)
-    newest = cards.sort_values("Time", kind="stable").iloc[-1]
+    newest = cards.iloc[np.argsort(numbers(cards, "Time", "--time"), kind="stable")[-1]]
     assert f'"Amount":{newest["Amount"]}' in trained.records[-1].decode()
     assert '"Class"' not in trained.records[-1].decode()
 

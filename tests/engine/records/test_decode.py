@@ -171,6 +171,21 @@ def test_times_have_an_hour_and_a_day(decoder: Decoder, seconds: float) -> None:
     assert row[2:4].tolist() == [math.floor(seconds / 3600) % 24, math.floor(seconds / 86400) % 7]
 
 
+def test_records_without_any_feature_are_counted() -> None:
+    contract = Contract((Feature("a"), Feature("b", "category", vocabulary=("x",)), Feature("h", "derived", source="t",
+                         derivation="hour_of_day")), id_field="id")  # fmt: skip
+    blank = [b'{"id":1}', b'{"id":1,"A":1}', b'{"id":1,"b":"unseen"}', b'{"id":1,"a":null,"t":""}', b'{"id":1,"c":1e400}']
+    full = [b'{"id":1,"a":0}', b'{"id":1,"b":"x"}', b'{"t":1,"id":1}', b'{"id":1,"a":1,"c":1e400}', b'{"id":true}', b"{"]
+    for kernels in ("auto", "off"):
+        decoder = Decoder(contract, kernels)
+        decoder.decode(blank[:2] + full)
+        assert decoder.drain_blank() == 2
+        decoder.decode(full)
+        assert decoder.drain_blank() == 0
+        decoder.decode(blank * 3)
+        assert decoder.drain_blank() == 15
+
+
 def test_indices_and_rejections_cover_the_batch_in_order(decoder: Decoder) -> None:
     decoded = decoder.decode([with_("amount", "1e39"), GOOD, b"x", GOOD, None])
     assert decoded.indices.tolist() == [1, 3]

@@ -254,9 +254,9 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
 static PyObject *decoder_statistics(PyObject *object, PyObject *unused) {
     (void)unused;
     rows_decoder *d = &((DecoderObject *)object)->decoder;
-    return Py_BuildValue("{s:K,s:K,s:K,s:i}", "slow_walks", (unsigned long long)d->n_slow_walks, "learned",
-                         (unsigned long long)d->n_learned, "exact_numbers", (unsigned long long)d->n_exact_numbers,
-                         "orders", (int)d->n_orders);
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:i}", "blank", (unsigned long long)d->n_blank, "slow_walks",
+                         (unsigned long long)d->n_slow_walks, "learned", (unsigned long long)d->n_learned,
+                         "exact_numbers", (unsigned long long)d->n_exact_numbers, "orders", (int)d->n_orders);
 }
 
 static PyMethodDef decoder_methods[] = {

@@ -147,6 +147,7 @@ typedef struct rows_decoder {
     char *unescaped;
     size_t scratch_capacity;
 
+    uint64_t n_blank;                                  /* accepted records that have no feature at all */
     uint64_t n_exact_numbers, n_slow_walks, n_learned; /* for tests and metrics */
 } rows_decoder;
 
