@@ -87,7 +87,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
             ["serve", "--model", "fraud", "--bootstrap-servers", "127.0.0.1:1"],
             "saker: model 'fraud': expected FILE.onnx",
         ),
-        (["export", "--booster", "README.onnx", "-o", "x.onnx"], "saker: model file: README.onnx: LightGBM"),
+        (["export", "--booster", "README.onnx", "-o", "x.onnx"], "saker: model file: README.onnx: expected LightGBM"),
         (["export"], "saker: no finished run in experiment fraud"),
         (["models", "list"], "saker: no model fraud in the registry"),
         (["models", "rollback"], "saker: no model fraud in the registry"),

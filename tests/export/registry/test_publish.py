@@ -21,7 +21,7 @@ from saker.engine.model.session import open_session
 from saker.export.registry import model_versions, publish, run_artifacts
 from saker.training.compare import CannotCompare, Decision
 from saker.training.fit import Settings, train
-from saker.training.tables import read_csv
+from saker.training.tables import numbers, read_csv
 from saker.training.track import log_run
 
 CARDS = Settings(label="Class", time="Time", id_field="ID", rounds=60)
@@ -40,7 +40,8 @@ def promote(uri: str, data: Path | None = None) -> Decision:
 
 def test_rows_that_a_model_learned_from_say_nothing(tracking_uri: str, tmp_path: Path) -> None:
     register(tracking_uri, CARDS)
-    table = read_csv(ULB, "ID").sort_values("Time", kind="stable")
+    table = read_csv(ULB, "ID")
+    table = table.iloc[np.argsort(numbers(table, "Time", "--time"), kind="stable")]
     old = tmp_path / "old.csv"
     table.iloc[: len(table) // 2].to_csv(old, index=False)
     with pytest.raises(CannotCompare, match="none of the 1,632 rows is fresh"):
