@@ -42,7 +42,7 @@ def template(path: Path) -> tuple[Contract, list[str]]:
     width = _width(graph)
     numbers = [output for output in graph.output if output.type.tensor_type.elem_type in _NUMBERS]
     if not numbers:
-        raise UnsupportedModel("outputs", f"{path} has no output of numbers (a ZipMap? convert it with zipmap=False)")
+        raise UnsupportedModel("outputs", f"{path} has no output of numbers")
     output = numbers[-1]  # converters write the class first and the probabilities after it
     columns = [d.dim_value for d in output.type.tensor_type.shape.dim][1:]
     contract = Contract(
@@ -94,9 +94,24 @@ def _bytes(path: Path) -> bytes:
 
 def _load(path: Path) -> onnx.ModelProto:
     try:
-        return onnx.load_model_from_string(_bytes(path))
+        model = onnx.load_model_from_string(_bytes(path))
     except DecodeError as error:
         raise BrokenModel("model file", f"{path} is not an ONNX file: {error}") from error
+    _without_zipmaps(model.graph)
+    return model
+
+
+def _without_zipmaps(graph: Any) -> None:
+    """A ZipMap makes a dictionary of each row's probabilities, as skl2onnx and CatBoost write it: the tensor before it is what is
+    scored, so that becomes the output."""
+    for node in [node for node in graph.node if node.op_type == "ZipMap"]:
+        labels = [a for a in node.attribute if a.name.startswith("classlabels")]
+        classes = max((len(a.ints) + len(a.strings) for a in labels), default=0)
+        for place, output in enumerate(graph.output):
+            if output.name == node.output[0]:
+                tensor = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, ["n", classes or "k"])
+                graph.output[place].CopyFrom(tensor)
+        graph.node.remove(node)
 
 
 def _width(graph: Any) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from saker.engine.apart import refuse, run_apart
 
+#: Of MLflow 3: the model that `log_model` wrote. Its own lookup asks the global registry, not that of the tracking URI.
+_LOGGED = "models:/m-"
 #: 3 GB at 5 MB/s.
 _SECONDS = 600.0
 
@@ -22,8 +24,13 @@ def download(source: str, folder: Path, tracking_uri: str, seconds: float = _SEC
 def main(source: str, folder: str, tracking_uri: str) -> None:
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
 
     try:
+        model, _, file = source.rpartition("/")
+        if model.startswith(_LOGGED):
+            location = MlflowClient(tracking_uri).get_logged_model(model.removeprefix("models:/")).artifact_location
+            source = f"{location}/{file}"
         download_artifacts(artifact_uri=source, dst_path=folder, tracking_uri=tracking_uri)
     except (MlflowException, OSError) as error:
         refuse(error)

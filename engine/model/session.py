@@ -53,6 +53,11 @@ class Session:
         if len(inputs) != 1 or inputs[0].type != "tensor(float)" or _is_not(inputs[0].shape[-1], width):
             found = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
             raise ModelRefused(f"model: expected one float32 input (n, {width}), as its contract says, got {found}")
+        if isinstance(batch := inputs[0].shape[0], int):
+            raise ModelRefused(
+                f"model: its input takes a batch of {batch} and no other; convert it with a first dimension that is open (torch: "
+                'dynamic_axes={"input": {0: "n"}}, tf2onnx: a first dimension of None)'
+            )
         chosen = [o for o in outputs if o.name == contract.output and o.type in _FLOATS and len(o.shape) in (1, 2)]
         if not chosen:
             found = ", ".join(f"{o.name}: {o.type} {o.shape}" for o in outputs)

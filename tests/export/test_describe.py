@@ -7,6 +7,7 @@ from typing import Any
 
 import lightgbm
 import numpy as np
+import onnx
 import pytest
 import skl2onnx
 from onnx import TensorProto, helper
@@ -102,7 +103,7 @@ def _other_intercept(data: bytes) -> bytes:
 
 
 def test_what_has_to_be_said_about_a_file_is_said(logistic: tuple[Any, Path], tmp_path: Path, trained: Any) -> None:
-    fitted, path = logistic
+    _, path = logistic
     before = path.read_bytes()
     with pytest.raises(saker.UnsupportedModel, match=r"has 5 columns, the features file 1"):
         describe.describe(path, Contract((Feature("a"),)))
@@ -115,9 +116,6 @@ def test_what_has_to_be_said_about_a_file_is_said(logistic: tuple[Any, Path], tm
         describe.describe(path, Contract(five))
     assert path.read_bytes() == before
 
-    path.write_bytes(skl2onnx.to_onnx(fitted, features()[:1]).SerializeToString())
-    with pytest.raises(saker.UnsupportedModel, match="zipmap=False"):
-        describe.template(path)
     path.write_bytes(written(trained("binary")).SerializeToString())
     session = export_proven(trained("binary"), saker.contract_for(trained("binary")))
     path.write_bytes(session.data)
@@ -125,6 +123,31 @@ def test_what_has_to_be_said_about_a_file_is_said(logistic: tuple[Any, Path], tm
         describe.describe(path, Contract(five))
     with pytest.raises(saker.BrokenModel, match="no such file"):
         describe.template(tmp_path / "none.onnx")
+
+
+@pytest.mark.parametrize("labels", [[False, True], ["no", "yes"], [3, 7]])
+def test_the_tensor_before_a_zipmap_is_the_score(labels: list[Any], tmp_path: Path) -> None:
+    rows = np.nan_to_num(features())
+    fitted = LogisticRegression(max_iter=500).fit(rows, np.array(labels)[(LABEL > 0.5).astype(int)])
+    model = skl2onnx.to_onnx(fitted, rows[:1])
+    assert "ZipMap" in {node.op_type for node in model.graph.node}
+    path = tmp_path / "z.onnx"
+    path.write_bytes(model.SerializeToString())
+    contract = template(path, tmp_path)
+    assert contract.column == 1
+    session = describe.describe(path, contract)
+    np.testing.assert_allclose(session.score(rows), fitted.predict_proba(rows)[:, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_a_model_of_one_batch_size_is_refused_by_name(batch: int, logistic: tuple[Any, Path], tmp_path: Path) -> None:
+    _, path = logistic
+    contract = template(path, tmp_path)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, path)
+    with pytest.raises(ModelRefused, match=f"its input takes a batch of {batch} and no other"):
+        describe.describe(path, contract)
 
 
 def test_two_inputs_are_refused(tmp_path: Path) -> None:

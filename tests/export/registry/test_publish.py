@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ import mlflow
 import mlflow.onnx
 import numpy as np
 import pytest
+from mlflow.tracking import MlflowClient
 
 import saker
 from saker.commands.promotion import decide
@@ -111,6 +113,27 @@ def test_what_is_not_registered_is_refused_by_name(reference: str, tracking_uri:
 def test_an_unknown_run_is_named(tracking_uri: str) -> None:
     with pytest.raises(model_versions.RegistryError, match="no run abc"):
         publish.export_run("abc", tracking_uri)
+
+
+def test_a_version_that_mlflow_itself_logged_is_served(
+    tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its source is models:/m-...; of saker's it has the tag alone."""
+    booster = train(read_csv(ULB, "ID"), CARDS).booster
+    proven = saker.export_proven(booster, saker.contract_for(booster))
+    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("logged", artifact_location=str(tmp_path / "artifacts")))
+    with mlflow.start_run():
+        info = mlflow.onnx.log_model(proven.model, name="model", registered_model_name="other", save_as_external_data=False)
+    client = MlflowClient(tracking_uri)
+    folder = Path(mlflow.artifacts.download_artifacts(info.model_uri))
+    digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    client.set_model_version_tag("other", "1", registry.SHA256_TAG, digest)
+    assert client.get_model_version("other", "1").source.startswith("models:/m-")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # nothing of it is in the cache
+    located = registry.locate("other/1", tracking_uri)
+    assert (located.name, located.sha256) == ("other/1", digest)
+    assert open_session(located.path).proven
 
 
 def test_mlflows_own_tools_take_the_registered_version(tracking_uri: str) -> None:
