@@ -102,8 +102,7 @@ def _load(path: Path) -> onnx.ModelProto:
 
 
 def _without_zipmaps(graph: Any) -> None:
-    """A ZipMap makes a dictionary of each row's probabilities, as skl2onnx and CatBoost write it: the tensor before it is what is
-    scored, so that becomes the output."""
+    """skl2onnx and CatBoost make a dictionary of each row at the end; the tensor before it becomes the output."""
     for node in [node for node in graph.node if node.op_type == "ZipMap"]:
         labels = [a for a in node.attribute if a.name.startswith("classlabels")]
         classes = max((len(a.ints) + len(a.strings) for a in labels), default=0)
