@@ -55,7 +55,7 @@ class Session:
             raise ModelRefused(f"model: expected one float32 input (n, {width}), as its contract says, got {found}")
         if isinstance(batch := inputs[0].shape[0], int):
             raise ModelRefused(
-                f"model: its input takes a batch of {batch} and no other; convert it with a first dimension that is open (torch: "
+                f"model: its input takes a batch of {batch} and no other; convert it with an open first dimension (torch: "
                 'dynamic_axes={"input": {0: "n"}}, tf2onnx: a first dimension of None)'
             )
         chosen = [o for o in outputs if o.name == contract.output and o.type in _FLOATS and len(o.shape) in (1, 2)]
