@@ -64,7 +64,7 @@ class NativeTrees:
         """Scores (n,) of C-contiguous rows `x` (n, f) float32."""
         if self._program is not None:
             return self._kernel.score(x, self._program)[:, 0]
-        return self._tail(self._kernel.score(x)).astype(np.float64, copy=False)
+        return np.ascontiguousarray(self._tail(self._kernel.score(x)), np.float64)
 
     def _prove(
         self,

@@ -101,7 +101,7 @@ class Session:
         (scores,) = self._ask([self.contract.output], x)
         if self._column is not None:
             scores = scores[:, self._column]
-        return np.asarray(scores, np.float64)
+        return np.ascontiguousarray(scores, np.float64)
 
 
 def _is_not(dimension: int | str | None, size: int) -> bool:

@@ -8,6 +8,7 @@ bytes --checked_text--> text: complete, UTF-8, and trees that `parse_model_text`
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 from saker.engine.apart import NotDone, run_apart
 from saker.export.errors import BrokenModel, ExportError
 from saker.export.readers.lightgbm_text import parse_model_text
+
+_log = logging.getLogger("saker.lightgbm")
 
 _SECONDS, _BYTES_PER_SECOND = 60.0, 5_000_000
 _CATEGORIES = "pandas_categorical:"
@@ -46,6 +49,8 @@ def open_model(data: bytes, name: str) -> Any:
         except NotDone as error:
             message = f"{name}: LightGBM {lightgbm.__version__} cannot read it: {error}"
             raise BrokenModel("model file", message) from error
+    # Its warnings of parameters of other releases would go to stdout, where commands print what other programs read.
+    lightgbm.register_logger(_log)
     return lightgbm.Booster(model_str=text)
 
 

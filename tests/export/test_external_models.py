@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 
 import saker
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.pipeline import score_batch
 from saker.export import external_models
 from saker.export.describe import template
 from saker.export.selfcheck.model_zoo import LABEL, features, written
@@ -150,6 +152,14 @@ def test_fields_required_features_and_the_output_are_said_as_in_a_features_file(
     assert proven.session.proven
     rows = features()
     np.testing.assert_allclose(proven.session.score(rows), booster.predict(rows)[:, 1], rtol=1e-15)
+    record = orjson.dumps({"TransactionID": 1, "card.amount": 0.5})
+    for kernels in ("auto", "off"):
+        active = ActiveModel.of(saker.open_session(proven.data, kernels), "fraud/1", "", kernels)
+        result, *others = score_batch(active, [record] * 3).results
+        assert len(others) == 2
+        row = np.full((1, len(names)), np.nan, np.float32)
+        row[0, 0] = 0.5
+        assert orjson.loads(result)["fraud_score"] == pytest.approx(booster.predict(row)[0, 1], rel=1e-15)
     for wrong, what in (({"column": 3}, "column"), ({"sources": {"x": "y"}}, "sources"), ({"required": ["x"]}, "required")):
         with pytest.raises(saker.UnsupportedModel, match=what):
             saker.contract_for(booster, **wrong)

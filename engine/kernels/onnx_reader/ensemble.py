@@ -114,7 +114,7 @@ def _from_attributes(node: Node, n_features: int) -> Ensemble:
         raise Refused(f"nodes_modes: unknown mode {int(modes.max())}")
     leaf_value = _numbers(node, "leaf_weights")
     leaf_target = _ints(node, "leaf_targetids", len(leaf_value))
-    n_targets = int(node.attributes.get("n_targets", leaf_target.max(initial=0) + 1))
+    n_targets = int(node.attributes.get("n_targets", int(leaf_target.max(initial=0)) + 1))
     roots = _ints(node, "tree_roots")
     if not len(leaf_value) or not len(roots):
         raise Refused("an ensemble without trees")

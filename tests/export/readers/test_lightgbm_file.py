@@ -43,6 +43,12 @@ def test_files_of_other_systems_are_read_as_what_they_were(data: bytes) -> None:
     np.testing.assert_array_equal(booster.predict(ROWS), BOOSTER.predict(ROWS))
 
 
+def test_nothing_goes_to_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    """`saker models describe old.txt > features.toml`: LightGBM warns of parameters of other releases there."""
+    open_model(TEXT.replace("[boosting", "[max_conflict_rate: 0]\n[boosting", 1).encode(), "m.txt").predict(ROWS)
+    assert capfd.readouterr().out == ""
+
+
 def test_a_line_separator_in_a_name_is_a_part_of_it() -> None:
     assert open_model(WITHOUT_SIZES.replace("amount", "am\u2028ount").encode(), "m.txt").feature_name()[0] == "am\u2028ount"
 
