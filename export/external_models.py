@@ -231,7 +231,7 @@ def _as_text(vocabulary: Sequence[Any]) -> list[str]:
 def _check_categories(ensemble: Ensemble, contract: Contract) -> None:
     """A feature that the Booster knows as a column of pandas categories is one in the contract, with as many values."""
     vocabularies = [_as_text(values) for values in ensemble.categories or []]
-    for feature, largest in zip(contract.features, ensemble.codes, strict=True):
+    for feature, largest in zip(contract.features, ensemble.codes or [None] * ensemble.n_features, strict=True):
         if largest is None:
             continue
         if feature.kind != "category" and vocabularies:

@@ -45,7 +45,9 @@ def parse_model_text(text: str) -> Ensemble:
         raise UnsupportedModel("no trees", "the model has no tree, so there is nothing to score")
     if len(blocks) % n_outputs:
         raise BrokenModel("trees", f"{len(blocks)} trees do not divide by {n_outputs} trees an iteration")
-    infos = header.get("feature_infos", "").split(" ")
+    infos = _require(header, "feature_infos", "the header").split(" ")
+    if len(infos) != n_features:
+        raise BrokenModel("feature_infos", f"expected one for each of {n_features} features, got {len(infos)}")
     words = header.get("objective", "custom").split(" ")
     options = dict(word.split(":", 1) for word in words[1:] if ":" in word)
     return Ensemble(

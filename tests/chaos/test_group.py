@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 import urllib.error
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,20 +119,27 @@ def test_a_transaction_is_refused_for_a_rebalance(
     (tmp_path / "sitecustomize.py").write_text(hook)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     pools = [serve(str(generated_model.path), workers=1, options=["--instance", "0", "--delivery", "exactly_once"])]
-    records = to_records(synthetic.frame(4000, seed=3).drop(columns=["isFraud"]))
-    sent = threading.Thread(
-        target=replay, args=(((None, record) for record in records),),
-        kwargs={"bootstrap_servers": bootstrap_servers, "topic": topics.raw, "rate": 400.0},
-    )  # fmt: skip
-    sent.start()
+    records = to_records(synthetic.frame(30_000, seed=3).drop(columns=["isFraud"]))
+    sent: list[bytes] = []
+
+    def until_it_was_late() -> Iterator[tuple[None, bytes]]:
+        for record in records:
+            if done.exists():
+                return
+            sent.append(record)
+            yield None, record
+
+    settings = {"bootstrap_servers": bootstrap_servers, "topic": topics.raw, "rate": 400.0}
+    sending = threading.Thread(target=replay, args=(until_it_was_late(),), kwargs=settings)
+    sending.start()
     monkeypatch.delenv("PYTHONPATH")
     pools.append(serve(str(generated_model.path), workers=1, options=["--instance", "1", "--delivery", "exactly_once"]))
     if not while_revoking:
         late.touch()
-    sent.join()
-    ledger = balance(bootstrap_servers, topics, len(records), (), generated_model.expected_scores)
-    assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.repeated) == (0, 0, 0, 0)
+    sending.join()
     assert done.exists()
+    ledger = balance(bootstrap_servers, topics, len(sent), (), generated_model.expected_scores)
+    assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.repeated) == (0, 0, 0, 0)
     assert [each.metric("worker_restarts_total") for each in pools] == [0, 0]
     assert [each.stop() for each in pools] == [0, 0]
     assert "what is not committed is read again" in pools[0].rest_of_log()

@@ -75,6 +75,7 @@ def cut_before(text: str, mark: str) -> str:
         (TEXT.replace("num_tree_per_iteration=1", "num_tree_per_iteration=0"), "trees"),
         (TEXT.replace("max_feature_idx=2", "max_feature_idx=2000000000"), "feature names"),
         (TEXT.replace("max_feature_idx=2", "max_feature_idx=many"), "model text"),
+        (re.sub("feature_infos=.*\n", "feature_infos=none\n", WITHOUT_SIZES), "feature_infos"),
         (WITHOUT_SIZES.replace("left_child=1", "left_child=999999", 1), "children"),
         (WITHOUT_SIZES.replace("split_feature=", "split_feature=-7 ", 1), "split_feature of tree 0"),
         # what LightGBM alone can tell
