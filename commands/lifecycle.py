@@ -136,6 +136,7 @@ def promote(
         str | None, typer.Option("--time", help="With --data: column with the time; without it as in training.")
     ] = None,
     id_field: Identifier = "TransactionID",
+    missing: Missing = None,
     margin: Annotated[float, typer.Option("--margin", help="ROC AUC that must be gained; the whole interval above it.")] = 0.0,
     floor: Annotated[float, typer.Option("--floor", min=0, max=1, help="ROC AUC that a first champion needs.")] = 0.7,
     as_json: Json = False,
@@ -147,5 +148,6 @@ def promote(
     """
     from saker.commands.promotion import decide
 
-    decision = decide(data, label, time, id_field, (margin, floor), tracking_uri or config.tracking_uri())
+    uri = tracking_uri or config.tracking_uri()
+    decision = decide(data, label, time, id_field, (margin, floor), uri, missing or ())
     tell(decision.why, {"promoted": decision.promoted, "why": decision.why, **decision.figures}, as_json)

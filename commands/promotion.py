@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,13 @@ from saker.training import compare, tables
 
 
 def decide(
-    data: Path | None, label: str, time: str | None, id_field: str, rules: tuple[float, float], tracking_uri: str
+    data: Path | None,
+    label: str,
+    time: str | None,
+    id_field: str,
+    rules: tuple[float, float],
+    tracking_uri: str,
+    missing: Collection[str] = (),
 ) -> compare.Decision:
     """Compare the challenger with the champion, and settle it in the registry. rules: margin and floor.
 
@@ -31,7 +38,7 @@ def decide(
         records, labels = run_artifacts.newest_rows(tracking_uri)
         truth = np.array(labels, np.int64)
     else:
-        table = read_table(data, id_field)
+        table = read_table(data, id_field, missing)
         truth = tables.labels_of(table, label)
         records = tables.to_records(table.drop(columns=[label]))
     contract, scores, proven = model_versions.score_rows(challenger, records, tracking_uri)
