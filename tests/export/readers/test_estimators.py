@@ -24,6 +24,8 @@ from sklearn import ensemble as forests
 from saker.engine.model.session import open_session
 from saker.export.errors import ParityError, UnsupportedModel
 from saker.export.external_models import contract_for
+from saker.export.onnx_writer.convert import to_onnx
+from saker.export.proof.leaf_probe import open_session as run
 from saker.export.proof.parity import check_parity
 from saker.export.proven_export import export_proven
 from tests.support.examples import examples
@@ -43,13 +45,12 @@ def predicted(model: Any, rows: Any) -> NDArray[np.float64]:
 
 
 def scores(model: Any, rows: NDArray[Any]) -> NDArray[np.float64]:
-    """By the proven file; of each class where there are several."""
-    contract = contract_for(model)
-    several = predicted(model, rows[:1]).shape[1:]
-    if not several:
-        return export_proven(model, contract).session.score(rows)
-    columns = [export_proven(model, contract_for(model, column=k)).session.score(rows) for k in range(*several)]
-    return np.stack(columns, axis=1)
+    """By the file, which is proven; (n,), or (n, classes) where there are several."""
+    exported = to_onnx(model, contract_for(model))
+    report = check_parity(model, exported, max_rows=500)
+    assert report.passed, report.table()
+    made: NDArray[np.float64] = run(exported, 1).run(["score"], {"features": rows.astype(np.float32)})[0]
+    return made
 
 
 def same(model: Any, rows: NDArray[Any] = X, tolerance: float = 1e-12) -> None:
