@@ -270,6 +270,7 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
         if ((uint32_t)message->partition >= MAX_PARTITIONS ||
             result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
             break; /* who answers the rest meets the error again, and tells it */
+        decoder_count(self->decoder, self->matrix + (size_t)decoder_width(self->decoder) * i);
         int kind;
         self->records[self->sent++ % N_RECORDS] = (Record){message->offset + 1,
                                                            rdkafka.message_timestamp(message, &kind),

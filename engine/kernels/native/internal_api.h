@@ -15,6 +15,8 @@ int is_decoder(PyObject *object);
 int decoder_width(PyObject *decoder);
 /* Fills a row and returns 1, or returns 0: the record is not one that is accepted here, for whatever reason. */
 int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier);
+/* A row that decoder_read made is answered: only then its record counts as decoded here. */
+void decoder_count(PyObject *decoder, const float *row);
 
 /* trees/plan_type.c; x: C-contiguous (n, inputs). Returns 0 without memory. */
 int is_plan(PyObject *object);

@@ -179,6 +179,10 @@ typedef struct {
     PyObject *hand_over, *on_rejection, *on_identifier;
 } callbacks;
 
+static void count_blank(rows_decoder *d, const float *row) {
+    d->n_blank += memcmp(row, d->blank_row, (size_t)d->width * sizeof *row) == 0;
+}
+
 static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index, progress *so_far,
                       const callbacks *python) {
     rows_decoder *d = &self->decoder;
@@ -193,6 +197,7 @@ static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index,
     if (outcome == HAND_OVER) return take_from_reference(so_far, python->hand_over, index, d->width);
     if (outcome == REJECTED) return reject(python->on_rejection, index, &result);
     if (result.identifier != NULL && rewritten(python->on_identifier, index, &result) != 0) return -1;
+    count_blank(d, so_far->row);
     accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
     return 0;
 }
@@ -202,6 +207,8 @@ static PyTypeObject *decoder_class; /* made once, kept by the module */
 int is_decoder(PyObject *object) { return Py_TYPE(object) == decoder_class; }
 
 int decoder_width(PyObject *decoder) { return ((DecoderObject *)decoder)->decoder.width; }
+
+void decoder_count(PyObject *decoder, const float *row) { count_blank(&((DecoderObject *)decoder)->decoder, row); }
 
 int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
     DecoderObject *self = (DecoderObject *)decoder;
