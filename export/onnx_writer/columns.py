@@ -79,16 +79,16 @@ def build_columns(graph: Nodes, features: str, columns: Columns, ensemble: Ensem
     if len(columns.feature) > ensemble.n_features:
         extra = graph.add("Gather", values, graph.constant("extra_columns", columns.feature[ensemble.n_features :]), axis=1)
         values = graph.add("Concat", values, extra, axis=1)
-    is_zero, is_category = columns.kind == BAND, columns.kind == CATEGORY
+    in_band, is_category = columns.kind == BAND, columns.kind == CATEGORY
     original = values
     if ensemble.missing_value is not None:
         missing = graph.add("Equal", original, graph.constant("missing_value", ensemble.missing_value))
         values = graph.add("Where", missing, graph.constant("missing", np.float32(np.nan)), values)
         return graph.add("Cast", values, to=TensorProto.DOUBLE)
-    magnitude = graph.add("Abs", original) if is_zero.any() or is_category.any() else ""
-    if is_zero.any():
+    magnitude = graph.add("Abs", original) if in_band.any() or is_category.any() else ""
+    if in_band.any():
         # A limit per column: nothing is as small as -1, so the other columns stay as they are.
-        limit = graph.constant("zero_limit", np.where(is_zero, np.float32(ZERO_BAND), np.float32(-1))[None, :])
+        limit = graph.constant("zero_limit", np.where(in_band, np.float32(ZERO_BAND), np.float32(-1))[None, :])
         missing = graph.add("LessOrEqual", magnitude, limit)
         values = graph.add("Where", missing, graph.constant("missing", np.float32(np.nan)), values)
     if is_category.any():

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import re
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def table_records(path: Path, id_field: str, label: str, missing: Collection[str
     records = []
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8-sig")
+        text = (gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data).decode("utf-8-sig")
         with io.StringIO(text, newline="") as file:
             first = file.readline()
             separator = next((one for one in ",;\t|" if one in re.sub('"[^"]*"', "", first)), ",")
@@ -40,7 +41,7 @@ def table_records(path: Path, id_field: str, label: str, missing: Collection[str
                     if n != label
                 ]
                 records.append(f"{{{','.join(fields)}}}".encode())
-    except (OSError, UnicodeDecodeError, csv.Error, StopIteration) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error, StopIteration) as error:
         raise SakerError(f"{path}: expected a CSV file with a header line: {error}") from error
     return records
 

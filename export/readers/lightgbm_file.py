@@ -1,7 +1,7 @@
 """A LightGBM model file to a Booster. LightGBM ends the process on damaged ones, so it does not see a file first.
 
 bytes --checked_text--> text: complete, UTF-8, and trees that `parse_model_text` takes
-      --a process of its own--> LightGBM reads it and scores a row
+      --in a separate process--> LightGBM reads it and scores a row
       --> lightgbm.Booster
 """
 
