@@ -1,4 +1,4 @@
-"""Consumer groups: who reads what, lag, where a partition starts, and static members that leave."""
+"""Consumer groups: their members, lag, where a partition starts, and static members that leave."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -25,32 +26,37 @@ _log = logging.getLogger("saker")
 
 _COORDINATOR_MS = 5_000  # a pool that stops while no broker is there is not to wait for it
 _ASK_SECONDS = 1.0  # not long: it is asked again
-_BROKERS_ASKED = 3
+_NEW_CLIENT_SECONDS = 3.0
+_BROKERS_ASKED = 2
 
 
 class Lags:
-    """Records of each partition that a group has not committed. One thread asks.
+    """Uncommitted records of each partition of a group. Used by one thread.
 
-    Asked of the brokers and not of the members: it is told of a member that hangs, and of a partition that nobody reads.
+    The answers come from the brokers, so they include members that hang and partitions without a reader.
     """
 
     def __init__(self, bootstrap_servers: str, group: str) -> None:
-        self._observer = clients.observer(bootstrap_servers, group)
-        # While a transaction with offsets is being committed, who reads committed records is not told them.
+        self._new = partial(clients.observer, bootstrap_servers, group)
+        self._observer = self._new()
+        # While a transaction with offsets is being committed, `read_committed` clients get no offsets.
         self._offsets = clients.observer(bootstrap_servers, group, **{"isolation.level": "read_uncommitted"})
-        #: Of partitions where it has been looked for: what was committed, and the first record from there on.
+        #: For partitions that were searched: the committed offset, and the first record from there.
         self._first: dict[Partition, tuple[int, int]] = {}
         self._before: dict[Partition, tuple[int, int]] = {}
 
     def leaders(self, topic: str) -> dict[int, int]:
         """Partition -> number of its leader, none where there is no such topic; raises `KafkaException` without a broker."""
-        for _ in range(_BROKERS_ASKED - 1):
-            with contextlib.suppress(KafkaException):  # the one that was asked may be the only one that is away
-                return self._leaders(topic)
-        return self._leaders(topic)
+        for _ in range(_BROKERS_ASKED):
+            with contextlib.suppress(KafkaException):  # the broker that was asked may be the only one that is away
+                return self._leaders(topic, _ASK_SECONDS)
+        # A client whose connections are to lost brokers only takes long to find another one. A new client asks all of them.
+        self._observer.close()
+        self._observer = self._new()
+        return self._leaders(topic, _NEW_CLIENT_SECONDS)
 
-    def _leaders(self, topic: str) -> dict[int, int]:
-        found = self._observer.list_topics(topic, timeout=_ASK_SECONDS).topics[topic]
+    def _leaders(self, topic: str, seconds: float) -> dict[int, int]:
+        found = self._observer.list_topics(topic, timeout=seconds).topics[topic]
         return {number: partition.leader for number, partition in found.partitions.items()}
 
     def ask(self, topic: str, leaders: dict[int, int]) -> dict[Partition, int]:
@@ -106,9 +112,9 @@ class Lags:
 
 
 class Start(NamedTuple):
-    """Where a partition is read on: behind what the group committed, or at the oldest record.
+    """Where to continue in a partition: at the committed offset, or at the oldest record.
 
-    why: what is wrong with the committed offset, if something is. deleted: how many records are gone between the two.
+    why: what is wrong with the committed offset, if anything. deleted: number of records that are gone between the two.
     """
 
     at: TopicPartition
@@ -117,9 +123,9 @@ class Start(NamedTuple):
 
 
 def starts(consumer: Consumer, partitions: list[TopicPartition], topic_id: str, seconds: float) -> list[Start]:
-    """Of partitions that the consumer is given; raises `KafkaException` when the broker does not tell in time.
+    """The starts of assigned partitions; raises `KafkaException` if the broker does not answer in time.
 
-    topic_id: that of their topic as it is now; empty if it is not known.
+    topic_id: of their topic now; empty if unknown.
     """
     return [_start(consumer, at, topic_id) for at in consumer.committed(partitions, timeout=seconds)]
 
@@ -141,7 +147,7 @@ def _start(consumer: Consumer, known: TopicPartition, topic_id: str) -> Start:
     if known.offset > high:
         return Start(
             at,
-            f"offset {known.offset} was committed, and it ends at {high}: the topic was deleted and created anew, or has lost "
+            f"offset {known.offset} was committed, and it ends at {high}: the topic was deleted and recreated, or has lost "
             f"records; reading all of it from {low}, what was scored before is scored again",
         )
     deleted = low - known.offset
@@ -156,8 +162,8 @@ def _start(consumer: Consumer, known: TopicPartition, topic_id: str) -> Start:
 class Described(NamedTuple):
     """A group of the classic protocol. members: the partitions of one topic that each has, by its static name if it has one.
 
-    A member that joins a cooperative group is first given nothing, and others give up partitions for it: those are nobody's
-    until the rebalance after that.
+    A member that joins a cooperative group first gets nothing, while others give up partitions for it. Those have no owner
+    until the next rebalance.
     """
 
     stable: bool
@@ -183,11 +189,11 @@ class GroupAdmin:
 
     @property
     def possible(self) -> bool:
-        """Whether kafka-python can log in as saker is told to."""
+        """Whether kafka-python supports the configured login."""
         return self._settings is not None
 
     def describe(self, group: str, topic: str) -> Described | None:
-        """None where nobody answers, or it is not of the classic protocol."""
+        """None if no broker answers, or if the group does not use the classic protocol."""
         found = self._ask(lambda client: client.describe_groups([group])[group])
         if found is None or found["error"] or found["protocol_type"] not in ("consumer", ""):
             return None
@@ -218,7 +224,7 @@ class GroupAdmin:
             client.close()
 
     def _ask(self, request: Callable[[Any], Any]) -> Any:
-        """Its answer; None when there is none in time."""
+        """The answer; None if there is none in time."""
         from kafka import KafkaAdminClient
 
         if self._settings is None:

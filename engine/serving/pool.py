@@ -83,10 +83,16 @@ class Pool:
         self._wake, self._waker = _SPAWN.Pipe(duplex=False)
 
     def run(self) -> None:
-        """Serve until stopped; raises `ServingError` when topics do not fit or a worker cannot go on.
+        """Serve until stopped; raises `ServingError` if topics do not fit or a worker cannot continue.
 
-        A broker that does not answer is waited for.
+        Waits for a broker that does not answer.
         """
+        with _on_signals(self._stop):  # from here on, also while the model is tried and before the first worker starts
+            self._run()
+        if self._failure:
+            raise ServingError(self._failure)
+
+    def _run(self) -> None:
         resolved = self._rollout.resolved
         try_model(resolved.path, resolved.name, self._settings.kernels)
         if not is_proven(resolved.path):
@@ -96,7 +102,7 @@ class Pool:
             server = serve_http(self._metrics, port, self._is_alive, self._is_ready, address)
         except OSError as error:
             raise ServingError(
-                f"{url_of(address, port)} cannot be listened on ({error.strerror}): choose another --metrics-port or address"
+                f"{url_of(address, port)} is not available ({error.strerror}): choose another --metrics-port or address"
             ) from error
         _log.info("metrics at %s/metrics", url_of(address, server.server_port))
         stop = threading.Event()
@@ -109,28 +115,25 @@ class Pool:
             stop.set()
             server.shutdown()
             server.server_close()
-        if self._failure:
-            raise ServingError(self._failure)
 
     def _serve(self, stop: threading.Event) -> None:
         watcher = ModelWatcher(self._locate, self._rollout.resolved, self._metrics, self._wake_up, self._settings.kernels)
-        with _on_signals(self._stop):
-            self._watch = self._wait_for_topics()
-            every(self._settings.model_poll_seconds, "model", watcher.check, stop, lambda: self._metrics.model_loaded("error"))
-            every(_LOOK_SECONDS, "group", self._look, stop, lambda: self._metrics.lags(None))
-            if self._shadow is not None:
-                every(self._settings.model_poll_seconds, "shadow", self._shadow.check, stop, lambda: None, at_once=True)
-            while self._watch is not None and not (self._stopping or self._failure):
-                self._follow(self._watch.seen)
-                self._start_due()
-                self._listen(timeout=0.5 if self._settled else 0.1)
-                self._settle(self._watch.seen)
-                self._watchdog.check(self._workers)
-                self._rollout.advance(self._workers, watcher.newest)
-                if self._shadow is not None and self._settled:
-                    self._shadow.keep(self._rollout.resolved)
-            stop.set()
-            self._drain()
+        self._watch = self._wait_for_topics()
+        every(self._settings.model_poll_seconds, "model", watcher.check, stop, lambda: self._metrics.model_loaded("error"))
+        every(_LOOK_SECONDS, "group", self._look, stop, lambda: self._metrics.lags(None))
+        if self._shadow is not None:
+            every(self._settings.model_poll_seconds, "shadow", self._shadow.check, stop, lambda: None, at_once=True)
+        while self._watch is not None and not (self._stopping or self._failure):
+            self._follow(self._watch.seen)
+            self._start_due()
+            self._listen(timeout=0.5 if self._settled else 0.1)
+            self._settle(self._watch.seen)
+            self._watchdog.check(self._workers)
+            self._rollout.advance(self._workers, watcher.newest)
+            if self._shadow is not None and self._settled:
+                self._shadow.keep(self._rollout.resolved)
+        stop.set()
+        self._drain()
 
     def _wait_for_topics(self) -> GroupWatch | None:
         """None where the pool was stopped before they were there."""
@@ -141,7 +144,7 @@ class Pool:
                 return self._check_topics()
             except clients.BrokerUnreachable as error:
                 self._metrics.lags(None)
-                _log.warning("%s; trying again in %.0f s", error, pause)
+                _log.warning("%s; retrying in %.0f s", error, pause)
             if self._wake.poll(pause):
                 self._wake.recv()
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -180,11 +183,11 @@ class Pool:
         settings = self._settings
         if seen.missing != self._missing:
             if seen.missing:
-                _log.error("no topic %s any more: waiting until it is created", ", ".join(sorted(seen.missing)))
+                _log.error("topic %s does not exist; waiting until it is created", ", ".join(sorted(seen.missing)))
             self._missing = seen.missing
         if seen.topic_id and settings.topic_id and seen.topic_id != settings.topic_id:
             _log.error(
-                "topic %s was deleted and created anew: offsets of the old one say nothing of it, so the workers start again "
+                "topic %s was deleted and recreated: offsets of the old one say nothing of it, so the workers start again "
                 "and read it from its start",
                 settings.input,
             )
@@ -235,14 +238,14 @@ class Pool:
                     self._rollout.restore()
                 except OSError as error:
                     _log.error(
-                        "worker %d cannot be started, its model cannot be put back in the cache: %s", worker.number, error
+                        "worker %d cannot be started, its model cannot be restored to the cache: %s", worker.number, error
                     )
                     worker.start_at = time.monotonic() + _LONGEST_PAUSE
                     continue
                 worker.start(self._settings, self._rollout.resolved, self._crashes.suspects())
 
     def _listen(self, timeout: float) -> None:
-        """Take what workers tell until something happened or `timeout` seconds passed; notice those that died."""
+        """Handle messages of workers until something happens or `timeout` seconds pass; notice dead workers."""
         self._passed = time.monotonic()
         running = [worker for worker in self._workers if worker.process is not None]
         sources: list[Connection | int] = [self._wake]
@@ -289,8 +292,8 @@ class Pool:
                 assert_never(message)
 
     def _fenced(self, worker: WorkerProcess, reason: str) -> None:
-        """Once is no proof of another pool: when a broker was away for longer than a session lasts, the worker joins again as
-        a new member, and a commit of the old one that still waited is refused as that of a stranger."""
+        """Once does not prove another pool: after a broker was away for longer than a session, the worker rejoins as a new
+        member, and Kafka refuses a waiting commit of the old one as that of a stranger."""
         if time.monotonic() - worker.fenced < _FENCED_SECONDS:
             self._failure = reason
         worker.fenced = time.monotonic()
@@ -301,7 +304,7 @@ class Pool:
         _log.info("worker %d ready with %s; trees: %s, rows: %s, kafka: %s", number, name, of.trees, of.rows, of.kafka)
         if of.reasons and self._settings.kernels != "off" and not self._warned_backends:
             self._warned_backends = True  # every worker has the same
-            _log.warning("not everything runs natively, which is slower: %s", "; ".join(of.reasons))
+            _log.warning("some stages run on the slower reference path: %s", "; ".join(of.reasons))
 
     def _on_exit(self, worker: WorkerProcess, process: SpawnProcess) -> None:
         if worker.asked:
@@ -318,7 +321,7 @@ class Pool:
                 why_given_up(self._crashes.suspects().given_up[record]).message,
             )
         self._metrics.restarted(worker.number)
-        _log.warning("worker %d ended with %s; starting it again", worker.number, process.exitcode)
+        _log.warning("worker %d ended with %s; restarting it", worker.number, process.exitcode)
 
     def _drain(self) -> None:
         if self._shadow is not None:
@@ -333,17 +336,15 @@ class Pool:
             self._hand_over()
         for worker in self._workers:
             if worker.process is not None:
-                _log.error("worker %d did not drain in time; its unacknowledged records are read again", worker.number)
+                _log.error("worker %d did not drain in time; its unacknowledged records will be read again", worker.number)
         self._kill()
 
     def _hand_over(self) -> None:
-        """Take the workers that have ended out of their group: otherwise their partitions wait for a session to time out."""
+        """Remove the ended workers from their group, so that other members get their partitions at once."""
         names = [instance_of(self._settings, worker.number) for worker in self._workers if worker.process is None]
         group = GroupAdmin(self._settings.bootstrap_servers)
         if not group.remove(self._settings.group, names):
-            _log.warning(
-                "partitions are handed over when the session of their members times out: the coordinator did not answer"
-            )
+            _log.warning("the group coordinator did not answer; partitions move to other members when the sessions time out")
         group.close()
 
     def _kill(self) -> None:

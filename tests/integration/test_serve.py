@@ -33,6 +33,12 @@ from saker.training.tables import to_records
 from tests.support.produce import send
 
 
+def test_one_that_is_stopped_while_it_starts_ends_well(generated_model: Any, serve: Any) -> None:
+    serving = serve(str(generated_model.path), ready=False)
+    serving.await_line("is not proven")
+    assert serving.stop() == 0
+
+
 def test_records_with_none_of_the_model_s_fields_are_told(
     bootstrap_servers: str, topics: Any, serve: Any, read: Any, tmp_path: Path
 ) -> None:
@@ -173,7 +179,7 @@ def test_a_killed_worker_loses_nothing_and_keeps_the_order(
     assert told.acknowledged == count
     assert killed
     assert killed[0] < count
-    serving.await_line("starting it again")
+    serving.await_line("restarting it")
     serving.await_line("ready with")
 
     order: dict[bytes, list[int]] = defaultdict(list)
@@ -257,7 +263,7 @@ def test_topics_that_do_not_fit_are_named(cards_model: Any, bootstrap_servers: s
 def test_a_second_pool_under_the_same_name_is_told_apart(cards_model: Any, serve: Any) -> None:
     first = serve(str(cards_model.path), workers=1)
     second = serve(str(cards_model.path), workers=1)
-    assert "give this one another --instance" in first.await_line("another pool serves group")
+    assert "use another --instance for this pool" in first.await_line("another pool serves group")
     assert first.process.wait(60) == 1
     assert second.stop() == 0
 
@@ -342,7 +348,7 @@ def test_a_model_that_changes_is_followed_and_one_that_is_broken_is_refused(
             seen.append(put(b"no model"))
             assert "not an ONNX file" in serving.await_line("running pools keep their model")
             names.append(put(other.SerializeToString()))
-            assert names[1] in serving.await_line("every worker scores with")
+            assert names[1] in serving.await_line("all workers score with")
 
     pairs = [(str(number).encode(), record) for number, record in enumerate(records)]
     replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=1500, report=change_in_the_middle)
