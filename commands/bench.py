@@ -1,4 +1,4 @@
-"""Benches: every figure of the README has its command here."""
+"""`saker bench`: every figure in the documentation comes from one of these commands."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from saker.commands.options import Json, Tracking, app, tell
+from saker.commands.options import MEASURING, Json, Tracking, app, tell
 
-bench = typer.Typer(help="Measure saker, the floor under it, and what people use instead.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
+bench = typer.Typer(help="Measure saker next to baselines and alternatives.", no_args_is_help=True)
+app.add_typer(bench, name="bench", rich_help_panel=MEASURING)
 
 Broker = Annotated[
     str | None,
-    typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker; without it one is started, and stopped."),
+    typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker (default: a local one, started and stopped)."),
 ]
-Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Length of a run.")]
-WarmUp = Annotated[float, typer.Option("--warm-up", min=0, help="Seconds at the start of a run that do not count.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes of each contender.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for all percentiles and histograms.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, help="Duration of a run in seconds.")]
+WarmUp = Annotated[float, typer.Option("--warm-up", min=0, help="Seconds at the start of a run that are not measured.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes per contender.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="JSON file for percentiles and histograms of all runs.")]
 
 
 @contextmanager
@@ -44,28 +44,30 @@ def _said(text: object) -> None:
 
 @bench.command(epilog="Example: `saker bench e2e --rate 2000 --workers 2`; with `--limit-ms 50` it looks for the highest rate")
 def e2e(
-    rates: Annotated[list[float] | None, typer.Option("--rate", min=1, help="Records a second; may be given again.")] = None,
+    rates: Annotated[list[float] | None, typer.Option("--rate", min=1, help="Records per second. Repeatable.")] = None,
     limit_ms: Annotated[
         float | None,
-        typer.Option("--limit-ms", min=1, help="Without --rate: the highest rate with p99 below this and nothing lost."),
+        typer.Option("--limit-ms", min=1, help="Without --rate: search for the highest rate with p99 below this limit in ms."),
     ] = None,
     seconds: Seconds = 12,
     warm_up: WarmUp = 3,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of each contender at each rate.")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs per contender and rate.")] = 5,
     workers: Workers = 1,
-    arrivals: Annotated[Literal["poisson", "constant"], typer.Option("--arrivals", help="When records are due.")] = "poisson",
-    contenders: Annotated[str, typer.Option("--contenders", help="By comma.")] = "echo,saker",
+    arrivals: Annotated[
+        Literal["poisson", "constant"], typer.Option("--arrivals", help="Distribution of arrival times.")
+    ] = "poisson",
+    contenders: Annotated[str, typer.Option("--contenders", help="Contenders, separated by commas.")] = "baseline,saker",
     bootstrap_servers: Broker = None,
     output: Output = None,
 ) -> None:
-    """Latency from the moment a record was due (open loop), on a real Kafka, beside a bare echo in the same run."""
+    """Measure end-to-end latency on a real Kafka (open loop), next to a no-op baseline."""
     from saker.bench.harness import results
     from saker.bench.harness.contenders import ALL
     from saker.bench.harness.e2e import Run
     from saker.bench.harness.rate_search import at_rate, highest_rate, median_run, runner
 
     if (rates is None) == (limit_ms is None):
-        raise typer.BadParameter("give either --rate or --limit-ms")
+        raise typer.BadParameter("expected either --rate or --limit-ms")
     names = contenders.split(",")
     if unknown := sorted(set(names) - set(ALL)):
         raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(ALL)}")
@@ -95,20 +97,24 @@ def e2e(
 
 @bench.command(epilog="Example: `saker bench peers -o bench/results/peers.json`")
 def peers(
-    rate: Annotated[float, typer.Option("--rate", min=1, help="The common rate, records a second.")] = 2_000,
-    limit_ms: Annotated[float, typer.Option("--limit-ms", min=1, help="A rate is kept while p99 is below this.")] = 1_000,
+    rate: Annotated[float, typer.Option("--rate", min=1, help="Common rate in records per second.")] = 2_000,
+    limit_ms: Annotated[float, typer.Option("--limit-ms", min=1, help="Limit of p99 in ms for the highest rate.")] = 1_000,
     seconds: Seconds = 10,
     warm_up: WarmUp = 3,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs at the common rate, and at half of the highest.")] = 3,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Runs at the common rate and at half of the highest rate.")
+    ] = 3,
     workers: Workers = 1,
-    contenders: Annotated[str | None, typer.Option("--contenders", help="By comma; without it all.")] = None,
+    contenders: Annotated[
+        str | None, typer.Option("--contenders", help="Contenders, separated by commas (default: all).")
+    ] = None,
     bootstrap_servers: Broker = None,
     output: Output = None,
 ) -> None:
-    """The same records, model, broker and load through what people use today: highest rate, latency, CPU, memory.
+    """Compare with alternatives under the same load: highest rate, latency, CPU and memory.
 
-    Each peer runs in processes of its own and, where it needs one, in a locked environment of its own. One that cannot be
-    installed or started is listed with the reason.
+    Each alternative runs in separate processes and, where it needs one, in a separate locked environment. One that cannot
+    be installed or started is listed with the reason.
     """
     from saker.bench.harness import results
     from saker.bench.harness.contenders import ALL
@@ -128,15 +134,65 @@ def peers(
         typer.echo(f"written to {output}")
 
 
+@bench.command(epilog="Example: `saker bench backlog --records 400000`")
+def backlog(
+    records: Annotated[int, typer.Option("--records", min=1000, help="Records waiting in the topic.")] = 400_000,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs per contender.")] = 5,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="Limit of a run in seconds, for slow contenders.")] = 60,
+    contenders: Annotated[str, typer.Option("--contenders", help="Contenders, separated by commas.")] = (
+        "baseline,saker,saker (exactly once),python loop"
+    ),
+    apart: Annotated[bool, typer.Option("--apart", help="Give the broker one core and the contender the others.")] = False,
+    output: Output = None,
+) -> None:
+    """Measure how fast one worker drains a waiting topic, next to a no-op baseline and a Python loop."""
+    from dataclasses import asdict
+
+    from saker.bench.harness import results
+    from saker.bench.scenarios import backlog as drained
+
+    names = contenders.split(",")
+    if unknown := sorted(set(names) - set(drained.CONTENDERS)):
+        raise typer.BadParameter(f"unknown contenders {', '.join(unknown)}; there are {', '.join(drained.CONTENDERS)}")
+    found = drained.run(names, records=records, rounds=rounds, most_seconds=seconds, apart=apart, say=_said)
+    for who, runs in found.items():
+        typer.echo(f"{who}: {drained.median(runs)} (the run of {len(runs)} with the median rate)")
+    if output:
+        drains = [{"contender": who, **asdict(run)} for who, runs in found.items() for run in runs]
+        results.write_plain(output, "backlog", records=records, apart=apart, drains=drains)
+        typer.echo(f"written to {output}")
+
+
+@bench.command(epilog="Example: `saker bench exactness`")
+def exactness(output: Output = None) -> None:
+    """Count wrong scores of saker's and of onnxmltools' conversion, on a small model of every kind."""
+    from dataclasses import asdict
+
+    from saker.bench.harness.results import write_plain
+    from saker.export.selfcheck.converters import measure
+    from saker.export.selfcheck.model_zoo import KINDS
+
+    rows = []
+    for name in KINDS:
+        rows.append(measure(name))
+        typer.echo(str(rows[-1]))
+    if output:
+        write_plain(output, "exactness", kinds=[asdict(row) for row in rows])
+        typer.echo(f"written to {output}")
+
+
 @bench.command(epilog="Example: `saker bench gate --base HEAD~1`")
 def gate(
     base: Annotated[str, typer.Option("--base", help="Git revision to compare this tree with.")],
-    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the pipeline, without Kafka.")] = 9,
-    e2e_rounds: Annotated[int, typer.Option("--e2e-rounds", min=0, help="Rounds end to end on a local Kafka; 0 for none.")] = 4,
+    rounds: Annotated[int, typer.Option("--rounds", min=3, help="Rounds of the pipeline benchmark, without Kafka.")] = 9,
+    e2e_rounds: Annotated[
+        int, typer.Option("--e2e-rounds", min=0, help="Rounds of the end-to-end benchmark on a local Kafka; 0 skips it.")
+    ] = 4,
 ) -> None:
-    """Fail if this tree is slower than a base, beyond what base against base shows by itself, or gives other scores.
+    """Fail if this tree is slower than a base revision beyond the noise, or gives different scores.
 
-    Judges p99 and CPU a record of the pipeline and of the end-to-end run, from rounds in which both take turns.
+    Compares p99 and CPU per record, of the pipeline and end to end, in rounds that alternate between both trees. The
+    noise is the difference between two measurements of the base.
     """
     from saker.bench.gate import gate as the_gate
 
@@ -147,9 +203,9 @@ def gate(
         raise the_gate.GateFailed(f"slower than {base}: {'; '.join(f'{v.stage}, {v.name}' for v in failed)}")
 
 
-Models = Annotated[list[str], typer.Argument(help="Reference models: S, M, L; C has categories.")]
-StageSeconds = Annotated[float, typer.Option("--seconds", min=0.1, help="For each line.")]
-Benchmark = Annotated[Path | None, typer.Option("-o", "--output", help="pytest-benchmark's JSON, which its `compare` takes.")]
+Models = Annotated[list[str], typer.Argument(help="Reference models: S, M, L, and C with categories.")]
+StageSeconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Seconds per measurement.")]
+Benchmark = Annotated[Path | None, typer.Option("-o", "--output", help="JSON file in the format of pytest-benchmark.")]
 
 
 def _stages(stage: str, arguments: dict[str, Any], seconds: float, output: Path | None) -> None:
@@ -171,20 +227,20 @@ def _batches(text: str) -> list[int]:
 @bench.command(epilog="Example: `saker bench trees S M L`")
 def trees(
     models: Models,
-    batch: Annotated[str, typer.Option("--batch", help="Rows a call, by comma.")] = "256,1",
-    peers: Annotated[str, typer.Option("--peers", help="By comma; lleaves compiles M for a minute, L for longer.")] = (
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "256,1",
+    peers: Annotated[str, typer.Option("--peers", help="Libraries, separated by commas; lleaves compiles for minutes.")] = (
         "onnxruntime,LightGBM,lignum"
     ),
     converted: Annotated[
-        bool, typer.Option("--converted", help="The same trees as onnxmltools writes them, to scores, beside onnxruntime.")
+        bool, typer.Option("--converted", help="Measure the same trees as converted by onnxmltools, next to onnxruntime.")
     ] = False,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure the constants by which the kernel chooses its way for few rows.")
+        bool, typer.Option("--calibrate", help="Measure the constants by which the kernel chooses its algorithm for few rows.")
     ] = False,
     seconds: StageSeconds = 1,
     output: Benchmark = None,
 ) -> None:
-    """Trees to raw sums, the native variants compared with onnxruntime, LightGBM, lignum and lleaves."""
+    """Measure the tree kernels next to onnxruntime, LightGBM, lignum and lleaves."""
     if calibrate:
         from saker.bench.micro.calibrate import calibrate as measure
 
@@ -197,16 +253,16 @@ def trees(
 
 @bench.command(epilog="Example: `saker bench rows`")
 def rows(seconds: StageSeconds = 1, output: Benchmark = None) -> None:
-    """JSON bytes to the matrix and scores to bytes, beside orjson, msgspec and the reference."""
+    """Measure decoding and encoding next to orjson, msgspec and the Python reference."""
     _stages("rows", {}, seconds, output)
 
 
 @bench.command(epilog="Example: `saker bench worst --seconds 60`")
 def worst(
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="In all.")] = 20,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed tries the same records.")] = 0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Duration of the search in seconds.")] = 20,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
 ) -> None:
-    """Search for the record that takes the decoder longest for its size, of each kind of record that is made to do so."""
+    """Search for the records that take longest to decode per byte."""
     from saker.bench.micro.worst import cost, search, usual
 
     ordinary = cost(usual())
@@ -218,19 +274,23 @@ def worst(
 
 @bench.command(epilog="Example: `saker bench pipeline S M L`, or `saker bench pipeline fraud/8 --against fraud/7`")
 def pipeline(
-    models: Annotated[list[str], typer.Argument(help="Reference models (S, M, L), or one as `saker serve` takes it.")],
-    batch: Annotated[str, typer.Option("--batch", help="Records a call, by comma.")] = "256,16,1",
-    against: Annotated[str | None, typer.Option("--against", help="A model beside it, if it is there.")] = None,
-    budget_us: Annotated[float | None, typer.Option("--budget-us", help="Fail above so many us of CPU a record.")] = None,
-    budget_ratio: Annotated[float | None, typer.Option("--budget-ratio", help="Fail above so many times --against.")] = None,
+    models: Annotated[list[str], typer.Argument(help="Reference models (S, M, L), or models as for `saker serve`.")],
+    batch: Annotated[str, typer.Option("--batch", help="Batch sizes, separated by commas.")] = "256,16,1",
+    against: Annotated[str | None, typer.Option("--against", help="Model to compare with, if it exists.")] = None,
+    budget_us: Annotated[
+        float | None, typer.Option("--budget-us", help="Limit of CPU per record in µs, for the first batch size.")
+    ] = None,
+    budget_ratio: Annotated[
+        float | None, typer.Option("--budget-ratio", help="Limit of CPU per record as a multiple of --against.")
+    ] = None,
     seconds: StageSeconds = 1,
     output: Benchmark = None,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Bytes to bytes (decode, score, encode), beside a straight loop of orjson, numpy and onnxruntime, or another model.
+    """Measure the whole pipeline (decode, score, encode) without Kafka, next to a Python loop or another model.
 
-    A budget is for the first number of --batch.
+    The Python loop uses orjson, numpy and onnxruntime.
     """
     from saker.bench.micro.runner import lines, over_budget, run
     from saker.engine import config
@@ -243,7 +303,7 @@ def pipeline(
             locate(against, uri)
             models = [*models, against]
         except ModelRefused as error:
-            _said(f"nothing to compare with: {error}")
+            _said(f"--against is skipped: {error}")
     timed = run("pipeline", {"models": models, "batches": _batches(batch), "tracking_uri": uri}, seconds, output)
     for line in lines(timed):
         typer.echo(line, err=as_json)
@@ -256,10 +316,12 @@ def pipeline(
 
 @bench.command(epilog="Example: `saker bench report bench/results/*.json -o bench.html`")
 def report(
-    files: Annotated[list[Path], typer.Argument(help="Results of e2e and peers.", exists=True, dir_okay=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="One self-contained HTML page.")] = Path("bench.html"),
+    files: Annotated[list[Path], typer.Argument(help="Result files of `e2e` and `peers`.", exists=True, dir_okay=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File for the page; it needs no network.")] = Path(
+        "bench.html"
+    ),
 ) -> None:
-    """Results as one page with charts: latency by percentile, p99 by rate, stages, peers."""
+    """Write an HTML page with charts of results."""
     from saker.bench.harness.report import page
 
     output.write_text(page(files))

@@ -70,7 +70,9 @@ def _trained(name: str) -> lgb.Booster:
     filled = np.nan_to_num(x / (np.nanstd(x, axis=0) + 1e-6))
     signal = filled @ rng.normal(size=n_features) / np.sqrt(n_features) + filled[:, 1] * filled[:, 2]
     if name == "C":
-        signal += np.sin(filled[:, -len(CARDINALITIES) :] * 37).sum(axis=1)  # the categories' own order says nothing
+        signal += np.sin(filled[:, -len(CARDINALITIES) :] * 37).sum(
+            axis=1
+        )  # the order of the categories carries no information
     y = signal + rng.normal(size=len(x)) > np.quantile(signal, 0.965)
     parameters = {"objective": "binary", "num_leaves": n_leaves, "learning_rate": 0.03, "num_threads": 1, "verbose": -1,
                   "min_data_in_leaf": 20, "seed": 1, "deterministic": True}  # fmt: skip
@@ -80,7 +82,7 @@ def _trained(name: str) -> lgb.Booster:
 
 
 def _repeated(booster: lgb.Booster, n_trees: int, rng: np.random.Generator) -> lgb.Booster:
-    """Its trees again and again, each time with other thresholds."""
+    """Repeat its trees, each time with other thresholds."""
     head, *blocks = re.split(r"(?=^Tree=\d+\n)", booster.model_to_string().split("end of trees")[0], flags=re.MULTILINE)
     trees = []
     for number in range(n_trees):

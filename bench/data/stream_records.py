@@ -47,7 +47,7 @@ def records(
     spaces: bool = False,
     long: bool = False,
 ) -> list[bytes]:
-    """absent: what is null is left out; shuffled: each record has its fields in an order of its own; spaces: as json.dumps."""
+    """absent: null fields are left out. shuffled: each record has another order of fields. spaces: as json.dumps writes."""
     rng = random.Random(1)  # noqa: S311 - the same records each time
     comma, colon = (", ", ": ") if spaces else (",", ":")
     lines = []

@@ -70,7 +70,7 @@ def worktree(revision: str, say: Say) -> Iterator[Tree]:
         try:
             subject = next((module for file, module in _SUBJECTS.items() if (folder / file).exists()), None)
             if subject is None:
-                raise GateFailed(f"{revision} has none of {', '.join(_SUBJECTS)}: nothing to compare with")
+                raise GateFailed(f"{revision} contains none of {', '.join(_SUBJECTS)}, so it cannot be compared")
             say(f"building {revision} in {folder}")
             yield _built(folder, Path(scratch) / "installed", subject)
         finally:

@@ -1,7 +1,7 @@
-"""Whether a change made something slower: pure, from figures that were measured in turns.
+"""Decides whether a change made something slower, from figures of alternating rounds. Pure.
 
-Each round has a figure of the base, of the base again, and of the head. Base against base shows what the machine does by
-itself; the head fails only where it is worse than that beyond doubt, in two measurements of their own.
+Each round has a figure of the base, of the base again, and of the head. Base against base shows the
+noise of the machine. The head fails only if it is worse than that beyond doubt, in two separate measurements.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Figure:
 class Verdict:
     """`ratio`: head to base, the mean over the rounds (of logarithms); `low`, `high`: its band.
 
-    `allowed`: the highest ratio that base against base may show by itself, at least 1.02. Passed unless the whole band lies
+    `allowed`: the highest ratio that the noise of base against base explains, at least 1.02. Passed unless the whole band is
     above it.
     """
 
@@ -69,21 +69,21 @@ def confirmed(measure: Callable[[], Iterable[Figure]], say: Callable[[str], None
         return first
     for verdict in first:
         if not verdict.passed:
-            say(f"{verdict}: measured once more")
+            say(f"{verdict}: measuring again")
     return [old if old.passed else new for old, new in zip(first, map(judge, measure()), strict=True)]
 
 
 def judge(figure: Figure, seed: int = 0) -> Verdict:
     """Paired bootstrap over the rounds; raises ValueError for fewer than three rounds or a figure that is not above 0."""
     base, again, head = (np.asarray(side, np.float64) for side in (figure.base, figure.again, figure.head))
-    if not (len(base) == len(again) == len(head) >= 3):  # noqa: PLR2004 - of two rounds nobody can tell
+    if not (len(base) == len(again) == len(head) >= 3):  # noqa: PLR2004 - two rounds cannot tell
         raise ValueError(
             f"{figure.stage}, {figure.name}: expected three rounds or more of each, got {len(base)}, {len(again)}, {len(head)}"
         )
     if not (np.concatenate([base, again, head]) > 0).all():
         raise ValueError(f"{figure.stage}, {figure.name}: expected figures above 0")
     rng = np.random.default_rng(seed)
-    # Both runs of the base stand for it: a round in which one of them was slow says nothing of the head.
+    # Both runs of the base count: a round in which one of them was slow proves nothing about the head.
     low, ratio, high = _band(np.log(head) - (np.log(base) + np.log(again)) / 2, rng)
     noise_low, _, noise_high = _band(np.log(again) - np.log(base), rng)
     return Verdict(

@@ -1,4 +1,4 @@
-"""What is measured: saker, the floor under it, and what people use today. Each runs in processes of its own."""
+"""The contenders: saker, a no-op baseline, and the alternatives. Each runs in separate processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Topics(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """`commands(topics, workers)` start it; `about` says how it is tuned. scores: its results are scores and can be checked."""
+    """`commands(topics, workers)` start it; `about` is its tuning. scores: its results are scores that can be checked."""
 
     name: str
     about: str
@@ -75,8 +75,8 @@ class Running:
         return sum(self._ended_cpu.values())
 
     def peak_mb(self) -> float:
-        """VmHWM of the largest: `ru_maxrss` of a spawned child starts at its parent's."""
-        return max(_peak_mb(process.pid) for process in self._processes())
+        """Sum of the peak resident memory (VmHWM) of all processes; pages that they share count for each."""
+        return sum(_peak_mb(process.pid) for process in self._processes())
 
     def check(self) -> None:
         """Raises `BenchFailed` when one of them has ended."""
@@ -95,7 +95,7 @@ def _peak_mb(pid: int) -> float:
 
 @contextmanager
 def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Running]:
-    """Start it, and stop it and all its children at the end. What it says of errors goes to `LOG`."""
+    """Start the contender, and stop it with all its children at the end. Its stderr goes to `LOG`."""
     commands = contender.commands(topics, workers)
     port = next((int(c[c.index("--metrics-port") + 1]) for c in commands if "--metrics-port" in c), None)
     roots: list[psutil.Popen] = []
@@ -115,7 +115,7 @@ def running(contender: Contender, topics: Topics, workers: int) -> Iterator[Runn
             with contextlib.suppress(psutil.NoSuchProcess):
                 root.terminate()
         psutil.wait_procs(roots, STOP_SECONDS)
-        for root in roots:  # its session and not its children: those of one that died by itself are nobody's
+        for root in roots:  # by session, not by parent: the children of a dead process have no parent to find them by
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(root.pid, signal.SIGKILL)
         signal.signal(signal.SIGTERM, before)
@@ -153,22 +153,22 @@ def saker(
     return Contender(name, about, commands, folder=folder, transactional="exactly_once" in options)
 
 
-def _straight(name: str, library: str, about: str) -> Contender:
+def _loop(name: str, library: str, about: str) -> Contender:
     def commands(topics: Topics, workers: int) -> list[list[str]]:
         arguments = (topics.bootstrap_servers, topics.input, topics.output, topics.group)
-        return [[sys.executable, "-m", "saker.bench.peers.straight", library, *arguments]] * workers
+        return [[sys.executable, "-m", "saker.bench.peers.python_loop", library, *arguments]] * workers
 
-    return Contender(name, about, commands, scores=library != "echo")
+    return Contender(name, about, commands, scores=library != "baseline")
 
 
-ECHO = _straight("echo", "echo", "consumes, and produces values as long as a result; no work")
+BASELINE = _loop("baseline", "baseline", "consumes, and produces values as long as a result; no work")
 OWN: dict[str, Contender] = {
     c.name: c
     for c in (
         saker(),
-        ECHO,
-        _straight("straight loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches"),
-        _straight("straight loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
+        BASELINE,
+        _loop("python loop", "onnxruntime", "confluent-kafka, orjson, numpy and onnxruntime in batches"),
+        _loop("python loop (LightGBM)", "lightgbm", "the same with LightGBM's own predict, one thread"),
         saker("saker (kernels off)", "--kernels", "off"),
     )
 }
@@ -187,7 +187,7 @@ VARIANTS: dict[str, Contender] = {
 
 
 def _peer(name: str, script: str, about: str, *, environment: str = "", processes: bool = True) -> Contender:
-    """A script of bench/peers. environment: the one of its own that it runs in. processes: one for each worker."""
+    """A script of bench/peers. environment: the separate environment that it runs in. processes: one per worker."""
 
     def commands(topics: Topics, workers: int) -> list[list[str]]:
         python = sys.executable

@@ -34,7 +34,7 @@ PERCENTILES = (50.0, 90.0, 99.0, 99.9)
 #: A sender later than this has measured itself.
 LATE_MS = 100.0
 _READY_SECONDS, _WAIT_SECONDS = 120.0, 20.0
-_CHECKED = 5_000
+_GROUP_SECONDS = 10.0  # a contender that answers has joined its group by then, if it has one
 _POOL = 1024
 _TOLERANCE = 1e-12
 _PROBE = 1 << 62  # keys from here on are probes
@@ -43,11 +43,11 @@ _HIGHEST_US = 3_600_000_000
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run showed. `percentiles_ms`, `max_ms`, `mean_ms` and `histogram` leave the warm-up out.
+    """The result of one run. `percentiles_ms`, `max_ms`, `mean_ms` and `histogram` exclude the warm-up.
 
-    lost: not read back within `_WAIT_SECONDS` after the last was due. wrong: of `checked` scores, those that LightGBM gives
-    otherwise.
-    stages_ms: mean time of a batch in each stage, from the contender's metrics; `wait` is what is left of the mean latency.
+    lost: not read back within `_WAIT_SECONDS` after the last was due. wrong: of `checked` scores, those that
+    differ from LightGBM's.
+    stages_ms: mean time of a batch in each stage, from the contender's metrics; `wait` is the rest of the mean latency.
     """
 
     contender: str
@@ -87,7 +87,7 @@ class Run:
             flaws.append("void")
         return (
             f"{self.contender} at {self.rate:,.0f}/s: {told}, max {self.max_ms:.1f} ms, {self.records_per_s:,.0f} records/s, "
-            f"{self.cpu_us:.1f} us of CPU a record, {self.peak_mb:.0f} MB, sender at most {self.late_ms:.0f} ms late"
+            f"{self.cpu_us:.1f} µs of CPU per record, {self.peak_mb:.0f} MB, sender at most {self.late_ms:.0f} ms late"
             f"{''.join(f', {flaw}' for flaw in flaws)}"
         )
 
@@ -107,13 +107,12 @@ def expected_scores() -> NDArray[np.float64]:
 
 
 class _Reader:
-    """Reads results: when each number came first, how many came again, and some of the scores."""
+    """Reads results: when each number first arrived, how many arrived again, and all values, which are checked later."""
 
-    def __init__(self, topics: Topics, count: int, first_checked: int) -> None:
+    def __init__(self, topics: Topics, count: int) -> None:
         self.read_at = np.full(count, np.nan)
         self.duplicates = 0
-        self.results: dict[int, bytes] = {}
-        self._checked = range(first_checked, min(first_checked + _CHECKED, count))
+        self._results: list[tuple[NDArray[np.int64], list[bytes]]] = []
         self._consumer = clients.consumer(topics.bootstrap_servers, **{"group.id": "reader", "fetch.wait.max.ms": 5})
         self._consumer.assign([TopicPartition(topics.output, p, 0) for p in range(PARTITIONS)])
 
@@ -130,8 +129,7 @@ class _Reader:
         if (numbers >= _PROBE).any():
             batch = [m for m, number in zip(batch, numbers, strict=True) if number < _PROBE]
             numbers = numbers[numbers < _PROBE]
-        if len(self.results) < len(self._checked):
-            self.results |= {n: m.value() for n, m in zip(numbers.tolist(), batch, strict=True) if n in self._checked}
+        self._results.append((numbers, list(map(Message.value, batch))))
         fresh = np.unique(numbers[np.isnan(self.read_at[numbers])])
         self.read_at[fresh] = now
         self.duplicates += len(numbers) - len(fresh)
@@ -142,11 +140,14 @@ class _Reader:
         first = self._consumer.poll(seconds)
         return first is not None and first.error() is None
 
-    def wrong(self) -> int:
-        expected = expected_scores()
-        scores = np.array([orjson.loads(value)["fraud_score"] for value in self.results.values()])
-        numbers = np.array(list(self.results), np.int64)
-        return int((np.abs(scores - expected[numbers % _POOL]) > _TOLERANCE).sum()) if len(numbers) else 0
+    def check(self) -> tuple[int, int]:
+        """The number of scores, and of those that differ from LightGBM's."""
+        expected, checked, wrong = expected_scores(), 0, 0
+        for numbers, values in self._results:
+            scores = np.array([orjson.loads(value)["fraud_score"] for value in values])
+            checked += len(scores)
+            wrong += int((np.abs(scores - expected[numbers % _POOL]) > _TOLERANCE).sum())
+        return checked, wrong
 
     def close(self) -> None:
         self._consumer.close()
@@ -155,13 +156,13 @@ class _Reader:
 def measure(
     contender: Contender, bootstrap_servers: str, load: Load, *, workers: int, number: int, warm_up_seconds: float
 ) -> Run:
-    """One run on topics of its own. number: of the run, for the names of its topics. Raises `BenchFailed`."""
+    """One run on separate topics. number: of the run, for the names of its topics. Raises `BenchFailed`."""
     suffix = f"-bench-{os.getpid()}-{number}"
     create_topics(bootstrap_servers, PARTITIONS, suffix)
     topics = Topics(bootstrap_servers, RAW + suffix, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
     due, count = load.due(), load.count
     warm = int(np.searchsorted(due, warm_up_seconds))
-    reader = _Reader(topics, count, warm)
+    reader = _Reader(topics, count)
     spawn = multiprocessing.get_context("spawn")
     ours, theirs = spawn.Pipe()
     with running(contender, topics, workers) as processes:
@@ -183,6 +184,7 @@ def measure(
     seconds = float(np.nanmax(reader.read_at) - start) if missing < count else float("inf")
     mean_ms = float(latencies.mean()) * 1000 if len(latencies) else float("nan")
     batch, stages_ms = _spent(before, after, mean_ms)
+    checked, wrong = reader.check() if contender.scores else (0, 0)
     return Run(
         contender=contender.name,
         rate=load.rate,
@@ -192,8 +194,8 @@ def measure(
         sent=count,
         lost=missing,
         duplicates=reader.duplicates,
-        checked=len(reader.results) if contender.scores else 0,
-        wrong=reader.wrong() if contender.scores else 0,
+        checked=checked,
+        wrong=wrong,
         late_ms=late * 1000,
         records_per_s=(count - missing) / seconds,
         percentiles_ms={f"{p:g}": histogram.get_value_at_percentile(p) / 1000 for p in PERCENTILES},
@@ -208,9 +210,9 @@ def measure(
 
 
 def _await(processes: Running, reader: _Reader, topics: Topics, workers: int) -> None:
-    """Send probes until some have come back, and its group, where it has one, has come to rest with all its workers.
+    """Send probes until some have come back and the group, if there is one, is stable with all its workers.
 
-    A probe that is still on its way is told from the load by its key.
+    Probes have other keys than the load, so a late one is not counted.
     """
     producer = clients.producer(topics.bootstrap_servers)
     until, answered = time.monotonic() + _READY_SECONDS, 0
@@ -224,9 +226,11 @@ def _await(processes: Running, reader: _Reader, topics: Topics, workers: int) ->
         producer.flush(5)
         sent += 1
         answered += reader.await_probe(0.5)
-    group = groups.GroupAdmin(topics.bootstrap_servers)
+    group, grouped_until = groups.GroupAdmin(topics.bootstrap_servers), time.monotonic() + _GROUP_SECONDS
     while (found := group.describe(topics.group, topics.input)) is None or not found.stable or 0 < len(found.members) < workers:
         processes.check()
+        if found is None and time.monotonic() > grouped_until:
+            break  # it assigns itself partitions, as Bytewax and MLServer do
         if time.monotonic() > until:
             raise BenchFailed(f"group {topics.group} has not {workers} members after {_READY_SECONDS:.0f} s: {found}")
     group.close()

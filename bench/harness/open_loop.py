@@ -1,7 +1,7 @@
-"""The load of a bench: records sent when they are due, whatever became of the ones before, from a process of its own.
+"""The load of a benchmark: a separate process sends each record when it is due, without waiting for earlier ones.
 
-Latency counts from the moment that a record was due, so a stall delays, and counts for, every record that was due in it. A
-sender that falls behind its own schedule measures itself: it reports how late it was, and such a run is void.
+Latency counts from the moment that a record was due, so a stall counts for every record that was due in it. A sender that
+falls behind its schedule would measure itself: it reports its delay, and such a run is void.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _START_SECONDS = 0.2
 class Load:
     """Record n carries n as its key, eight bytes, and goes to partition n % `PARTITIONS`."""
 
-    rate: float  # records a second
+    rate: float  # records/s
     seconds: float
     arrivals: str = "poisson"
     seed: int = 0
@@ -45,10 +45,10 @@ class Load:
 
 
 def send(load: Load, values: list[bytes], bootstrap_servers: str, topic: str, told: Connection) -> None:
-    """Entry point of the process. Record n has value n % len(values). Tells when it starts (monotonic clock), and at the end
-    how late it was at most, in seconds.
+    """Entry point of the process. Record n has value n % len(values). Sends its start (monotonic clock) through the pipe,
+    and at the end its largest delay in seconds.
 
-    Records leave by ticks, in batches: a call of the client for each cannot keep 6,000 records/s on two busy cores.
+    Records are sent in batches at each tick: one client call per record is too slow for 6,000 records/s on two busy cores.
     """
     producer = clients.producer(bootstrap_servers, **{"queue.buffering.max.messages": 1_000_000})
     due, count = load.due(), load.count

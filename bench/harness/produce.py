@@ -8,9 +8,9 @@ from saker.engine.kafka import clients
 
 
 def produce(producer: clients.Producer, topic: str, batch: list[dict[str, Any]], partition: int) -> None:
-    """All of `batch`, waiting where the producer's queue is full.
+    """Send all of `batch`, waiting while the queue of the producer is full.
 
-    `produce_batch` raises nothing then: it marks what it did not take, anywhere in the batch.
+    `produce_batch` raises nothing when the queue is full: it marks the messages that it did not take, anywhere in the batch.
     """
     while producer.produce_batch(topic, batch, partition=partition) < len(batch):
         batch = [message for message in batch if "_error" in message]

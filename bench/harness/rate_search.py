@@ -11,11 +11,11 @@ from saker.bench.harness.open_loop import Load
 
 RunAt = Callable[[Contender, float], Run]
 Say = Callable[[object], None]
-_LOWEST = 10.0  # records a second
+_LOWEST = 10.0  # records/s
 
 
 def runner(bootstrap_servers: str, *, seconds: float, warm_up_seconds: float, workers: int, arrivals: str = "poisson") -> RunAt:
-    """Runs of a contender at a rate, each with another seed and topics of its own."""
+    """Runs of a contender at a rate, each with another seed and separate topics."""
     numbers = itertools.count()
 
     def run(contender: Contender, rate: float) -> Run:
@@ -47,15 +47,15 @@ def highest_rate(
 ) -> tuple[Run | None, list[Run]]:
     """The run at the highest rate that keeps p99 under `limit_ms` with nothing lost or wrong, if any does; and all the runs.
 
-    Doubles from `first`, or halves, and then bisects until two neighbours are within `closeness`. A run that is void says
-    nothing of the contender: it is made again, once.
+    Doubles from `first`, or halves, and then bisects until two neighbours are within `closeness`. A void run is repeated,
+    once.
     """
     runs: list[Run] = []
 
     def passes(rate: float) -> bool:
         runs.append(run(contender, rate))
         if runs[-1].void:
-            say(f"{runs[-1]}: made again")
+            say(f"{runs[-1]}: repeated")
             runs.append(run(contender, rate))
         good = kept(runs[-1], limit_ms)
         say(f"{runs[-1]}: {'kept' if good else 'not kept'}")
@@ -85,5 +85,5 @@ def median_run(runs: Iterable[Run]) -> Run:
     """The run with the median p99 of those that are not void; raises `BenchFailed` when all are."""
     valid = sorted((run for run in runs if not run.void), key=lambda run: run.percentiles_ms["99"])
     if not valid:
-        raise BenchFailed("the sender was late in every run: choose a lower rate, or a machine with more cores")
+        raise BenchFailed("the sender was late in every run: use a lower rate, or a machine with more cores")
     return valid[len(valid) // 2]

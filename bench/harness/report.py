@@ -1,21 +1,16 @@
-"""Results as one self-contained page: tables, and charts as SVG. Readable on a phone, needs no network."""
+"""Results of `saker bench e2e` and `peers` as one HTML page with tables and charts. It needs no network."""
 
 from __future__ import annotations
 
 import html
-import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-import numpy as np
-from hdrh.histogram import HdrHistogram
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from saker.bench.harness import results
+from saker.bench.harness import charts, results
 from saker.bench.harness.contenders import BenchFailed
 from saker.bench.harness.e2e import Run
 from saker.bench.harness.rate_search import median_run
@@ -32,15 +27,14 @@ svg { width: 100%; height: auto } code { font-size: .85rem; overflow-wrap: anywh
 .note { color: #566273; font-size: .875rem }
 """
 _ABOUT = (
-    "Latency counts from the moment a record was due to its result read back. The echo consumes and produces and does no work: "
-    "what Kafka and its client cost."
+    "Latency is the time from the moment a record was due to be sent until its result was read back. The baseline consumes and "
+    "produces and does no other work: the cost of Kafka and its client. Of repeated runs, the one with the median p99 is shown."
 )
-_COLOURS = ("#0b6e99", "#8a8f98", "#d97706", "#7c3aed", "#15803d", "#be123c", "#0f766e", "#a16207")
-_TAILS = np.array([0, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99])
+_KINDS = {"e2e": "End-to-end latency", "peers": "Comparison with alternatives"}
 
 
 def page(paths: Sequence[Path]) -> str:
-    """HTML of one or several result files; raises `BenchFailed` for a file that is none."""
+    """HTML of one or several result files; raises `BenchFailed` for any other file."""
     sections = []
     for path in paths:
         try:
@@ -60,29 +54,50 @@ def page(paths: Sequence[Path]) -> str:
 
 def _section(name: str, told: dict[str, Any], runs: list[Run]) -> Iterator[str]:
     machine, versions = told["machine"], ", ".join(f"{package} {number}" for package, number in told["versions"].items())
-    yield f"<h2>{html.escape(told['kind'])}: {html.escape(name)}</h2>"
+    yield f"<h2>{_KINDS[told['kind']]} ({html.escape(name)})</h2>"
     yield f'<p class="note">{html.escape(told["date"])}, commit {html.escape(told["commit"])}, {machine["cores"]} cores of '
     yield f"{html.escape(machine['processor'])}, kernel {html.escape(machine['kernel'])}; {html.escape(versions)}<br>"
     yield f"<code>{html.escape(told['command'])}</code></p>"
     if told["kind"] == "peers":
-        yield _peer_table(told, runs)
         kept = [(row["name"], runs[row["highest"]].rate) for row in told["peers"] if row["highest"] is not None]
-        yield _chart(lambda axes: _bars(axes, kept), "Highest rate with nothing lost, records/s", 0.5 + 0.4 * len(kept))
         common = [runs[row["common"]] for row in told["peers"] if row["common"] is not None]
-        yield _chart(lambda axes: _percentiles(axes, common), "Latency at the common rate, ms")
-        yield _chart(lambda axes: _rates(axes, runs), "p99 by rate, ms")
+        yield f"<p>{html.escape(_summary(common))}</p>"
+        yield _peer_table(told, runs)
+        title = "Highest rate without loss"
+        yield _chart(lambda axes: charts.dots(axes, kept, "records/s (logarithmic)"), title, 0.8 + 0.35 * len(kept))
+        yield _chart(lambda axes: charts.percentiles(axes, common), f"Latency at {common[0].rate:,.0f} records/s")
+        yield _chart(lambda axes: charts.rates(axes, runs), "p99 latency by load")
     else:
         shown = list(_medians(runs))
+        yield f"<p>{html.escape(_summary(shown))}</p>"
         yield _run_table(shown)
         rates = sorted({run.rate for run in shown})
         for rate in rates if len(rates) <= 3 else (rates[0], rates[-1]):  # noqa: PLR2004 - a page, not an atlas
             of = [run for run in shown if run.rate == rate]
-            yield _chart(lambda axes, of=of: _percentiles(axes, of), f"Latency at {rate:,.0f} records/s, ms")
+            yield _chart(partial(charts.percentiles, runs=of), f"Latency at {rate:,.0f} records/s")
         if len(rates) > 1:
-            yield _chart(lambda axes: _rates(axes, runs), "p99 by rate, ms")
+            yield _chart(lambda axes: charts.rates(axes, runs), "p99 latency by load")
         staged = [run for run in shown if run.stages_ms]
         if staged:
-            yield _chart(lambda axes: _stages(axes, staged), "Where a mean batch spends its time, ms", 0.8 + 0.5 * len(staged))
+            yield _chart(
+                lambda axes: charts.stages(axes, staged), "Where a mean batch spends its time", 0.9 + 0.5 * len(staged)
+            )
+
+
+def _summary(runs: list[Run]) -> str:
+    """One sentence per rate: saker next to the baseline."""
+    sentences = []
+    for rate in sorted({run.rate for run in runs}):
+        of = {run.contender: run for run in runs if run.rate == rate}
+        if {"saker", "baseline"} <= of.keys():
+            (p50, p99), (base50, base99) = (
+                [of[name].percentiles_ms[p] for p in ("50", "99")] for name in ("saker", "baseline")
+            )
+            sentences.append(
+                f"At {rate:,.0f} records/s, saker's p50 is {p50:.2f} ms ({p50 / base50:.2f} times the baseline's) and its p99 "
+                f"{p99:.1f} ms ({p99 / base99:.2f} times)."
+            )
+    return " ".join(sentences)
 
 
 def _medians(runs: list[Run]) -> Iterator[Run]:
@@ -101,7 +116,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _run_table(runs: list[Run]) -> str:
-    head = ("", "rate", "p50 ms", "p90", "p99", "p99.9", "max", "records/s", "CPU us", "MB", "lost", "repeated", "wrong")
+    head = ("", "rate", "p50 ms", "p90", "p99", "p99.9", "max", "records/s", "CPU µs", "MB", "lost", "repeated", "wrong")
     rows = ((run.contender, f"{run.rate:,.0f}", *_latency(run, *run.percentiles_ms), *_rest(run)) for run in runs)
     return _table(head, rows)
 
@@ -117,7 +132,7 @@ def _rest(run: Run) -> tuple[str, ...]:
 
 
 def _peer_table(told: dict[str, Any], runs: list[Run]) -> str:
-    head = ("", "highest rate", "p50 ms", "p99", "p99.9", "CPU us", "MB", "p50 at half", "p99", "p99.9", "lost", "wrong")
+    head = ("", "highest rate", "p50 ms", "p99", "p99.9", "CPU µs", "MB", "p50 at half", "p99", "p99.9", "lost", "wrong")
     rows = []
     for row in told["peers"]:
         common, half, highest = (None if row[k] is None else runs[row[k]] for k in ("common", "half", "highest"))
@@ -131,67 +146,5 @@ def _peer_table(told: dict[str, Any], runs: list[Run]) -> str:
     return _table(head, rows) + f'<ul class="note">{about}{missing}</ul>'
 
 
-def _chart(draw: Any, title: str, height: float = 3.6) -> str:
-    with mpl.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "saker"}):
-        figure = Figure(figsize=(5.4, max(height, 1.8)), layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
-    return f"<h3>{html.escape(title)}</h3>{svg[svg.index('<svg') :]}"
-
-
-def _percentiles(axes: Axes, runs: list[Run]) -> None:
-    """By the logarithm of what is left above a percentile, as HdrHistogram plots it; ms on a logarithmic scale."""
-    for run, colour in _coloured(runs, [run.contender for run in runs]):
-        histogram = HdrHistogram.decode(run.histogram)
-        ms = [histogram.get_value_at_percentile(float(p)) / 1000 for p in _TAILS]
-        axes.plot(1 / (1 - _TAILS / 100), ms, color=colour, label=run.contender, linewidth=2)
-    axes.set(xscale="log", yscale="log")
-    axes.set_xticks([1, 2, 10, 100, 1000, 10000], ["0", "50", "90", "99", "99.9", "99.99 %"])
-    _finish(axes)
-
-
-def _rates(axes: Axes, runs: list[Run]) -> None:
-    names = list(dict.fromkeys(run.contender for run in runs))
-    for name, colour in _coloured(names, names):
-        points = sorted((run.rate, run.percentiles_ms["99"]) for run in runs if run.contender == name and run.whole)
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=name, markersize=4)
-    axes.set(xscale="log", yscale="log", xlabel="records/s")
-    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:,.0f}")
-    _finish(axes)
-
-
-def _coloured(items: Sequence[Any], names: Sequence[str]) -> Iterator[tuple[Any, str]]:
-    """saker in the first colour, the echo in grey, the others as they come."""
-    others = iter(_COLOURS[2:] * 2)
-    for item, name in zip(items, names, strict=True):
-        yield item, {"saker": _COLOURS[0], "echo": _COLOURS[1]}.get(name) or next(others)
-
-
-def _finish(axes: Axes) -> None:
-    axes.minorticks_off()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda ms, _: f"{ms:g}")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
-
-
-def _stages(axes: Axes, runs: list[Run]) -> None:
-    left = np.zeros(len(runs))
-    names = [f"{run.contender} at {run.rate:,.0f}/s" for run in runs]
-    for stage, colour in zip(runs[0].stages_ms, _COLOURS, strict=False):
-        widths = np.array([max(run.stages_ms[stage], 0) for run in runs])
-        axes.barh(names, widths, left=left, color=colour, label=stage)
-        left += widths
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.02))
-
-
-def _bars(axes: Axes, rates: list[tuple[str, float]]) -> None:
-    names, values = zip(*sorted(rates, key=lambda pair: pair[1]), strict=True)
-    bars = axes.barh(names, values, color=_COLOURS[0])
-    axes.set_xscale("log")
-    axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=3, fontsize=9)
-    axes.xaxis.set_major_formatter(lambda rate, _: f"{rate:,.0f}")
+def _chart(draw: Callable[[Axes], None], title: str, height: float = 3.4) -> str:
+    return f"<h3>{html.escape(title)}</h3>{charts.svg(draw, height)}"

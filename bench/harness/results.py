@@ -1,4 +1,4 @@
-"""Results as JSON, with everything that one needs to run them again: machine, versions, commit, command."""
+"""Results as JSON, with all that is needed to repeat them: machine, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FOLDER = Path("bench") / "results"
 _PACKAGES = ("confluent-kafka", "lightgbm", "numpy", "onnxruntime", "orjson", "saker-onnx")
 
 
-def surroundings() -> dict[str, Any]:
-    """Where and with what this process runs."""
+def about(kind: str, command: str | None = None) -> dict[str, Any]:
+    """The head of a results file: kind, date, machine, versions, commit and command (default: this process's)."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processors = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     versions = {"python": platform.python_version()}
@@ -31,26 +31,30 @@ def surroundings() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    command = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False)
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
+        "kind": kind,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {
             "processor": next(processors, platform.machine()),
-            "cores": len(os.sched_getaffinity(0)),
+            "cores": os.cpu_count(),  # not those that a benchmark has pinned itself to
             "kernel": platform.release(),
         },
         "versions": versions,
         "commit": commit.stdout.strip(),
-        "command": shlex.join(["saker", *sys.argv[1:]]),
+        "command": command or shlex.join(["saker", *sys.argv[1:]]),
     }
 
 
 def write(path: Path, kind: str, runs: Iterable[Run], **more: Any) -> None:
-    """kind: e2e or peers. more: what belongs to the kind, as plain data."""
+    """Write the runs of `kind` (e2e or peers). more: further entries of the file, as plain data."""
+    write_plain(path, kind, **more, runs=[asdict(run) for run in runs])
+
+
+def write_plain(path: Path, kind: str, **entries: Any) -> None:
+    """Write plain data below the head."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"kind": kind, **surroundings(), **more, "runs": [asdict(run) for run in runs]}
-    path.write_text(json.dumps(told, indent=1) + "\n")
+    path.write_text(json.dumps({**about(kind), **entries}, indent=1) + "\n")
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Run]]:

@@ -40,7 +40,7 @@ class Timed(NamedTuple):
     lane_step: float | None
 
     def lines(self) -> Iterator[str]:
-        yield f"{self.model}: us a call, * for the way that the kernel chooses"
+        yield f"{self.model}: µs per call, * for the algorithm that the kernel chooses"
         ways = sorted({way for _, way in self.us})
         for rows in _ROWS:
             marks = {way: "*" if self.chosen[rows] == way else " " for way in ways}

@@ -1,6 +1,6 @@
-"""Bytes to bytes through the public pipeline (decode, score, encode), beside a straight loop: `saker bench pipeline S M L`.
+"""Bytes to bytes through the public pipeline (decode, score, encode), next to a Python loop: `saker bench pipeline S M L`.
 
-The straight loop is what people write: orjson for each record, one np.array, onnxruntime, orjson again; it checks nothing.
+The loop is typical code: orjson for each record, one np.array, onnxruntime, orjson again; it checks nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from saker.bench.data.reference_models import SHAPES, ReferenceModel, records, reference_model
 from saker.bench.micro.runner import Case
-from saker.bench.peers.straight import straight_loop
+from saker.bench.peers.python_loop import python_loop
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.model.registry import locate
 from saker.engine.model.session import open_session
@@ -25,16 +25,16 @@ def active(model: ReferenceModel, kernels: str) -> ActiveModel:
 
 
 def cases(models: Sequence[str], batches: Sequence[int], tracking_uri: str = "") -> Iterator[Case]:
-    """models: reference models, each beside a straight loop; or models as `saker serve` takes them, beside each other."""
+    """models: reference models, each next to a Python loop; or models as for `saker serve`, next to each other."""
     if set(models) <= set(SHAPES):
         for name in models:
             model = reference_model(name)
-            native, loop = active(model, "auto"), straight_loop(model)
+            native, loop = active(model, "auto"), python_loop(model)
             for batch in batches:
                 values = records(model, batch)
                 group = f"pipeline {name}, batch {batch}"
                 yield Case(group, "saker", partial(score_batch, native, values), batch, _stages(native, values))
-                yield Case(group, "straight loop", partial(loop, values), batch)
+                yield Case(group, "python loop", partial(loop, values), batch)
         return
     served = [ActiveModel.load(located.path, located.name) for located in (locate(name, tracking_uri) for name in models)]
     for batch in batches:

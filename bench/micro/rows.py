@@ -1,6 +1,6 @@
-"""JSON bytes to a float32 matrix and scores to bytes, beside orjson, msgspec and the reference: `saker bench rows`.
+"""JSON bytes to a float32 matrix and scores to bytes, next to orjson, msgspec and the reference: `saker bench rows`.
 
-Batches of 256; what a peer makes is compared first.
+Batches of 256. The result of each alternative is compared first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OrjsonPath:
 
     def __init__(self, of: Contract, *, joined: bool) -> None:
         self._joined = joined
-        numbers = [f.name for f in of.features if f.kind == "number"]  # stand in front
+        numbers = [f.name for f in of.features if f.kind == "number"]  # come first
         self._names, self._numbers = numbers, itemgetter(*numbers)
         self._width, self._id = len(of.features), of.id_field
         self._codes = [

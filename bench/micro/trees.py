@@ -1,6 +1,6 @@
-"""Trees to raw sums, in one run beside onnxruntime, LightGBM, lignum and lleaves: `saker bench trees S M L --batch 256,1`.
+"""Trees to raw sums, in one run with onnxruntime, LightGBM, lignum and lleaves: `saker bench trees S M L --batch 256,1`.
 
-With `--converted` the same trees as onnxmltools writes them, in float32, to scores: beside onnxruntime.
+With `--converted`, the same trees as onnxmltools writes them, in float32, next to onnxruntime.
 """
 
 from __future__ import annotations
@@ -105,5 +105,5 @@ def cases(
 
 
 def _other_rows_each_time(score: Score, batches: Sequence[NDArray[np.float32]]) -> Callable[[], object]:
-    """A call with the next of the batches: with the same row again and again, a processor learns a walk's branches by heart."""
+    """A call with the next batch: given the same row each time, the branch predictor would learn the path by heart."""
     return partial(next, map(score, itertools.cycle(batches)))

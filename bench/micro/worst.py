@@ -1,6 +1,6 @@
-"""The record that takes the decoder longest for its size, searched for among records made to do so: `saker bench worst`.
+"""Searches for the record that takes longest to decode for its size: `saker bench worst`.
 
-Time grows with the size of a record and with nothing else: that is what keeps a sender from stalling a worker. The gate
+Time must grow with the size of a record only; otherwise a sender could stall a worker. The gate
 compares the worst kind of two trees.
 """
 

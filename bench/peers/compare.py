@@ -1,4 +1,4 @@
-"""saker beside what people use today: the highest rate of each; its latency at a common rate and at half of its highest."""
+"""saker and its alternatives: the highest rate of each, its latency at a common rate and at half of its highest."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def _costs(run: Run | None) -> tuple[str, str]:
 
 
 def compare(run: RunAt, contenders: Sequence[Contender], *, rate: float, limit_ms: float, rounds: int, say: Say) -> Compared:
-    """At the common rate the contenders take turns; each that keeps it looks for its highest rate, and runs at half of that."""
+    """Contenders alternate at the common rate. Then each searches for its highest rate and runs at half of it."""
     compared = Compared()
     present = []
-    for contender in contenders:  # each once by itself, which also lets a new broker compile
+    for contender in contenders:  # each once alone, which also lets a new broker compile
         try:
             say(f"(not counted) {run(contender, rate)}")
         except (BenchFailed, EnvironmentFailed) as error:

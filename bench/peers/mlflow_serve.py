@@ -48,7 +48,7 @@ def main(bootstrap_servers: str, source: str, output: str, group: str, model: st
     row = itemgetter(*names)
     folder = saved(booster, names, Path(booster).with_suffix(".mlflow"))
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(folder), "-p", port, "--env-manager", "local"]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it looks for uvicorn there
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where it searches for uvicorn
     server = subprocess.Popen(command, env={**os.environ, "PATH": path})
     connection = http.client.HTTPConnection("127.0.0.1", int(port))
     until = time.monotonic() + _START_SECONDS

@@ -1,28 +1,24 @@
-"""Drain a backlog with one worker on a real Kafka, compared with a bare echo and a straight loop.
-
-`python -m saker.bench.scenarios.backlog`
+"""Drain a backlog with one worker on a real Kafka, next to a no-op baseline and a Python loop: `saker bench backlog`.
 
     raw topic full of records of model S --> contender, one process --> output topic, watched from outside
 
-Rate: from the first results that are seen to the last one, or as far as a contender gets in --seconds. CPU: of its processes in
-that time. The echo writes values as long as a result and does no work: what Kafka and its client cost. Medians of interleaved
-rounds, broker on the same cores, or with --apart on one of its own, as brokers are when they are other machines.
+Rate: from the first results that are seen to the last one, or as far as a contender gets in the time limit. CPU: of its
+processes in that time. The baseline writes values as long as a result and does no work: the cost of Kafka and its client.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 from saker.bench.data.reference_models import records, reference_model
 from saker.bench.harness.contenders import ALL, VARIANTS, Contender, Topics, running
-from saker.bench.peers.straight import BATCH
+from saker.bench.peers.python_loop import BATCH
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from saker.engine.kafka import clients
 from saker.engine.kafka.clients import KafkaError, KafkaException, TopicPartition
@@ -34,12 +30,15 @@ CONTENDERS = ALL | VARIANTS
 @dataclass(frozen=True, slots=True)
 class Measured:
     records_per_s: float
-    cpu_us: float  # a record
-    peak_mb: float
+    cpu_us: float  # per record
+    peak_mb: float  # of all its processes together
+
+    def __str__(self) -> str:
+        return f"{self.records_per_s:,.0f} records/s, {self.cpu_us:.2f} µs of CPU per record, {self.peak_mb:.0f} MB"
 
 
 def keep_apart() -> None:
-    """Give the last core to the children that run, the broker's, and the others to this process and what it starts next."""
+    """Give the last core to the running children (the broker), and the others to this process and its next children."""
     *others, last = sorted(os.sched_getaffinity(0))
     if not others:
         sys.exit("--apart needs two cores or more, there is one")
@@ -94,35 +93,33 @@ def measure(contender: Contender, bootstrap_servers: str, count: int, number: in
         return Measured(seen_since / seconds, cpu / seen_since * 1e6, processes.peak_mb())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=60.0, help="at most so long each time, for those who are slow")
-    parser.add_argument("--contenders", nargs="+", default=["echo", "saker", "straight loop"], choices=CONTENDERS)
-    parser.add_argument("--apart", action="store_true", help="the broker on a core of its own, the contender on the others")
-    asked = parser.parse_args()
-    names = asked.contenders
-    found: dict[str, list[Measured]] = {name: [] for name in names}
+def run(
+    contenders: Sequence[str],
+    *,
+    records: int,
+    rounds: int,
+    most_seconds: float,
+    apart: bool,
+    say: Callable[[object], None],
+) -> dict[str, list[Measured]]:
+    """The measurements of each contender, in rounds that alternate. One more round comes first and is not counted, since a new
+    broker compiles its code. apart: the broker on one core, the contender on the others.
+    """
+    found: dict[str, list[Measured]] = {name: [] for name in contenders}
     with local_kafka(_PARTITIONS, lasting=True) as bootstrap_servers:
-        fill(bootstrap_servers, asked.records)
-        if asked.apart:
+        fill(bootstrap_servers, records)
+        if apart:
             keep_apart()
-        # One round more, the first, which is not counted: the broker compiles what each of them makes it do.
-        for number in range((asked.rounds + 1) * len(names)):
-            who = names[number % len(names)]
-            last = measure(CONTENDERS[who], bootstrap_servers, asked.records, number, asked.seconds)
-            if number >= len(names):
+        for number in range((rounds + 1) * len(contenders)):
+            who = contenders[number % len(contenders)]
+            last = measure(CONTENDERS[who], bootstrap_servers, records, number, most_seconds)
+            counted = number >= len(contenders)
+            say(f"{'' if counted else '(not counted) '}{who}: {last}")
+            if counted:
                 found[who].append(last)
-            sys.stderr.write(f"{who}: {last.records_per_s:,.0f} records/s, {last.cpu_us:.2f} us\n")
-    for who, runs in found.items():
-        rate, cpu, peak = (
-            statistics.median(getattr(run, name) for run in runs) for name in ("records_per_s", "cpu_us", "peak_mb")
-        )
-        sys.stdout.write(
-            f"{who}: {rate:,.0f} records/s, {cpu:.2f} us of CPU a record, {peak:.0f} MB (medians of {len(runs)})\n"
-        )
+    return found
 
 
-if __name__ == "__main__":
-    main()
+def median(runs: Sequence[Measured]) -> Measured:
+    """The run with the median rate."""
+    return sorted(runs, key=lambda run: run.records_per_s)[len(runs) // 2]

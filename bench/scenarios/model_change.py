@@ -1,9 +1,9 @@
-"""What a change of the model costs those who wait: `python -m saker.bench.scenarios.model_change`.
+"""How long consumers wait around a model change: `python -m saker.bench.scenarios.model_change`.
 
-    steady load --> saker serve: two workers follow a file that changes again and again --> results
+    steady load --> saker serve: two workers follow a file that changes repeatedly --> results
 
-The broker stamps each result as it takes it (LogAppendTime), in ms. Of each partition the longest time between two
-results is looked at: in the two seconds after each change was put there, and in two seconds before the next one.
+The broker stamps each result on arrival (LogAppendTime), in ms. Compared is the longest time between two results of a
+partition: in the two seconds after each change, and in the two seconds before the next one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def longest_gap_ms(results: list[Record], since_ms: float, until_ms: float) -> f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=2_000, help="records a second")
+    parser.add_argument("--rate", type=float, default=2_000, help="records per second")
     parser.add_argument("--changes", type=int, default=8)
     asked = parser.parse_args()
     model = onnx.load_from_string(reference_model("S").onnx)

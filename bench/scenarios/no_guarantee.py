@@ -1,6 +1,6 @@
 """`saker serve` without any guarantee, to measure what they cost: `python -m saker.bench.scenarios.no_guarantee serve`.
 
-Nothing is acknowledged (acks=0), nothing is committed. For `saker.bench.scenarios.backlog` alone.
+Nothing is acknowledged (acks=0), nothing is committed. Used by `saker bench backlog` only.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def look(processes: Running, seconds: float) -> Look:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, default=50_000, help="records a second")
+    parser.add_argument("--rate", type=float, default=50_000, help="records per second")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--workers", type=int, default=1)
     asked = parser.parse_args()

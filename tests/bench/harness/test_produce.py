@@ -1,4 +1,4 @@
-"""What the load and the straight loops send by: all of a batch, also where the producer's queue is smaller."""
+"""What the load and the python loops send by: all of a batch, also where the producer's queue is smaller."""
 
 from __future__ import annotations
 

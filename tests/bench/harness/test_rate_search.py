@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from saker.bench.harness import results
-from saker.bench.harness.contenders import ECHO, BenchFailed, Contender
+from saker.bench.harness.contenders import BASELINE, BenchFailed, Contender
 from saker.bench.harness.e2e import LATE_MS, Run
 from saker.bench.harness.open_loop import Load
 from saker.bench.harness.rate_search import at_rate, highest_rate, median_run
 
 
-def run(rate: float, p99: float = 1.0, *, lost: int = 0, late_ms: float = 0.0, name: str = "echo") -> Run:
+def run(rate: float, p99: float = 1.0, *, lost: int = 0, late_ms: float = 0.0, name: str = "baseline") -> Run:
     return Run(
         contender=name, rate=rate, seconds=1, arrivals="poisson", workers=1, sent=int(rate), lost=lost, duplicates=0, checked=0,
         wrong=0, late_ms=late_ms, records_per_s=rate, percentiles_ms={"50": 0.5, "99": p99}, max_ms=p99, mean_ms=0.5, cpu_us=1,
@@ -30,16 +30,16 @@ def test_the_highest_rate_is_found_from_below_and_from_above(capacity: float) ->
     def at(_: Contender, rate: float) -> Run:
         return run(rate, p99=5 if rate <= capacity else 5000)
 
-    best, tried = highest_rate(at, ECHO, 20_000, limit_ms=50, say=said.append)
+    best, tried = highest_rate(at, BASELINE, 20_000, limit_ms=50, say=said.append)
     assert best is not None
     assert capacity / 1.1 <= best.rate <= capacity
     assert len(said) == len(tried) < 16
 
 
 def test_losing_a_record_or_a_late_sender_is_no_rate_kept() -> None:
-    assert highest_rate(lambda _, rate: run(rate, lost=1), ECHO, 100, limit_ms=50, say=lambda _: None)[0] is None
+    assert highest_rate(lambda _, rate: run(rate, lost=1), BASELINE, 100, limit_ms=50, say=lambda _: None)[0] is None
     late = LATE_MS + 1
-    assert highest_rate(lambda _, rate: run(rate, late_ms=late), ECHO, 100, limit_ms=50, say=lambda _: None)[0] is None
+    assert highest_rate(lambda _, rate: run(rate, late_ms=late), BASELINE, 100, limit_ms=50, say=lambda _: None)[0] is None
 
 
 def test_a_run_with_a_late_sender_is_made_again() -> None:
@@ -49,7 +49,7 @@ def test_a_run_with_a_late_sender_is_made_again() -> None:
         asked.append(rate)
         return run(rate, p99=5 if rate <= 1000 else 5000, late_ms=LATE_MS + 1 if asked.count(rate) == 1 else 0)
 
-    best, tried = highest_rate(at, ECHO, 1000, limit_ms=50, say=lambda _: None)
+    best, tried = highest_rate(at, BASELINE, 1000, limit_ms=50, say=lambda _: None)
     assert best is not None
     assert best.rate == 1000
     assert len(tried) == len(asked) > 2
@@ -63,9 +63,9 @@ def test_contenders_take_turns_and_the_first_round_does_not_count() -> None:
         return run(rate, p99=len(asked), name=contender.name)
 
     other = Contender("other", "", lambda *_: [])
-    found = at_rate(at, [ECHO, other], 100, rounds=2, say=lambda _: None)
-    assert asked == ["other", "echo", "echo", "other", "other", "echo"]
-    assert [told.percentiles_ms["99"] for told in found["echo"]] == [3, 6]
+    found = at_rate(at, [BASELINE, other], 100, rounds=2, say=lambda _: None)
+    assert asked == ["other", "baseline", "baseline", "other", "other", "baseline"]
+    assert [told.percentiles_ms["99"] for told in found["baseline"]] == [3, 6]
 
 
 def test_the_median_leaves_void_runs_out() -> None:

@@ -1,8 +1,8 @@
-"""A bare echo, and what people write themselves: `poll`, `consume`, one call of the model, `produce_batch`.
+"""A no-op baseline, and the loops that people write: `poll`, `consume`, one call of the model, `produce_batch`.
 
-    python -m saker.bench.peers.straight echo|onnxruntime|lightgbm BOOTSTRAP_SERVERS INPUT OUTPUT GROUP
+    python -m saker.bench.peers.python_loop baseline|onnxruntime|lightgbm BOOTSTRAP_SERVERS INPUT OUTPUT GROUP
 
-The echo writes values as long as a result and does no work: what Kafka and its Python client cost. All of them run with saker's
+The baseline writes values as long as a result and does no work: the cost of Kafka and its Python client. All run with saker's
 own settings of the clients, check nothing of a record, commit once in a while, and may lose or repeat records in a crash.
 """
 
@@ -49,7 +49,7 @@ def lightgbm_predict(model: ReferenceModel) -> Predict:
 PREDICT = {"onnxruntime": onnxruntime_predict, "lightgbm": lightgbm_predict}
 
 
-def straight_loop(model: ReferenceModel, library: str = "onnxruntime") -> Score:
+def python_loop(model: ReferenceModel, library: str = "onnxruntime") -> Score:
     """orjson for each record, one np.array, one call of the library, orjson again."""
     contract = open_session(model.onnx, "off").contract
     row, threshold = itemgetter(*(f.name for f in contract.features)), contract.threshold
@@ -77,7 +77,7 @@ def straight_loop(model: ReferenceModel, library: str = "onnxruntime") -> Score:
 
 def run(who: str, bootstrap_servers: str, source: str, output: str, group: str) -> None:
     """Until it is killed."""
-    score = None if who == "echo" else straight_loop(reference_model("S"), who)
+    score = None if who == "baseline" else python_loop(reference_model("S"), who)
     consumer = clients.consumer(bootstrap_servers, **{"group.id": group, "enable.auto.commit": True})
     producer = clients.producer(bootstrap_servers)
     value = b"x" * RESULT_BYTES
