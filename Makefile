@@ -7,7 +7,7 @@ AIRFLOW := .venv-airflow/.installed
 # Where this is set every process of a test run would compile the tests and saker again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo check test test-airflow stack-test lint types format hooks actionlint docs generated onnxmltools-page clean lock \
+.PHONY: demo check test test-airflow stack-test lint types format hooks actionlint docs generated pictures onnxmltools-page links clean lock \
   sanitize fuzz coverage test-aarch64 gate chaos
 
 demo: $(STAMP)
@@ -62,12 +62,14 @@ format: $(STAMP)
 	$(BIN)/ruff format --quiet .
 	git ls-files '*.c' '*.h' | xargs $(BIN)/clang-format -i
 
-# mypy does not know where the editable installation maps `saker.engine`, so it gets links in that shape.
+# mypy and mkdocstrings do not know where the editable installation maps `saker.engine`, so they get links in that shape.
 PACKAGES := bench commands deploy engine export training
 
-types: $(STAMP)
+links:
 	@mkdir -p build/typing/saker
 	@for each in $(PACKAGES) $(wildcard saker/*); do ln -sfn $(CURDIR)/$$each build/typing/saker/$${each##*/}; done
+
+types: $(STAMP) links
 	$(BIN)/mypy
 
 actionlint:
@@ -76,17 +78,25 @@ actionlint:
 
 SITE ?= site
 
-docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(SITE)
+docs: $(STAMP) links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
-# What is made of the code and kept in the repository: dashboards, and the page of all options.
+# Files in the repository that are generated from the code: dashboards, links of the alerts, reference pages, the benchmark page.
+RUNBOOK ?= docs/operate/runbook.md
+
 generated: $(STAMP)
 	$(BIN)/python -m saker.deploy.grafana.build
-	$(BIN)/python -m saker.commands.options_page
+	$(BIN)/python -m saker.deploy.runbook_links $(RUNBOOK)
+	$(BIN)/python -m saker.commands.reference_pages
+	$(BIN)/python -m saker.bench.page
+
+# The pictures of a terminal in the README, from a run of the demo.
+pictures: $(STAMP)
+	$(BIN)/python -m saker.bench.recordings
 
 # What onnxmltools gets wrong, measured with the versions installed here: two minutes.
 onnxmltools-page: $(STAMP)
-	$(BIN)/python -m saker.export.selfcheck.converters > docs/onnxmltools.md
+	$(BIN)/python -m saker.export.selfcheck.converters > docs/explanation/onnxmltools.md
 
 KERNELS := setup.py engine/kernels/build.py $(shell find engine/kernels/native -type f)
 

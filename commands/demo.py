@@ -71,7 +71,7 @@ def run(folder: Path, say: Say) -> None:
 
 
 class _Clock:
-    """Says what was done and how long it took."""
+    """Reports each stage and its duration."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -95,7 +95,7 @@ def _stream(stack: Stack, trained: Trained, folder: Path, clock: _Clock, say: Sa
     bad = list(malformed(records[0]))
     with _serving(stack) as port:
         clock.done("serve", f"{WORKERS} workers, metrics at http://127.0.0.1:{port}/metrics")
-        # Load and readers in processes of their own: threads of one process wait for each other and measure that.
+        # Load and readers in separate processes: threads of one process would wait for each other and measure that.
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as processes:
             scored = processes.submit(read_topic, stack.bootstrap_servers, SCORED, len(records))
             rejected = processes.submit(read_topic, stack.bootstrap_servers, REJECTED, len(bad))
@@ -107,7 +107,7 @@ def _stream(stack: Stack, trained: Trained, folder: Path, clock: _Clock, say: Sa
                 rate=RATE,
             )
             sent, results, rejections = load.result(), scored.result(), rejected.result()
-        clock.done("replay", f"{sent.acknowledged:,} records at {sent.sent / sent.seconds:,.0f} a second")
+        clock.done("replay", f"{sent.acknowledged:,} records at {sent.sent / sent.seconds:,.0f} records/s")
     last_line = _count(sent, results, rejections)
     _check_scores(trained.booster, trained.contract, records, results)
     _check_rejections(bad, rejections)
@@ -145,7 +145,7 @@ def _serving(stack: Stack) -> Iterator[int]:
 
 
 def _count(sent: Sent, results: list[Record], rejections: list[Record]) -> str:
-    """The last line, from what lies in the output topics: a record is known by where its input was."""
+    """The last line, from the contents of the output topics: a rejection is identified by the position of its input."""
     identifiers = Counter(_answer(record)["TransactionID"] for record in results)
     places = Counter((r.header("saker.error.partition"), r.header("saker.error.offset")) for r in rejections)
     distinct = len(identifiers) + len(places)

@@ -6,23 +6,23 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import app
+from saker.commands.options import OPERATING, app
 from saker.commands.versions import installed
 from saker.engine.errors import SakerError
 
 
-@app.command(epilog="Example: `saker doctor --export --kind binary_sigmoid_2`")
+@app.command(rich_help_panel=OPERATING, epilog="Example: `saker doctor --export --kind binary_sigmoid_2`")
 def doctor(
-    export_: Annotated[bool, typer.Option("--export", help="Export and prove one small model of every kind.")] = False,
-    kind: Annotated[list[str] | None, typer.Option("--kind", help="With --export: only this kind.")] = None,
+    export_: Annotated[bool, typer.Option("--export", help="Also export and verify one small model of every kind.")] = False,
+    kind: Annotated[list[str] | None, typer.Option("--kind", help="With --export: kind to check. Repeatable.")] = None,
     bootstrap_servers: Annotated[
-        str | None, typer.Option("--bootstrap-servers", help="HOST:PORT of a Kafka broker: whether its topics fit each other.")
+        str | None, typer.Option("--bootstrap-servers", help="HOST:PORT of Kafka brokers whose topics to check.")
     ] = None,
-    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
+    source: Annotated[str, typer.Option("--input", help="Topic of transactions.")] = "raw-transactions",
     output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
-    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
+    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejected records.")] = "rejected-transactions",
 ) -> None:
-    """Say what this installation is, and show that its parts agree; exit code 1 when they do not."""
+    """Check the installation and, if asked, Kafka topics and the model export. Exit code 1 if a check fails."""
     for line in installed():
         typer.echo(line)
     if bootstrap_servers is not None:
@@ -56,4 +56,4 @@ def _check_topics(bootstrap_servers: str, *names: str) -> None:
     for finding in findings:
         typer.echo(f"{finding.severity}: {finding.text}")
     if any(finding.severity == "error" for finding in findings):
-        raise SakerError("the topics do not allow serving")
+        raise SakerError("saker cannot serve with these topics; see the errors above")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import Bootstrap, Json, Tracking, app, tell
+from saker.commands.options import ON_KAFKA, ON_MODEL, ON_OUTPUT, OPERATING, Bootstrap, Json, Tracking, app, tell
 from saker.engine import config
 from saker.engine.errors import SakerError
 
@@ -17,25 +17,47 @@ if TYPE_CHECKING:
     pass
 
 
-@app.command(epilog="Example: `saker drift --bootstrap-servers localhost:9092 --last 10000 --output drift`")
+@app.command(
+    rich_help_panel=OPERATING, epilog="Example: `saker drift --bootstrap-servers localhost:9092 --last 10000 --output drift`"
+)
 def drift(
     bootstrap_servers: Bootstrap,
-    model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")] = "fraud@champion",
-    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
-    output_topic: Annotated[str, typer.Option("--scores", help="Topic of scores.")] = "scored-transactions",
-    last: Annotated[int, typer.Option("--last", min=100, help="So many of the newest scores, and their records.")] = 10_000,
-    limit: Annotated[float, typer.Option("--limit", min=0, help="PSI above which a feature or the score has drifted.")] = 0.25,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for drift.json and drift.png.")] = None,
+    model: Annotated[
+        str,
+        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
+    ] = "fraud@champion",
+    source: Annotated[
+        str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)
+    ] = "raw-transactions",
+    output_topic: Annotated[
+        str, typer.Option("--scores", help="Topic of scores.", rich_help_panel=ON_KAFKA)
+    ] = "scored-transactions",
+    last: Annotated[
+        int,
+        typer.Option(
+            "--last", min=100, help="Number of newest scores to compare, with their records.", rich_help_panel=ON_KAFKA
+        ),
+    ] = 10_000,
+    limit: Annotated[
+        float, typer.Option("--limit", min=0, help="PSI above which a feature or the score counts as drifted.")
+    ] = 0.25,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for drift.json and drift.png.", rich_help_panel=ON_OUTPUT)
+    ] = None,
     evidently: Annotated[
         Path | None,
-        typer.Option("--evidently", help="Evidently's HTML report, against the newest training rows."),
+        typer.Option(
+            "--evidently",
+            help="File for an HTML report by Evidently, against the newest training rows.",
+            rich_help_panel=ON_OUTPUT,
+        ),
     ] = None,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Compare live records and scores with what the model was trained on; exit code 1 if something has drifted.
+    """Compare live records and scores with the training data. Exit code 1 if any feature or the score has drifted.
 
-    Numbers are population stability indices (PSI) of the features and of the score.
+    Reports the population stability index (PSI) of each feature and of the score.
     """
     from saker.commands import live_monitor
     from saker.engine.contract import read_contract

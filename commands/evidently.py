@@ -1,4 +1,4 @@
-"""Evidently's view of drift: it needs another pandas, so it runs in an environment of its own."""
+"""Evidently's drift report. It needs another pandas, so it runs in a separate environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a model: train, export, promote."""
+"""`saker train`, `saker export` and `saker promote`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from saker.commands.options import (
+    MODELS,
+    ON_DATA,
+    ON_MODEL,
+    ON_OUTPUT,
     Data,
     From,
     Generate,
@@ -26,7 +30,7 @@ from saker.commands.progress import steps
 from saker.engine import config
 
 
-@app.command(epilog="Example: `saker train --data cards.csv --label Class --time Time --id ID`")
+@app.command(rich_help_panel=MODELS, epilog="Example: `saker train --data cards.csv --label Class --time Time --id ID`")
 def train(
     data: Data = None,
     generate: Generate = 50_000,
@@ -38,21 +42,32 @@ def train(
     end: Until = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Score from which is_fraud is true; without it 1 % false positives."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Score at which `is_fraud` becomes true (default: that of 1 % false positives).",
+            rich_help_panel="Training",
+        ),
     ] = None,
     missing: Missing = None,
     as_text: Annotated[
         list[str] | None,
-        typer.Option("--text", help="A column of categories, whatever it looks like; may be given several times."),
+        typer.Option(
+            "--text",
+            help="Column to read as a category although its values look like numbers. Repeatable.",
+            rich_help_panel=ON_DATA,
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Trees at most; it stops early.")] = 300,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=1, help="Maximum number of trees; training stops early.", rich_help_panel="Training")
+    ] = 300,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
     """Train a LightGBM model and log it to MLflow.
 
-    The same data, window and seed give the same model. Without --data, --from and --until take that part of the generated
-    stream, however long.
+    The same data, window and seed give the same model. Without --data, --from and --until select a window of the
+    generated transactions.
     """
     from saker.commands.records import labelled_table
     from saker.training import evaluate, fit
@@ -78,30 +93,47 @@ def train(
     tell(text, {"run": run, "threshold": trained.contract.threshold, **trained.metrics}, as_json)
 
 
-@app.command(epilog="Example: `saker export --run latest -o fraud.onnx`, or `saker export --booster model.txt -o model.onnx`")
+@app.command(
+    rich_help_panel=MODELS,
+    epilog="Example: `saker export --run latest -o fraud.onnx`, or `saker export --booster model.txt -o model.onnx`",
+)
 def export(
-    run: Annotated[str, typer.Option("--run", help="A run's id, or latest.")] = "latest",
+    run: Annotated[str, typer.Option("--run", help="MLflow run: its id, or `latest`.", rich_help_panel=ON_MODEL)] = "latest",
     booster: Annotated[
-        Path | None, typer.Option("--booster", help="A LightGBM model file instead of a run; nothing is registered.")
+        Path | None,
+        typer.Option(
+            "--booster", help="LightGBM model file to export instead of a run; it is not registered.", rich_help_panel=ON_MODEL
+        ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", "--out", help="Write the ONNX file here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", "--out", help="File for the ONNX model.", rich_help_panel=ON_OUTPUT)
+    ] = None,
     features: Annotated[
-        Path | None, typer.Option("--features", help="With --booster: FEATURES.toml, from `saker models describe`.")
+        Path | None,
+        typer.Option(
+            "--features", help="With --booster: features file, from `saker models describe`.", rich_help_panel=ON_MODEL
+        ),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(help="With --booster: score from which is_fraud is true; otherwise 0.5.")
+        float | None,
+        typer.Option(help="With --booster: score at which `is_fraud` becomes true (default: 0.5).", rich_help_panel=ON_MODEL),
     ] = None,
-    id_field: Annotated[str | None, typer.Option("--id", help="With --booster: field that identifies a transaction.")] = None,
+    id_field: Annotated[
+        str | None, typer.Option("--id", help="With --booster: field that identifies a transaction.", rich_help_panel=ON_MODEL)
+    ] = None,
     second_opinion: Annotated[
-        bool, typer.Option("--second-opinion", help="Tell what onnxmltools makes of the same model.")
+        bool,
+        typer.Option(
+            "--second-opinion", help="Also convert with onnxmltools and report the differences.", rich_help_panel=ON_OUTPUT
+        ),
     ] = False,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Convert a run's model to ONNX, prove that it scores the same, and register it as challenger."""
+    """Convert a model to ONNX, prove that it gives the same scores, and register it as challenger."""
     if booster is not None:
         if output is None:
-            raise typer.BadParameter("--booster needs --output")
+            raise typer.BadParameter("--booster needs --output: the ONNX file to write")
         from saker.export import external_models, features_file
 
         contract = None if features is None else features_file.read_features(features)
@@ -123,28 +155,37 @@ def export(
             say(f"written to {output}")
     lines = [f"{config.MODEL}/{exported.version} is {config.MODEL}@{model_versions.CHALLENGER}: {exported.report}"]
     if exported.report.second_opinion:
-        lines.append(f"beside it, {exported.report.second_opinion}")
+        lines.append(f"onnxmltools: {exported.report.second_opinion}")
     told = {"version": exported.version, "parity": str(exported.report)}
     tell("\n".join([*lines, "next: saker promote"]), told, as_json)
 
 
-@app.command(epilog="Example: `saker promote --data newest.csv --label Class`")
+@app.command(rich_help_panel=MODELS, epilog="Example: `saker promote --data newest.csv --label Class`")
 def promote(
     data: Data = None,
     label: Label = "isFraud",
     time: Annotated[
-        str | None, typer.Option("--time", help="With --data: column with the time; without it as in training.")
+        str | None,
+        typer.Option("--time", help="Column with the time in --data (default: as in training).", rich_help_panel=ON_DATA),
     ] = None,
     id_field: Identifier = "TransactionID",
     missing: Missing = None,
-    margin: Annotated[float, typer.Option("--margin", help="ROC AUC that must be gained; the whole interval above it.")] = 0.0,
-    floor: Annotated[float, typer.Option("--floor", min=0, max=1, help="ROC AUC that a first champion needs.")] = 0.7,
+    margin: Annotated[
+        float,
+        typer.Option(
+            "--margin", help="Minimum gain in ROC AUC; the whole 95 % interval must be above it.", rich_help_panel="Decision"
+        ),
+    ] = 0.0,
+    floor: Annotated[
+        float, typer.Option("--floor", min=0, max=1, help="Minimum ROC AUC of a first champion.", rich_help_panel="Decision")
+    ] = 0.7,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Make the challenger champion when it is better on fresh labelled rows, which neither of the two was trained on.
+    """Promote the challenger to champion if it is better on labelled rows that neither model was trained on.
 
-    Without --data these are the newest rows of its own training data. Report, plots and reasons go to MLflow either way.
+    Without --data, saker uses the newest rows of the challenger's own training data. It stores report, plots and reason in
+    MLflow.
     """
     from saker.commands.promotion import decide
 

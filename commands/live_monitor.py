@@ -1,4 +1,4 @@
-"""What `saker drift` and `saker monitor` look at: the newest live records, and the models on those whose label has come."""
+"""The data of `saker drift` and `saker monitor`: the newest live records, and the models on those with a known label."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Newest(NamedTuple):
 
 
 def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int) -> Newest:
-    """Raises `SakerError` where there are none."""
+    """Raises `SakerError` if there are none."""
     records, results = read_newest(bootstrap_servers, source, scored, last)
     values = [record.value for record in records]
     matrix = Decoder(contract).decode(values).matrix
     scores = np.array([score for result in results if (score := _score_of(result.value)) is not None], np.float64)
     if not len(scores) or not len(matrix):
-        raise SakerError(f"{scored} at {bootstrap_servers} has no scores to look at")
+        raise SakerError(f"{scored} at {bootstrap_servers} contains no scores")
     return Newest(values, matrix, scores)
 
 
@@ -55,7 +55,7 @@ def _score_of(result: bytes | None) -> float | None:
 
 @dataclass(eq=False)  # a collector is known by its identity
 class Watch(Collector):
-    """A collector of prometheus_client: what the last look found. Its thread is the only one that changes it."""
+    """A collector for prometheus_client with the last evaluation. Only the evaluating thread changes it."""
 
     bootstrap_servers: str
     #: champion and challenger.
@@ -71,7 +71,7 @@ class Watch(Collector):
     live: dict[str, Live] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raises `SakerError` where there is nothing to look at."""
+        """Evaluate once; raises `SakerError` if there is nothing to evaluate."""
         source, scored, topic = self.topics
         models = {alias: self._model(name) for alias, name in self.models.items() if name is not None}
         contract = models["champion"].session.contract

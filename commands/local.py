@@ -1,4 +1,4 @@
-"""A local stack, and the demo on it."""
+"""`saker stack` and `saker demo`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import app, told_to_stop
+from saker.commands.options import SERVING, app, told_to_stop
 
 
-@app.command(epilog="Example: `saker stack`")
+@app.command(rich_help_panel=SERVING, epilog="Example: `saker stack`")
 def stack(
     monitoring: Annotated[
         bool,
-        typer.Option("--monitoring", help="Prometheus too, with rules and alerts, for `serve` and `monitor` on their ports."),
+        typer.Option("--monitoring", help="Also run Prometheus with saker's rules and alerts."),
     ] = False,
 ) -> None:
-    """Run a local Kafka and MLflow in the foreground until Ctrl-C."""
+    """Run a local Kafka and MLflow until Ctrl-C, then remove their data."""
     from contextlib import ExitStack
 
     from saker.deploy.local.stack import local_stack
 
     stop = told_to_stop()
     typer.echo("starting Kafka and MLflow ...")
-    with local_stack(lasting=True) as running, ExitStack() as more:
+    with local_stack(lasting=True, usual_ports=True) as running, ExitStack() as more:
         prometheus = ""
         if monitoring:
             from saker.deploy.local.monitoring import Prometheus
@@ -43,16 +43,16 @@ def stack(
             f"  saker serve --model fraud@champion --bootstrap-servers {running.bootstrap_servers} --workers 2\n"
             "  saker replay --generate 20000 --first 50000 --rate 1000 "
             f"--bootstrap-servers {running.bootstrap_servers}\n"
-            "\nCtrl-C stops all of it and removes the data.",
+            "\nCtrl-C stops everything and removes the data.",
         )
         stop.wait()
 
 
-@app.command(epilog="Example: `saker demo --output demo-report`")
+@app.command(rich_help_panel=SERVING, epilog="Example: `saker demo --output demo-report`")
 def demo(
     output: Annotated[Path, typer.Option("--output", help="Folder for the report.")] = Path("demo-report"),
 ) -> None:
-    """Run the whole line on a local stack: train, export, register, promote, serve, replay, check every score."""
+    """Train, export, register, promote, serve and replay on a local stack, and check every score."""
     from saker.commands.demo import run
 
     run(output, typer.echo)

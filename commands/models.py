@@ -1,4 +1,4 @@
-"""Registered models and model files: list, show, roll back, sign, switch, describe."""
+"""`saker models`: registered models and model files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from saker.engine.onnx_metadata import UNPROVEN
 
 @models.command("list", epilog="Example: `saker models list`")
 def list_versions(as_json: Json = False, tracking_uri: Tracking = None) -> None:
-    """What is registered, newest first."""
+    """List the registered versions, newest first."""
     from saker.export.registry import model_versions
 
     found = model_versions.versions(tracking_uri or config.tracking_uri())
@@ -31,9 +31,11 @@ def list_versions(as_json: Json = False, tracking_uri: Tracking = None) -> None:
 
 @models.command(epilog="Example: `saker models show 7`")
 def show(
-    version: Annotated[str, typer.Argument(help="Its number.")], as_json: Json = False, tracking_uri: Tracking = None
+    version: Annotated[str, typer.Argument(help="Version number, such as 7.")],
+    as_json: Json = False,
+    tracking_uri: Tracking = None,
 ) -> None:
-    """One version: its card, proof and promotion."""
+    """Show the card, proof and promotion of one version."""
     from saker.export.registry import model_versions
 
     uri = tracking_uri or config.tracking_uri()
@@ -46,7 +48,7 @@ def show(
 
 @models.command(epilog="Example: `saker models rollback`, or `saker models rollback --to 6`")
 def rollback(
-    to: Annotated[str | None, typer.Option("--to", help="Version to make champion; without it the previous champion.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Version to make champion (default: the previous champion).")] = None,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -54,16 +56,16 @@ def rollback(
     from saker.export.registry import model_versions
 
     old, new = model_versions.roll_back(to, tracking_uri or config.tracking_uri())
-    tell(f"{config.MODEL}/{new} is champion again, instead of {config.MODEL}/{old}", {"from": old, "to": new}, as_json)
+    tell(f"{config.MODEL}/{new} is champion again and replaces {config.MODEL}/{old}", {"from": old, "to": new}, as_json)
 
 
 @models.command(epilog="Example: `saker models sign fraud/7 --key signing.pem`, then `saker serve --public-key signing.pub`")
 def sign(
-    model: Annotated[str, typer.Argument(help="FILE.onnx, or fraud/7 in the registry.")],
-    key: Annotated[Path, typer.Option("--key", help="Ed25519 private key: `openssl genpkey -algorithm ed25519`.")],
+    model: Annotated[str, typer.Argument(help="FILE.onnx, or a registered version such as fraud/7.")],
+    key: Annotated[Path, typer.Option("--key", help="Ed25519 private key, from `openssl genpkey -algorithm ed25519`.")],
     tracking_uri: Tracking = None,
 ) -> None:
-    """Sign a model, so that pools with --public-key serve it: FILE.onnx.sig, or a tag of the registered version."""
+    """Sign a model for pools with --public-key: writes FILE.onnx.sig, or a tag of the registered version."""
     from saker.engine.model import registry, signature
 
     uri = tracking_uri or config.tracking_uri()
@@ -80,12 +82,12 @@ def sign(
 
 @models.command(epilog="Example: `saker models switch new.onnx --over fraud.onnx`")
 def switch(
-    new: Annotated[Path, typer.Argument(help="The ONNX file to serve from now on.")],
-    over: Annotated[Path, typer.Option("--over", help="The file that pools follow: `saker serve --model FILE.onnx`.")],
+    new: Annotated[Path, typer.Argument(help="ONNX file to serve from now on.")],
+    over: Annotated[Path, typer.Option("--over", help="File that pools serve: `saker serve --model FILE.onnx`.")],
 ) -> None:
-    """Put a model in the place of the one that pools follow by its file: proven here first, and never half written there.
+    """Verify a model file, then atomically replace the file that pools serve.
 
-    Where they follow the registry, `saker promote` and `saker models rollback` do that.
+    For pools that serve a registered model, use `saker promote` and `saker models rollback`.
     """
     import os
     import shutil
@@ -97,25 +99,27 @@ def switch(
 
     wanted = ActiveModel.load(new, new.stem)
     if over.exists() and (now := read_contract(over).id_field) != (then := wanted.session.contract.id_field):
-        raise ModelRefused(f"{new} identifies a transaction by {then}, {over} by {now}: its readers would not find the results")
+        raise ModelRefused(
+            f"{new} identifies a transaction by {then}, {over} by {now}: consumers of the scores could not match them"
+        )
     with tempfile.TemporaryDirectory(dir=over.parent) as scratch:
-        for ending in (".sig", ""):  # the model last: with it they change over
+        for ending in (".sig", ""):  # the model last: pools react to it
             if (source := Path(f"{new}{ending}")).exists():
                 copy = Path(shutil.copyfile(source, Path(scratch) / over.name))
                 with copy.open("rb") as written:
                     os.fsync(written.fileno())
                 copy.replace(f"{over}{ending}")
-    typer.echo(f"{over} is {new} now (SHA-256 {wanted.sha256[:8]}); pools change over at their next look")
+    typer.echo(f"{over} is now {new} (SHA-256 {wanted.sha256[:8]}); pools load it at their next check")
 
 
 @models.command(epilog="Example: `saker models describe net.onnx > features.toml`, then with `--features features.toml`")
 def describe(
-    file: Annotated[Path, typer.Argument(help="An ONNX file, or a LightGBM model file.")],
+    file: Annotated[Path, typer.Argument(help="ONNX file, or LightGBM model file.")],
     features: Annotated[
-        Path | None, typer.Option("--features", help="FEATURES.toml; without it one to start from is printed.")
+        Path | None, typer.Option("--features", help="Features file to write into the ONNX file (default: print a template).")
     ] = None,
 ) -> None:
-    """Write into an ONNX file of other origin what its columns are, so that it can be served."""
+    """Print a features file for a model, or write one into an ONNX file of other origin so that it can be served."""
     from saker.export import describe as description
     from saker.export import features_file
 

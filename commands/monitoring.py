@@ -1,4 +1,4 @@
-"""`saker monitor`: whether the model is still right, as metrics; and `saker top`, a look at what serves."""
+"""`saker monitor` and `saker top`."""
 
 from __future__ import annotations
 
@@ -7,34 +7,63 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import Bootstrap, Label, Tracking, app, told_to_stop
+from saker.commands.options import ON_KAFKA, ON_MODEL, OPERATING, Bootstrap, Label, Tracking, app, told_to_stop
 from saker.engine.errors import SakerError
 
 _log = logging.getLogger("saker")
 
 
-@app.command(epilog="Example: `saker monitor --bootstrap-servers localhost:9092 --labels transaction-labels`")
+@app.command(
+    rich_help_panel=OPERATING, epilog="Example: `saker monitor --bootstrap-servers localhost:9092 --labels transaction-labels`"
+)
 def monitor(
     bootstrap_servers: Bootstrap,
-    model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")] = "fraud@champion",
+    model: Annotated[
+        str,
+        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
+    ] = "fraud@champion",
     challenger: Annotated[
-        str | None, typer.Option("--challenger", help="Model to compare with on the labelled records, fraud@challenger say.")
+        str | None,
+        typer.Option(
+            "--challenger",
+            help="Second model to evaluate on the labelled records, such as fraud@challenger.",
+            rich_help_panel=ON_MODEL,
+        ),
     ] = None,
-    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
-    scores: Annotated[str, typer.Option("--scores", help="Topic of scores.")] = "scored-transactions",
+    source: Annotated[
+        str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)
+    ] = "raw-transactions",
+    scores: Annotated[str, typer.Option("--scores", help="Topic of scores.", rich_help_panel=ON_KAFKA)] = "scored-transactions",
     labels: Annotated[
-        str | None, typer.Option("--labels", help="Topic of labels: identifier and --label of a transaction, as JSON.")
+        str | None,
+        typer.Option(
+            "--labels",
+            help="Topic of labels: JSON objects with the identifier and --label of a transaction.",
+            rich_help_panel=ON_KAFKA,
+        ),
     ] = None,
     label: Label = "isFraud",
-    last: Annotated[int, typer.Option("--last", min=100, help="So many of the newest scores, and their records.")] = 10_000,
-    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between two looks.")] = 60.0,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port of /metrics and /readyz.")] = 8001,
-    metrics_address: Annotated[str, typer.Option("--metrics-address", help="Address they are served on.")] = "127.0.0.1",
+    last: Annotated[
+        int,
+        typer.Option(
+            "--last", min=100, help="Number of newest scores to evaluate, with their records.", rich_help_panel=ON_KAFKA
+        ),
+    ] = 10_000,
+    every: Annotated[float, typer.Option("--every", min=1, help="Seconds between evaluations.")] = 60.0,
+    metrics_port: Annotated[
+        int, typer.Option("--metrics-port", help="Port of /metrics and /readyz; 0 picks a free one.", rich_help_panel="Metrics")
+    ] = 8001,
+    metrics_address: Annotated[
+        str,
+        typer.Option(
+            "--metrics-address", help="Address of the metrics port; 0.0.0.0 for all interfaces.", rich_help_panel="Metrics"
+        ),
+    ] = "127.0.0.1",
     tracking_uri: Tracking = None,
 ) -> None:
-    """Look at live records again and again: drift against the training rows, precision and recall where labels have come.
+    """Continuously compare live records with the training data, and scores with labels as they arrive.
 
-    Runs until Ctrl-C or SIGTERM, beside `saker serve`, and touches nothing.
+    Exports drift, precision and recall as metrics until SIGTERM or Ctrl-C. It only reads from Kafka.
     """
     from saker.commands.live_monitor import Watch
     from saker.engine.metrics.exporter import serve_http, url_of
@@ -48,18 +77,18 @@ def monitor(
         try:
             watch.check()
         except SakerError as error:
-            _log.warning("%s; looking again in %.0f s", error, every)
+            _log.warning("%s; retrying in %.0f s", error, every)
         stop.wait(every)
     server.shutdown()
 
 
-@app.command(epilog="Example: `saker top`, or `saker top --url http://scorer-3:8000/metrics`")
+@app.command(rich_help_panel=OPERATING, epilog="Example: `saker top`, or `saker top --url http://scorer-3:8000/metrics`")
 def top(
-    url: Annotated[str, typer.Option("--url", help="Metrics of a pool.")] = "http://127.0.0.1:8000/metrics",
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between two readings.")] = 1.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one view, and end.")] = False,
+    url: Annotated[str, typer.Option("--url", help="Metrics URL of a pool.")] = "http://127.0.0.1:8000/metrics",
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between refreshes.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one view and exit.")] = False,
 ) -> None:
-    """A live view of a pool: throughput, latency by stage, lag, workers and model."""
+    """Show a live view of a pool: throughput, latency by stage, lag, workers and model."""
     from rich.console import Console
     from rich.live import Live
 

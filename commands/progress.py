@@ -1,4 +1,4 @@
-"""How a command says how far it is."""
+"""Progress of a command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Say(Protocol):
 
 @contextmanager
 def steps(name: str) -> Iterator[Say]:
-    """Where a command says how far it is: a progress bar on a terminal, plain lines otherwise."""
+    """Report progress: a bar on a terminal, plain lines otherwise."""
     if not sys.stderr.isatty():
         yield lambda text, part=None: typer.echo(f"{name}: {text}", err=True)  # noqa: ARG005 - a bar needs it
         return

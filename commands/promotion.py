@@ -33,7 +33,7 @@ def decide(
     challenger, champion = model_versions.candidates(tracking_uri)
     name = f"{MODEL}/{challenger.version}"
     if champion is not None and champion.version == challenger.version:
-        return compare.Decision(False, f"{name} is the champion already")
+        return compare.Decision(False, f"{name} is already champion")
     if data is None:
         records, labels = run_artifacts.newest_rows(tracking_uri)
         truth = np.array(labels, np.int64)
@@ -52,7 +52,7 @@ def decide(
     kept &= _fresh(records, column, [of for _, of in known])
     if not kept.any():
         raise compare.CannotCompare(
-            f"none of the {len(records):,} rows is fresh: {MODEL} was trained on all of them; use newer ones"
+            f"all {len(records):,} rows are old: {MODEL} was trained on rows at least as new; use newer rows"
         )
     sides = [compare.Candidate(name, scores[kept], contract.threshold)]
     if champion is not None:
@@ -74,11 +74,13 @@ def decide(
 
 
 def _fresh(records: list[bytes], column: str, contracts: list[Contract]) -> NDArray[np.bool_]:
-    """Rows (n,) from after what every one of the models learned from."""
+    """Rows (n,) that are newer than the training data of every model."""
     ends = [c.provenance.learned_until for c in contracts if c.provenance.learned_until is not None]
     if not ends:
         return np.ones(len(records), np.bool_)
     times = np.array([orjson.loads(record).get(column, np.nan) for record in records], np.float64)
     if np.isnan(times).all():
-        raise compare.CannotCompare(f"the rows have no time in {column!r} (--time): nobody can tell which of them are fresh")
+        raise compare.CannotCompare(
+            f"the rows have no time in {column!r} (--time): saker cannot tell which rows are newer than the training data"
+        )
     return times >= max(ends)

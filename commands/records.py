@@ -32,7 +32,7 @@ def file_records(file: Path, id_field: str, label: str, missing: Collection[str]
 
 
 def is_table(file: Path) -> bool:
-    """Whether a file's name says that it is a CSV file."""
+    """Whether the name of a file is that of a CSV file."""
     return bool({".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes[-2:]})
 
 
@@ -109,7 +109,7 @@ def _without(label: str, line: bytes) -> bytes:
     try:
         text = line.decode()
         spans = list(_members(text))
-    except (ValueError, IndexError, RecursionError):  # no JSON, which the decoder is to tell
+    except (ValueError, IndexError, RecursionError):  # not JSON, which the decoder will report
         return line
     kept = [text[start:end] for name, start, end in spans if name != label]
     if len(kept) == len(spans):
@@ -118,9 +118,9 @@ def _without(label: str, line: bytes) -> bytes:
 
 
 def _members(text: str) -> Iterator[tuple[str, int, int]]:
-    """(name, start, end) of each field of the object that is the whole of a text, white space around it included.
+    """(name, start, end) of each field of the object that `text` consists of, with the white space around it.
 
-    Raises ValueError or IndexError when it is none.
+    Raises ValueError or IndexError if it is not an object.
     """
     value = json.JSONDecoder()
     at = _after_space(text, 0)

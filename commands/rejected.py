@@ -1,4 +1,4 @@
-"""What was rejected: looked at, and sent again after a fix. Nothing but `show` prints what stands in a record."""
+"""`saker rejected`: list, show and replay rejected records. Only `show` prints the contents of a record."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import Bootstrap, Json, app, printable, tell
+from saker.commands.options import OPERATING, Bootstrap, Json, app, printable, tell
 from saker.engine.errors import SakerError
 
 if TYPE_CHECKING:
     from saker.engine.kafka.reader import Record
 
-rejected = typer.Typer(help="Rejections: look at them, send them again.", no_args_is_help=True)
-app.add_typer(rejected, name="rejected")
+rejected = typer.Typer(help="List, show and replay rejected records.", no_args_is_help=True)
+app.add_typer(rejected, name="rejected", rich_help_panel=OPERATING)
 
-Topic = Annotated[str, typer.Option("--rejected", help="Topic of rejections.")]
-Last = Annotated[int, typer.Option("--last", min=1, help="Of so many of the newest rejections.")]
-Code = Annotated[str | None, typer.Option("--code", help="Only with this code, such as missing_field.")]
-Field = Annotated[str | None, typer.Option("--field", help="Only where this field is to blame.")]
+Topic = Annotated[str, typer.Option("--rejected", help="Topic of rejected records.")]
+Last = Annotated[int, typer.Option("--last", min=1, help="Number of newest rejections to read.")]
+Code = Annotated[str | None, typer.Option("--code", help="Select rejections by code, such as missing_field.")]
+Field = Annotated[str | None, typer.Option("--field", help="Select rejections by the field that caused them.")]
 
 REPLAYED = "saker.replayed"
 _SHOWN = 20
@@ -30,7 +30,7 @@ _SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """What the headers of a rejection say."""
+    """The headers of a rejection."""
 
     at: str  # PARTITION:OFFSET in its topic
     sent: str
@@ -50,25 +50,25 @@ def list_(
     field: Field = None,
     as_json: Json = False,
 ) -> None:
-    """The newest rejections and their reasons; no value of a record."""
+    """List the newest rejections and their reasons, without values of the records."""
     chosen, foreign = _chosen(bootstrap_servers, topic, last, code, field)
     found = [told for _, told in chosen]
     counts = Counter((one.code, one.field) for one in found)
     lines = [f"{number:>8,}  {reason} {named}".rstrip() for (reason, named), number in counts.most_common()]
-    lines += ["", *(f"{one.at:>12}  {one.sent}  {one.message}{' (cut)' if one.cut else ''}" for one in found[-_SHOWN:])]
+    lines += ["", *(f"{one.at:>12}  {one.sent}  {one.message}{' (truncated)' if one.cut else ''}" for one in found[-_SHOWN:])]
     head = f"{len(found):,} rejections{_left_out(foreign)}"
     tell("\n".join(map(printable, [head, *lines])), [asdict(one) for one in found], as_json)
 
 
 @rejected.command(epilog="Example: `saker rejected show 2:1041 --bootstrap-servers localhost:9092`")
 def show(
-    at: Annotated[str, typer.Argument(help="PARTITION:OFFSET, as `saker rejected list` prints it.")],
+    at: Annotated[str, typer.Argument(help="PARTITION:OFFSET, from `saker rejected list`.")],
     bootstrap_servers: Bootstrap,
     topic: Topic = "rejected-transactions",
 ) -> None:
-    """One rejection: its headers, and the record byte for byte. This prints what stands in the record.
+    """Print the headers of one rejection, and the record byte for byte.
 
-    In a terminal, characters that would steer it are printed as escapes.
+    In a terminal, control characters are printed as escapes.
     """
     from saker.engine.kafka.reader import read_one
 
@@ -94,20 +94,20 @@ def replay(
     last: Last = 1000,
     code: Code = None,
     field: Field = None,
-    to: Annotated[str | None, typer.Option("--to", help="Another topic than the one they came from.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
+    to: Annotated[str | None, typer.Option("--to", help="Topic to send to (default: the topic they came from).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the number of records and send nothing.")] = False,
 ) -> None:
-    """Send rejected records again, byte for byte, to the partitions that they came from, after a fix.
+    """Send rejected records again, byte for byte, to the partitions they came from.
 
-    They keep key and headers and have a header saker.replayed; their timestamp is the time of sending, as retention would
-    delete older ones. Who replays twice has them scored twice.
+    A record keeps its key and headers and gets a header `saker.replayed`. Its timestamp becomes the time of sending, since
+    retention could delete an older one at once. Replaying twice scores the records twice.
     """
     from saker.engine.kafka import clients
     from saker.engine.kafka.rejected_record import PREFIX
 
     records, foreign = _chosen(bootstrap_servers, topic, last, code, field)
     whole = [record for record, told in records if not told.cut]
-    left = f"; {len(records) - len(whole)} are cut and stay" if len(whole) < len(records) else ""
+    left = f"; {len(records) - len(whole)} are truncated and cannot be replayed" if len(whole) < len(records) else ""
     left += _left_out(foreign)
     if dry_run:
         typer.echo(f"would send {len(whole)} of {len(records)} rejections{left}")
@@ -133,13 +133,13 @@ def replay(
 
 
 def _left_out(foreign: int) -> str:
-    return f"; {foreign:,} records of the topic are no rejections" if foreign else ""
+    return f"; ignored {foreign:,} records that saker did not write" if foreign else ""
 
 
 def _chosen(
     bootstrap_servers: str, topic: str, last: int, code: str | None, field: str | None
 ) -> tuple[list[tuple[Record, Rejected]], int]:
-    """The oldest first; and how many records are no rejections of saker's."""
+    """The selected rejections, oldest first, and the number of records that saker did not write."""
     from saker.engine.kafka.reader import read_last
 
     records = sorted(read_last(bootstrap_servers, topic, last), key=lambda record: record.timestamp_ms)
@@ -149,7 +149,7 @@ def _chosen(
 
 
 def _told(record: Record) -> Rejected | None:
-    """None where it is no rejection of saker's: anybody may write into the topic."""
+    """None for a record that saker did not write: others may write to the topic."""
     from saker.engine.kafka.rejected_record import PREFIX
 
     try:

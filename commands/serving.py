@@ -1,4 +1,4 @@
-"""Scores: of a topic, of a file; and transactions to score."""
+"""`saker serve`, `saker score` and `saker replay`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from saker.commands.options import Bootstrap, Identifier, Kernels, Label, Missing, Seed, Tracking, app, printable
+from saker.commands.options import (
+    ON_DATA,
+    ON_KAFKA,
+    ON_MODEL,
+    ON_OUTPUT,
+    SERVING,
+    Bootstrap,
+    Identifier,
+    Kernels,
+    Label,
+    Missing,
+    Seed,
+    Tracking,
+    app,
+    printable,
+)
 from saker.commands.progress import steps
 from saker.commands.records import file_records, folder_records, generated, is_table
 from saker.engine import config
@@ -20,72 +35,135 @@ if TYPE_CHECKING:
     from saker.engine.contract import Contract
 
 
-@app.command(epilog="Example: `saker serve --model fraud@champion --bootstrap-servers localhost:9092 --workers 4`")
+@app.command(
+    rich_help_panel=SERVING,
+    epilog="Example: `saker serve --model fraud@champion --bootstrap-servers localhost:9092 --workers 4`",
+)
 def serve(
-    model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
+    ],
     bootstrap_servers: Bootstrap,
-    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
-    output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
-    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejections.")] = "rejected-transactions",
-    group: Annotated[str, typer.Option("--group", help="Consumer group.")] = "fraud-scorers",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes.")] = 1,
-    metrics_port: Annotated[int, typer.Option("--metrics-port", help="Port of /metrics, /healthz and /readyz.")] = 8000,
+    source: Annotated[
+        str, typer.Option("--input", help="Topic of transactions to score.", rich_help_panel=ON_KAFKA)
+    ] = "raw-transactions",
+    output: Annotated[str, typer.Option("--output", help="Topic of scores.", rich_help_panel=ON_KAFKA)] = "scored-transactions",
+    rejected: Annotated[
+        str, typer.Option("--rejected", help="Topic of rejected records.", rich_help_panel=ON_KAFKA)
+    ] = "rejected-transactions",
+    group: Annotated[str, typer.Option("--group", help="Consumer group.", rich_help_panel=ON_KAFKA)] = "fraud-scorers",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes.", rich_help_panel="Workers")] = 1,
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            "--metrics-port", help="Port of /metrics, /healthz and /readyz; 0 picks a free one.", rich_help_panel="Metrics"
+        ),
+    ] = 8000,
     metrics_address: Annotated[
-        str, typer.Option("--metrics-address", help="Address they are served on; 0.0.0.0 for every network.")
+        str,
+        typer.Option(
+            "--metrics-address", help="Address of the metrics port; 0.0.0.0 for all interfaces.", rich_help_panel="Metrics"
+        ),
     ] = "127.0.0.1",
     model_poll: Annotated[
-        float, typer.Option("--model-poll", min=0.1, help="Seconds between two looks whether the model has changed.")
+        float, typer.Option("--model-poll", min=0.1, help="Seconds between checks for a new model.", rich_help_panel=ON_MODEL)
     ] = 10.0,
-    instance: Annotated[str | None, typer.Option("--instance", help="Name of this pool in its group.")] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            "--instance", help="Name of this pool within its group (default: the host name).", rich_help_panel="Workers"
+        ),
+    ] = None,
     group_protocol: Annotated[
         Literal["classic", "consumer"],
-        typer.Option("--group-protocol", help="consumer: that of KIP-848 (Kafka 4), where the broker assigns partitions."),
+        typer.Option(
+            "--group-protocol",
+            help="Rebalance protocol; `consumer` is KIP-848 (Kafka 4), where the broker assigns partitions.",
+            rich_help_panel=ON_KAFKA,
+        ),
     ] = "classic",
     delivery: Annotated[
         Literal["at_least_once", "exactly_once"],
-        typer.Option("--delivery", help="exactly_once: results and offsets in transactions, for who reads committed records."),
+        typer.Option(
+            "--delivery",
+            help="`exactly_once` writes results and offsets in transactions, for `read_committed` consumers.",
+            rich_help_panel="Delivery",
+        ),
     ] = "at_least_once",
     transaction_ms: Annotated[
         float,
-        typer.Option("--transaction-ms", min=1, help="Length of a transaction: a result is seen up to so much later."),
+        typer.Option(
+            "--transaction-ms",
+            min=1,
+            help="Duration of a transaction in ms, by which results appear later.",
+            rich_help_panel="Delivery",
+        ),
     ] = 50.0,
     linger_ms: Annotated[
         float | None,
         typer.Option(
             "--linger-ms",
             min=0,
-            help="How long a result waits for others; by itself 0 while few are unanswered, 1 while many are.",
+            help="Fixed linger of results in ms (default: 0 with few results in flight, 1 with many).",
+            rich_help_panel="Delivery",
         ),
     ] = None,
     late_ms: Annotated[
         float | None,
-        typer.Option("--late-ms", min=0, help="Mark and count records that are older when they arrive; they are scored too."),
+        typer.Option(
+            "--late-ms",
+            min=0,
+            help="Age in ms above which an arriving record is marked and counted as late.",
+            rich_help_panel="Delivery",
+        ),
     ] = None,
     shadow: Annotated[
-        str | None, typer.Option("--shadow", help="A second model, fraud@challenger: what it would say, beside the pool.")
+        str | None,
+        typer.Option(
+            "--shadow",
+            help="Second model whose scores are recorded too, such as fraud@challenger.",
+            rich_help_panel="Shadow scoring",
+        ),
     ] = None,
     shadow_output: Annotated[
-        str, typer.Option("--shadow-output", help="With --shadow: topic of what both say.")
+        str, typer.Option("--shadow-output", help="Topic of the scores of both models.", rich_help_panel="Shadow scoring")
     ] = "shadow-scores",
     shadow_cpu: Annotated[
-        float, typer.Option("--shadow-cpu", min=0.01, help="With --shadow: cores it may use; what is too much is left out.")
+        float,
+        typer.Option(
+            "--shadow-cpu",
+            min=0.01,
+            help="CPU limit in cores; records beyond it are skipped and counted.",
+            rich_help_panel="Shadow scoring",
+        ),
     ] = 0.25,
     public_key: Annotated[
-        Path | None, typer.Option("--public-key", help="Serve only models that are signed by this Ed25519 key (PEM).")
+        Path | None,
+        typer.Option(
+            "--public-key",
+            help="Ed25519 public key (PEM); models without its signature are rejected.",
+            rich_help_panel=ON_MODEL,
+        ),
     ] = None,
     hung_seconds: Annotated[
-        float, typer.Option("--hung-seconds", min=1, help="A worker that is silent for so long is killed and started again.")
+        float,
+        typer.Option(
+            "--hung-seconds", min=1, help="Seconds without a heartbeat before a worker is restarted.", rich_help_panel="Workers"
+        ),
     ] = 60.0,
     kernels: Kernels = None,
     transport: Annotated[
         Literal["auto", "native", "public"],
         typer.Option(
-            "--transport", help="How Kafka is called: on librdkafka itself (native), or by the public calls of confluent-kafka."
+            "--transport",
+            help="Calls to Kafka: `native` uses librdkafka directly, `public` the API of confluent-kafka.",
+            rich_help_panel=ON_KAFKA,
         ),
     ] = "auto",
     tracking_uri: Tracking = None,
 ) -> None:
-    """Score a topic until SIGTERM or Ctrl-C, then drain, flush and commit."""
+    """Score a Kafka topic until SIGTERM or Ctrl-C, then drain and commit."""
     from saker.engine.kernels import mode_of
     from saker.engine.model import registry
     from saker.engine.serving.pool import Pool
@@ -116,34 +194,49 @@ def serve(
     first = registry.locate_or_last(model, uri, public_key)
     if public_key is None and not model.endswith(".onnx"):
         logging.getLogger("saker").warning(
-            "%s is served whoever registered it: --public-key serves signed models only (`saker models sign`)", first.name
+            "signature of %s not checked: whoever may write to the registry can change the model; set --public-key",
+            first.name,
         )
     second = None if shadow is None else lambda: registry.locate(shadow, uri, public_key)
     Pool(settings, first, lambda: registry.locate(model, uri, public_key), second).run()
 
 
-@app.command(epilog="Example: `saker replay --generate 20000 --bootstrap-servers localhost:9092 --rate 2000`")
+@app.command(
+    rich_help_panel=SERVING, epilog="Example: `saker replay --generate 20000 --bootstrap-servers localhost:9092 --rate 2000`"
+)
 def replay(
     bootstrap_servers: Bootstrap,
-    file: Annotated[Path | None, typer.Option("--file", help="A CSV file, or one JSON object a line.")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="A folder with the IEEE-CIS files, streamed joined.")] = None,
-    part: Annotated[Literal["train", "test"], typer.Option("--part", help="With --data: which of its files.")] = "train",
-    generate: Annotated[int | None, typer.Option("--generate", min=1, help="So many generated transactions.")] = None,
-    first: Annotated[int, typer.Option("--first", min=0, help="With --generate: number of the first one.")] = 0,
+    file: Annotated[Path | None, typer.Option("--file", help="CSV file, or JSON lines.", rich_help_panel=ON_DATA)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="Folder with the IEEE-CIS files, streamed and joined.", rich_help_panel=ON_DATA),
+    ] = None,
+    part: Annotated[
+        Literal["train", "test"], typer.Option("--part", help="Part of --data to send.", rich_help_panel=ON_DATA)
+    ] = "train",
+    generate: Annotated[
+        int | None, typer.Option("--generate", min=1, help="Number of generated transactions.", rich_help_panel=ON_DATA)
+    ] = None,
+    first: Annotated[
+        int, typer.Option("--first", min=0, help="Number of the first generated transaction.", rich_help_panel=ON_DATA)
+    ] = 0,
     seed: Seed = 0,
-    topic: Annotated[str, typer.Option("--topic", help="Topic to send to.")] = "raw-transactions",
-    rate: Annotated[float | None, typer.Option("--rate", min=0.001, help="Records a second; without it all.")] = None,
-    key: Annotated[str, typer.Option("--key", help="Field that becomes the Kafka key.")] = "card1",
+    topic: Annotated[str, typer.Option("--topic", help="Topic to send to.", rich_help_panel=ON_KAFKA)] = "raw-transactions",
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", min=0.001, help="Records per second (default: as fast as possible).", rich_help_panel=ON_KAFKA),
+    ] = None,
+    key: Annotated[str, typer.Option("--key", help="Field that becomes the Kafka key.", rich_help_panel=ON_KAFKA)] = "card1",
     label: Label = "isFraud",
     id_field: Identifier = "TransactionID",
     missing: Missing = None,
 ) -> None:
-    """Send transactions at a fixed rate, whatever becomes of them (open loop); the label never leaves."""
+    """Send transactions to a topic at a fixed rate (open loop), without their label."""
     from saker.engine.kafka import replay
 
     if sum(source is not None for source in (file, data, generate)) != 1:
-        raise typer.BadParameter("give one of --file, --data and --generate")
-    total = 0  # of a folder nobody knows before it is read
+        raise typer.BadParameter("expected exactly one of --file, --data and --generate")
+    total = 0  # unknown for a folder before it is read
     if file:
         records = file_records(file, id_field, label, missing or ())
         total, pairs = len(records), replay.keyed(records, key)
@@ -171,18 +264,28 @@ def replay(
         raise replay.LoadError(f"{told.sent - told.acknowledged} records were not acknowledged: {told.errors[:1]}")
 
 
-@app.command(epilog="Example: `saker score transactions.csv --model fraud.onnx -o scores.jsonl`")
+@app.command(rich_help_panel=SERVING, epilog="Example: `saker score transactions.csv --model fraud.onnx -o scores.jsonl`")
 def score(
-    file: Annotated[Path, typer.Argument(help="A CSV file, or one JSON object a line.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Scores, one JSON object a line.")],
-    model: Annotated[str, typer.Option("--model", help="FILE.onnx, fraud@champion or fraud/7.")] = "fraud@champion",
-    rejected: Annotated[Path | None, typer.Option("--rejected", help="Where rejections go, with reasons.")] = None,
+    file: Annotated[Path, typer.Argument(help="CSV file, or JSON lines.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File for the scores, as JSON lines.", rich_help_panel=ON_OUTPUT)
+    ],
+    model: Annotated[
+        str,
+        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
+    ] = "fraud@champion",
+    rejected: Annotated[
+        Path | None,
+        typer.Option(
+            "--rejected", help="File for the rejected records and their reasons, as JSON lines.", rich_help_panel=ON_OUTPUT
+        ),
+    ] = None,
     label: Label = "isFraud",
     missing: Missing = None,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Score a file through the pipeline that serves, without Kafka."""
+    """Score a file with the serving pipeline, without Kafka."""
     import orjson
 
     from saker.engine.model import registry
@@ -222,7 +325,7 @@ def score(
 
 
 def _absent(contract: Contract, record: bytes) -> list[str]:
-    """The fields of the contract that a record does not name."""
+    """The fields of the contract that are absent from a record, sorted."""
     import orjson
 
     try:

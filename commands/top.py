@@ -1,4 +1,4 @@
-"""What `saker top` shows: two readings of /metrics and what happened between them."""
+"""The view of `saker top`: two readings of /metrics and their difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saker.engine.metrics.reading import Reading, read
 
 
 def views(url: str, seconds: float) -> Iterator[Group]:
-    """Every `seconds`, a view of what happened in that time."""
+    """A view every `seconds`, of what happened in that time."""
     before = read(url)
     for _ in itertools.count():
         time.sleep(seconds)
@@ -26,7 +26,7 @@ def views(url: str, seconds: float) -> Iterator[Group]:
 
 
 def view(now: Reading, gained: Reading) -> Group:
-    """now: what is. gained: what came in `gained.at` seconds."""
+    """now: current values. gained: increases within `gained.at` seconds."""
     models = [dict(labels) for labels in now.of("model_info")]
     model = ", ".join(f"{found['name']}/{found['version']}" for found in models) or "no model"
     rate = gained.sum("scored_transactions_total") / gained.at
@@ -80,4 +80,4 @@ def _share(part: float, whole: float) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.0f} us"  # noqa: PLR2004 - a millisecond
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.0f} µs"  # noqa: PLR2004 - a millisecond

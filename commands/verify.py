@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import Label, Missing, Tracking, app
+from saker.commands.options import ON_DATA, ON_KAFKA, ON_MODEL, ON_OUTPUT, OPERATING, Label, Missing, Tracking, app
 from saker.commands.records import file_records, is_table, lines
 from saker.engine import config
 from saker.engine.errors import SakerError
@@ -17,25 +17,53 @@ if TYPE_CHECKING:
     from saker.export.proof.produced_scores import Model as VerifiedModel
 
 
-@app.command(epilog="Example: `saker verify --bootstrap-servers localhost:9092 --last 100000`")
+@app.command(rich_help_panel=OPERATING, epilog="Example: `saker verify --bootstrap-servers localhost:9092 --last 100000`")
 def verify(
-    bootstrap_servers: Annotated[str | None, typer.Option("--bootstrap-servers", help="Read both topics there.")] = None,
-    source: Annotated[str, typer.Option("--input", help="Topic of raw transactions.")] = "raw-transactions",
-    output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
-    last: Annotated[int, typer.Option("--last", min=1, help="So many of the newest scores.")] = 100_000,
-    records: Annotated[Path | None, typer.Option("--records", help="A file of records instead of topics.")] = None,
-    scores: Annotated[Path | None, typer.Option("--scores", help="With --records: their scores, JSON lines.")] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", help="FILE.onnx that gave the scores, if they name no registered version.")
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option(
+            "--bootstrap-servers", help="HOST:PORT of Kafka brokers, to verify published scores.", rich_help_panel=ON_KAFKA
+        ),
     ] = None,
-    booster: Annotated[Path | None, typer.Option("--booster", help="With --model: its LightGBM model file.")] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="Write what was found as JSON.")] = None,
+    source: Annotated[
+        str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)
+    ] = "raw-transactions",
+    output: Annotated[str, typer.Option("--output", help="Topic of scores.", rich_help_panel=ON_KAFKA)] = "scored-transactions",
+    last: Annotated[
+        int, typer.Option("--last", min=1, help="Number of newest scores to verify.", rich_help_panel=ON_KAFKA)
+    ] = 100_000,
+    records: Annotated[
+        Path | None,
+        typer.Option("--records", help="File of records, to verify a scores file without Kafka.", rich_help_panel=ON_DATA),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option("--scores", help="Scores of --records, as JSON lines.", rich_help_panel=ON_DATA)
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="FILE.onnx that gave the scores, if they do not name a registered version.",
+            rich_help_panel=ON_MODEL,
+        ),
+    ] = None,
+    booster: Annotated[
+        Path | None, typer.Option("--booster", help="LightGBM model file of --model.", rich_help_panel=ON_MODEL)
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="File for the result as JSON.", rich_help_panel=ON_OUTPUT)
+    ] = None,
     label: Label = "isFraud",
-    id_field: Annotated[str, typer.Option("--id", help="Identifier in a CSV file of records.")] = "TransactionID",
+    id_field: Annotated[
+        str, typer.Option("--id", help="Column that identifies a transaction in a CSV file.", rich_help_panel=ON_DATA)
+    ] = "TransactionID",
     missing: Missing = None,
     tracking_uri: Tracking = None,
 ) -> None:
-    """Make scores that were produced again, by the model that each names and by its Booster; exit code 1 if any differs."""
+    """Re-score published results and report differences.
+
+    Each score is compared with that of the model it names and of the Booster behind it. Exit code 1 if any differs.
+    """
     from saker.export.proof import produced_scores as verification
 
     find = _finder(model, booster, tracking_uri or config.tracking_uri())
@@ -52,16 +80,16 @@ def verify(
         sent = table_records(records, id_field, label, missing or ()) if of_table else file_records(records, id_field, label)
         found = verification.verify(sent, lines(scores), find)
     else:
-        raise typer.BadParameter("give either --bootstrap-servers, or --records and --scores")
+        raise typer.BadParameter("expected either --bootstrap-servers, or --records and --scores")
     if report is not None:
         report.write_text(found.to_json())
     typer.echo(found.table())
     if not found.passed:
-        raise SakerError("what was produced is not what the models say")
+        raise SakerError("the published scores differ from those of the models")
 
 
 def _finder(model: Path | None, booster: Path | None, tracking_uri: str) -> Callable[[str], VerifiedModel]:
-    """What finds the model that a result names: the registry, or this one file."""
+    """A function that finds the model which a result names: in the registry, or this one file."""
     from saker.engine.model import registry
     from saker.engine.model.session import open_session
     from saker.export.proof import produced_scores

@@ -1,12 +1,12 @@
-"""Every day: train on the newest window, export with proof, check the latency, promote if better; and report drift beside it.
+"""Daily: train on the newest window, export with proof, check the latency, promote if better; report drift in parallel.
 
     retrain_model >> export_model >> check_latency >> promote_if_better
     report_drift
 
-Each task calls the `saker` command line, in saker's own environment, and returns its JSON. The data interval decides the window
-that is trained on, so a run of a past day can be repeated. Environment: SAKER_BIN (the command, by default `saker` on the
-path), MLFLOW_TRACKING_URI, SAKER_BOOTSTRAP_SERVERS for report_drift, and SAKER_RETRAIN_SCHEDULE for another schedule than
-@daily (empty: by hand alone).
+Each task calls the `saker` command in a separate environment and returns its JSON. The data interval selects the training
+window, so a run of a past day can be repeated. Environment: SAKER_BIN (the command, by default `saker` on the path),
+MLFLOW_TRACKING_URI, SAKER_BOOTSTRAP_SERVERS for report_drift, and SAKER_RETRAIN_SCHEDULE for another schedule than @daily
+(empty: by hand only).
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def retrain_fraud_model() -> None:
     def report_drift() -> dict[str, Any]:
         servers = os.environ.get("SAKER_BOOTSTRAP_SERVERS")
         if not servers:
-            raise AirflowSkipException("SAKER_BOOTSTRAP_SERVERS is not set: there is no live traffic to look at")
+            raise AirflowSkipException("SAKER_BOOTSTRAP_SERVERS is not set: there is no live traffic to compare")
         limit = get_current_context()["params"]["drift_limit"]
         return saker("drift", "--bootstrap-servers", servers, "--limit", limit)
 

@@ -1,4 +1,4 @@
-"""Runs a module of saker in a process of its own, with a limit of time: what it reads may hang or crash it."""
+"""Runs a module of saker in a separate process with a time limit, since its input may make it hang or crash."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _REFUSED = 3
 
 
 class NotDone(SakerError):
-    """It was killed when its time was up, or ended by itself."""
+    """The process was killed at the time limit, or died."""
 
 
 class Refused(NotDone):
-    """The module says why."""
+    """The module reported a reason."""
 
 
 def run_apart(module: str, arguments: Sequence[str], seconds: float) -> None:

@@ -8,7 +8,7 @@ import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: The MLflow experiment and registered model that commands use when they are told no other.
+#: The MLflow experiment and registered model that commands use by default.
 EXPERIMENT = MODEL = "fraud"
 
 #: Artifacts of a training run.
@@ -32,7 +32,7 @@ def cache(part: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class TopicLimits:
-    """What a topic takes of single records. The defaults are what is assumed where the broker does not tell."""
+    """Limits of a topic for single records. The defaults apply if the broker does not report them."""
 
     #: max.message.bytes; counted by saker before compression, by the broker after it.
     max_bytes: int = 1_048_588
@@ -76,17 +76,17 @@ class ServeSettings:
     #: How long a result waits for others to be sent with. None: 0 while few are unanswered, 1 while many are
     #: (delivery/at_least_once.py), and 1 in transactions.
     linger_ms: float | None = None
-    #: Topic of what a second model says (`saker.engine.serving.shadow`), and the share of a core that this may take.
+    #: Topic of the scores of a second model (`saker.engine.serving.shadow`), and its CPU limit in cores.
     shadow_output: str = "shadow-scores"
     shadow_cpu: float = 0.25
     #: A record that is older when it arrives is scored all the same, marked as late and counted. None: no record is late.
     late_ms: float | None = None
-    #: A worker that tells its parent nothing for so long (it does so every 0.25 s) is killed and started again. What it may
+    #: A worker without a report for this long (it reports every 0.25 s) is killed and restarted. What it may
     #: rightly be busy with is a transaction that ends badly: 40 s.
     hung_seconds: float = 60.0
     #: Or EXACTLY_ONCE: results and offsets in transactions.
     delivery: str = AT_LEAST_ONCE
-    #: Length of a transaction. A result is seen by those who read committed records up to so much later.
+    #: Length of a transaction. `read_committed` consumers see a result up to this much later.
     transaction_seconds: float = 0.05
     #: auto: the native kernels wherever they take the model; off: the reference paths.
     kernels: str = "auto"

@@ -1,6 +1,6 @@
-"""What a model expects and promises: one JSON document inside the ONNX file.
+"""The contract of a model: one JSON document inside the ONNX file.
 
-Reading it needs the standard library only, so a tool can look at a model without loading onnxruntime.
+Reading it needs the standard library only, so a tool can inspect a model without loading onnxruntime.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from saker.engine.errors import ModelRefused
 from saker.engine.onnx_metadata import read_metadata
 
 FORMAT_VERSION = 1
-#: What a result has beside the identifier (engine/records/encode.py).
+#: Fields of a result besides the identifier (engine/records/encode.py).
 RESULT_FIELDS = ("fraud_score", "is_fraud", "model", "scored_at_ms", "late")
 METADATA_KEY = "saker.contract"
 
@@ -42,8 +42,8 @@ DERIVATIONS: dict[str, Callable[[float], float]] = {"hour_of_day": _hour_of_day,
 class Feature:
     """One column of the matrix, in the model's order.
 
-    A number is taken as float32. A category becomes its index in `vocabulary`; one that is not in it is scored as
-    missing, which is what LightGBM makes of it. A derived feature is `derivation` applied to the number in `source`.
+    A number is taken as float32. A category becomes its index in `vocabulary`; a value outside it is scored as
+    missing, as LightGBM does. A derived feature is `derivation` applied to the number in `source`.
     An optional feature that is absent or null is NaN; a required one rejects the record.
     """
 
@@ -127,10 +127,10 @@ class Contract:
                 "give the identifier another name in the records, or name another field"
             )
         if not math.isfinite(self.threshold) or (self.score == "probability" and not 0 <= self.threshold <= 1):
-            raise ModelRefused(f"contract: threshold must lie in [0, 1] for a probability, got {self.threshold}")
+            raise ModelRefused(f"contract: threshold must be in [0, 1] for a probability, got {self.threshold}")
 
     def to_json(self) -> str:
-        """The document as it stands in `metadata_props`; values that are defaults are left out of the features."""
+        """The document for `metadata_props`; features omit default values."""
         document = asdict(self)
         document["features"] = [
             {
@@ -180,7 +180,7 @@ def _distribution(document: dict[str, Any]) -> Distribution:
 
 
 def read_contract(model: bytes | str | Path) -> Contract:
-    """The contract in an ONNX file or in its bytes; raises `ModelRefused` when there is none."""
+    """The contract in an ONNX file or in its bytes; raises `ModelRefused` if there is none."""
     found = read_metadata(model).get(METADATA_KEY)
     if found is None:
         raise ModelRefused(

@@ -2,7 +2,7 @@
 
 
 class SakerError(Exception):
-    """Something expected went wrong; the message says what was expected, what came and what to do."""
+    """An expected error; its message has what was expected, what came and what to do."""
 
 
 class ModelRefused(SakerError):
@@ -14,12 +14,12 @@ class ServingError(SakerError):
 
 
 class RestartWorker(Exception):
-    """A worker cannot go on, and one that starts again at the committed offsets can: nothing is lost."""
+    """A worker cannot continue, but can after a restart at the committed offsets. Nothing is lost."""
 
 
 class ReadAgain(RestartWorker):
-    """All that is not committed is to be read again: by this worker, or by one that starts again."""
+    """Everything uncommitted must be read again, by this worker or after its restart."""
 
 
 class Fenced(ServingError):
-    """Another member of the group has this worker's name: another pool's, or what it was itself before the broker went away."""
+    """Another member of the group has the name of this worker: of another pool, or itself before the broker went away."""

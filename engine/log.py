@@ -7,6 +7,6 @@ import sys
 
 
 def log_to_stderr() -> None:
-    """With the time; what saker itself says from INFO on, of others warnings."""
+    """Log to stderr with the time: saker from INFO on, other packages from WARNING on."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("saker").setLevel(logging.INFO)

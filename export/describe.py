@@ -1,9 +1,9 @@
 """Models that saker did not export: a features file to start from, and a contract written into an ONNX file.
 
-    model file ----template----> FEATURES.toml (look at it, mend it) ----describe----> the ONNX file with its contract
+    model file ----template----> FEATURES.toml (check and edit it) ----describe----> the ONNX file with its contract
 
-Such a file is served without the proof of its trees: nothing here knows what its scores should be. Its golden records are its
-own answers today, so that another runtime that answers otherwise is noticed.
+Such a file is served without a proof of its trees, since nothing here knows what its scores should be. Its golden records have
+its own scores of today, which reveals a runtime that gives other ones.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _NUMBERS = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.DOUBLE: "float64
 
 
 def template(path: Path) -> tuple[Contract, list[str]]:
-    """What a model file tells of its features, and what a person should look at. An ONNX file, or one of LightGBM.
+    """The features that a model file declares, and notes on what to check. The file is ONNX or LightGBM's.
 
-    Raises BrokenModel for another file, UnsupportedModel for an ONNX model that has not one float32 input.
+    Raises BrokenModel for any other file, UnsupportedModel for an ONNX model without a single float32 input.
     """
     if path.suffix != ".onnx":
         return likely_contract(open_model_file(path))
@@ -63,7 +63,7 @@ def describe(path: Path, contract: Contract) -> Session:
     without one float32 input; ModelRefused when an engine would not take it. The file is unchanged then.
     """
     if is_proven(_bytes(path)):
-        raise UnsupportedModel("described already", f"{path} was exported and proven with its contract; export it again")
+        raise UnsupportedModel("already described", f"{path} was exported and proven with its contract; export it again")
     model = _load(path)
     if (width := _width(model.graph)) != len(contract.features):
         raise UnsupportedModel("features", f"{path} has {width} columns, the features file {len(contract.features)}")

@@ -15,7 +15,7 @@ class ExportError(SakerError):
 
 
 class UnsupportedModel(ExportError):
-    """The model is sound, but ONNX cannot say exactly what it computes (or nobody has proven that it can)."""
+    """The model is sound, but ONNX cannot express exactly what it computes, or this is not proven."""
 
 
 class BrokenModel(ExportError):

@@ -39,15 +39,15 @@ def contract_for(
 ) -> Contract:
     """A contract for a model that saker did not train: its feature names, all of them numbers and optional.
 
-    vocabularies: feature -> what its codes 0, 1, ... are called in a record. Without it the vocabularies of a pandas
-        frame that a Booster was trained on are used; a categorical feature that has none takes its codes as numbers.
-    sources: feature -> the record's field that it reads, where that has another name.
+    vocabularies: feature -> the values of its codes 0, 1, ... in a record. Default: the vocabularies of the pandas frame
+        that a Booster was trained on. A categorical feature without one reads its codes as numbers.
+    sources: feature -> the field that it reads, if that has another name.
     required: features without which a record is rejected.
-    column: of a model with several outputs the one that is the score.
+    column: the output that is the score, of a model with several outputs.
 
     Golden records are made from the model's own thresholds, their scores by its own library. A model with several
-    outputs and without `column` has none: `saker.to_onnx` writes it, and an engine does not serve it. Raises
-    `UnsupportedModel`, when a Booster does not say which vocabulary belongs to which feature too, and `BrokenModel`.
+    outputs and without `column` has none: `saker.to_onnx` writes it, but it cannot be served. Raises `UnsupportedModel`,
+    also if a Booster does not record which vocabulary belongs to which feature, and `BrokenModel`.
     """
     source = open_source(booster, iterations)
     ensemble = source.ensemble
@@ -69,12 +69,12 @@ def contract_for(
 
 
 def likely_contract(booster: Any) -> tuple[Contract, list[str]]:
-    """The contract to start from when it has to be looked at, without golden records, and what to look at."""
+    """A contract to start from, without golden records, and notes on what to check in it."""
     ensemble = open_source(booster).ensemble
     vocabularies = [_as_text(values) for values in ensemble.categories or []]
     categorical = _categorical(ensemble)
     in_order = dict(zip(categorical, vocabularies, strict=False)) if len(categorical) == len(vocabularies) else {}
-    # Where it is not known whose they are, the category has none yet: an export refuses it until somebody has written it in.
+    # If the owner of a vocabulary is unknown, the category has none yet, and an export rejects it until it is written in.
     known = {
         name: in_order[name] if name in in_order and largest < len(in_order[name]) else ()
         for name, largest in categorical.items()
@@ -211,15 +211,15 @@ def _pandas_vocabularies(ensemble: Ensemble) -> dict[str, Sequence[str]]:
 
 
 def _as_text(vocabulary: Sequence[Any]) -> list[str]:
-    """What pandas called the codes of a column, as a record says them: numbers and truth values by their JSON text.
+    """The pandas categories of a column as in a record: numbers and booleans by their JSON text.
 
-    Raises `UnsupportedModel` for values that JSON has not, and for two that are one there.
+    Raises `UnsupportedModel` for values that JSON cannot express, and for two with the same text.
     """
     texts = []
     for value in vocabulary:
         plain = value.item() if isinstance(value, np.generic) else value
         if isinstance(plain, float) and plain.is_integer():
-            plain = int(plain)  # 4829.0, which pandas makes of 4829 beside a missing value
+            plain = int(plain)  # 4829.0, which pandas makes of 4829 in a column with missing values
         if not isinstance(plain, (str, bool, int, float)):
             raise UnsupportedModel("vocabularies", f"expected strings or numbers for categories, got {plain!r}")
         texts.append(plain if isinstance(plain, str) else json.dumps(plain))

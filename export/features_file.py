@@ -1,4 +1,4 @@
-"""FEATURES.toml: a contract as people write it, for models that saker did not train. Read and written here only.
+"""Features files: contracts as people write them, for models that saker did not train. docs/reference/features-file.md
 
 id_field = "TransactionID"   # the keys before the first [[features]] may be left out
 threshold = 0.5
@@ -41,8 +41,8 @@ _SCORES = ("probability", "value", "rank", "margin")
 def read_features(path: Path) -> Contract:
     """The contract that the file describes, without golden records.
 
-    Raises BrokenModel, with the place, for a file that is not there, is no TOML, or says something else than above, and
-    ModelRefused for features that contradict themselves.
+    Raises BrokenModel, with the place, for a file that is missing, not TOML, or has other keys than above, and ModelRefused
+    for features that contradict themselves.
     """
     try:
         document = tomllib.loads(path.read_text())
@@ -81,6 +81,6 @@ def _check(path: Path, where: str, table: Any, types: dict[str, Any]) -> None:
         raise BrokenModel("features file", f"{path}: {where}: expected a table, got {table!r}")
     for key, value in table.items():
         if key not in types:
-            raise BrokenModel("features file", f"{path}: {where} has {key!r}, which is none of {', '.join(types)}")
+            raise BrokenModel("features file", f"{path}: {where} has {key!r}, expected one of {', '.join(types)}")
         if not isinstance(value, types[key]) or (isinstance(value, bool) and types[key] is not bool):
             raise BrokenModel("features file", f"{path}: {where}: {key} is {value!r}")

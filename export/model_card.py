@@ -1,4 +1,4 @@
-"""The model card: what a model is, for people, as Markdown. Pure."""
+"""The model card, as Markdown. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from saker.export.proof.report import ParityReport
 _MEANING = {
     "probability": "a probability",
     "value": "a predicted value",
-    "rank": "a rank: higher comes first",
-    "margin": "the raw margin: the objective is a custom one, and what to make of its sum is not in the file",
+    "rank": "a rank (higher comes first)",
+    "margin": "the raw margin, since the objective is custom and the file does not contain its transform",
 }
 
 
 def model_card(contract: Contract, facts: ModelFacts, report: ParityReport) -> str:
-    """What it predicts from what, where it came from, and how it was proven."""
+    """Score, input, origin and proof of a model."""
     kinds = [feature.kind for feature in contract.features]
     provenance = contract.provenance
     trained = [
-        f"- training run: {provenance.run_id or 'not by saker'}",
+        f"- training run: {provenance.run_id or 'not trained by saker'}",
         f"- data (SHA-256): {provenance.data_sha256 or 'unknown'}",
     ]
     if provenance.time_range:
@@ -32,8 +32,8 @@ def model_card(contract: Contract, facts: ModelFacts, report: ParityReport) -> s
             + (", averaged" if facts.averaged else "")
             + ".",
             "",
-            f"The score is {_MEANING[contract.score]}; `is_fraud` from {contract.threshold:g} on. "
-            f"A record is known by `{contract.id_field}`.",
+            f"The score is {_MEANING[contract.score]}; `is_fraud` is true from {contract.threshold:g} on. "
+            f"`{contract.id_field}` identifies a record.",
             "",
             "## Input",
             "",

@@ -24,7 +24,7 @@ from saker.export.proof.report import ParityReport
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """The file as it is to be stored, its proof and its model card inside, and opened as an engine opens it."""
+    """The final file with its proof and model card, opened once as the engine opens it."""
 
     model: ModelProto
     data: bytes

@@ -1,10 +1,10 @@
-"""The command line: one function a command, in `commands`. Heavy imports stand inside it, so that `saker --help` is quick."""
+"""The command line. Each command is a function in `commands` and imports heavy packages itself, so `saker --help` is fast."""
 
 from __future__ import annotations
 
 import typer
 
-from saker.commands import (  # noqa: F401 - each adds its commands to the application
+from saker.commands import (  # noqa: F401 - each module adds its commands to the application
     bench,
     doctor,
     drift,
@@ -20,9 +20,17 @@ from saker.commands.options import app
 from saker.engine.errors import SakerError
 from saker.engine.log import log_to_stderr
 
+#: In the order in which `saker --help` lists them.
+_COMMANDS = (
+    *("train", "export", "promote"),
+    *("serve", "score", "replay", "stack", "demo"),
+    *("top", "monitor", "drift", "verify", "doctor"),
+)
+app.registered_commands.sort(key=lambda command: _COMMANDS.index(command.name or getattr(command.callback, "__name__", "")))
+
 
 def main() -> None:
-    """Exit with 0 when done, 1 when it failed, with one line that says why, 2 for wrong usage; 130 after Ctrl-C."""
+    """Exit with 0 on success, 1 on failure (one line on stderr gives the reason), 2 on wrong usage, 130 after Ctrl-C."""
     log_to_stderr()
     try:
         app()

@@ -48,7 +48,7 @@ COMMANDS = [
 
 
 def test_a_benchs_contender_that_there_is_none_of_is_named() -> None:
-    told = usage("bench", "e2e", "--rate", "100", "--contenders", "echo,nobody")
+    told = usage("bench", "e2e", "--rate", "100", "--contenders", "baseline,nobody")
     assert told.exit_code == 2
     assert "unknown contenders nobody" in told.stderr
 
@@ -67,7 +67,7 @@ def test_a_model_over_its_budget_is_exit_code_1(cards_model: Any, tmp_path: Path
     assert len(orjson.loads(within.stdout)["models"]) == 2
     over = main_here(*arguments, "--budget-us", "0.01", "--seconds", "0.1", folder=tmp_path)
     assert over.returncode == 1
-    assert "us of CPU a record, allowed are 0.01" in over.stderr
+    assert "µs of CPU per record, allowed are 0.01" in over.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -27,7 +27,7 @@ _BINS = 10
 
 
 class CannotCompare(SakerError):
-    """The rows do not tell which model is better."""
+    """The rows cannot decide which model is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A version's name (fraud/7), its scores of the rows (n,) and the score from which it says fraud."""
+    """A version's name (fraud/7), its scores of the rows (n,) and its threshold."""
 
     name: str
     scores: Scores
@@ -62,26 +62,29 @@ class Decision:
 def compare(
     challenger: Candidate, champion: Candidate | None, labels: Labels, rules: Rules, checks: Sequence[tuple[str, bool]] = ()
 ) -> Decision:
-    """checks: what must hold besides (its words, whether it does), such as a clean parity report.
+    """checks: further requirements (description, whether it holds), such as a clean parity report.
 
-    Raises `CannotCompare` when the rows do not have both labels.
+    Raises `CannotCompare` if the rows do not have both labels.
     """
     if len(set(labels.tolist())) != 2:  # noqa: PLR2004 - both labels
-        raise CannotCompare(f"a ROC AUC needs both labels among the {len(labels):,} rows that neither model was trained on")
+        raise CannotCompare(
+            f"ROC AUC needs both labels among the {len(labels):,} rows that neither model was trained on; use more rows"
+        )
     figures = {f"challenger_{name}": value for name, value in _figures(challenger, labels).items()}
     failed = [words for words, holds in checks if not holds]
     if champion is None:
         auc = figures["challenger_roc_auc"]
         promoted = auc >= rules.floor and not failed
-        why = f"ROC AUC {auc:.4f} on {len(labels):,} rows, a first champion needs {rules.floor:g}"
+        why = f"ROC AUC {auc:.4f} on {len(labels):,} rows; required for a first champion: {rules.floor:g}"
     else:
         figures |= {f"champion_{name}": value for name, value in _figures(champion, labels).items()}
         figures |= _paired(challenger, champion, labels, rules.seed)
         gain, low, high = (figures[f"roc_auc_gain{part}"] for part in ("", "_low", "_high"))
         promoted = low > rules.margin and not failed
         why = (
-            f"ROC AUC {figures['challenger_roc_auc']:.4f} against {figures['champion_roc_auc']:.4f} of {champion.name} on "
-            f"{len(labels):,} rows: gain {gain:+.4f} ({low:+.4f} to {high:+.4f}), needs more than {rules.margin:g}"
+            f"ROC AUC {figures['challenger_roc_auc']:.4f}, {champion.name} {figures['champion_roc_auc']:.4f}, "
+            f"on {len(labels):,} rows: gain {gain:+.4f} (95 % interval {low:+.4f} to {high:+.4f}); "
+            f"required: more than {rules.margin:g}"
         )
     if failed:
         why += f"; failed: {', '.join(failed)}"
@@ -132,8 +135,8 @@ _ROWS = {
     "roc_auc": "ROC AUC",
     "pr_auc": "PR AUC",
     "recall_at_1pct_fpr": f"recall at {FALSE_POSITIVE_RATE:.0%} false positives",
-    "recall_at_threshold": "recall at its own threshold",
-    "false_positive_rate_at_threshold": "false positives at its own threshold",
+    "recall_at_threshold": "recall at the model's threshold",
+    "false_positive_rate_at_threshold": "false positives at the model's threshold",
     "brier": "Brier score (lower is better)",
     "calibration_error": "mean calibration error of ten bins",
 }

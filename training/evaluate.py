@@ -13,10 +13,10 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 Labels = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
-#: What a fraud team can look at: one legitimate transaction in a hundred.
+#: The load that a fraud team can review: one legitimate transaction in a hundred.
 FALSE_POSITIVE_RATE = 0.01
 
-#: What `evaluate` tells.
+#: The figures of `evaluate`.
 FIGURES = ("roc_auc", "pr_auc", "recall_at_1pct_fpr")
 
 

@@ -1,4 +1,4 @@
-"""Evidently's drift report, in an environment of its own: evidently_report.py REFERENCE.parquet CURRENT.parquet OUTPUT.html."""
+"""Evidently's drift report, in a separate environment: evidently_report.py REFERENCE.parquet CURRENT.parquet OUTPUT.html."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Labelled records to a Booster and its contract. The matrix comes from the decoder that serves."""
+"""Labelled records to a Booster and its contract. The matrix comes from the serving decoder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Settings:
     early_stopping_rounds: int = 25
     learning_rate: float = 0.08
     num_leaves: int = 31
-    #: Of a CSV file: texts that mean missing, and columns that are categories whatever stands in them.
+    #: For a CSV file: texts that mean missing, and columns to read as categories.
     missing: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
 
@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A model, and what it was worth on the newest rows."""
+    """A model, and its metrics on the newest rows."""
 
     booster: lightgbm.Booster
     contract: Contract
@@ -88,8 +88,10 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
     if not len(kept):
         raise TableError(f"not one of the {len(records):,} rows can be scored; the first: {rejected}")
     if rejected:
-        report(f"{len(records) - len(kept):,} rows are left out as a stream would reject them; the first: {rejected}")
-    report(f"matrix of {matrix.shape[0]:,} x {matrix.shape[1]} from the decoder that serves")
+        report(
+            f"{len(records) - len(kept):,} rows are left out, since saker would reject them in a stream; the first: {rejected}"
+        )
+    report(f"matrix of {matrix.shape[0]:,} x {matrix.shape[1]} from the serving decoder")
     digest, labels = _digest(records, labels), labels[kept]
     first_stop, first_test = np.searchsorted(kept, [learn, stop])
 
@@ -165,7 +167,7 @@ def _boost(
     first_stop, first_test = split
     for name, part in (("first 70 %", labels[:first_stop]), ("next 15 %", labels[first_stop:first_test])):
         if len(set(part.tolist())) != 2:  # noqa: PLR2004 - both labels
-            raise TableError(f"the {name} of the rows, by time, need both labels to train on; use more data")
+            raise TableError(f"the {name} of the rows (by time) need both labels; use more data")
     learn = lightgbm.Dataset(
         matrix[:first_stop],
         labels[:first_stop],

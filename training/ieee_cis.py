@@ -50,7 +50,7 @@ def frames(folder: Path, part: str = "train") -> Iterator[pd.DataFrame]:
     identities = pd.concat(list(_read(identity, (ID, *_IDENTITY)))).set_index(ID)
     if not identities.index.is_unique:
         twice = identities.index[identities.index.duplicated()][0]
-        raise TableError(f"{identity}: {ID} {twice} stands in it more than once; expected one row for each transaction")
+        raise TableError(f"{identity}: {ID} {twice} occurs more than once; expected one row per transaction")
     for rows in _read(transaction, (*labelled, *_TRANSACTION)):
         yield rows.join(identities, on=ID)
 
@@ -63,7 +63,7 @@ def read(folder: Path, part: str = "train") -> pd.DataFrame:
 def _file(folder: Path, stem: str) -> Path:
     found = [path for ending in _ENDINGS if (path := folder / f"{stem}{ending}").is_file()]
     if not found:
-        raise TableError(f"{folder}: expected {stem}{' or '.join(_ENDINGS)} of the IEEE-CIS data; there is none")
+        raise TableError(f"{folder}: expected {stem}{' or '.join(_ENDINGS)} of the IEEE-CIS data; found none")
     return found[0]
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import precision_score, recall_score, roc_auc_score
 
 
 class Live(NamedTuple):
-    """NaN where the labels do not tell: precision of a model that flagged nothing, recall without fraud."""
+    """NaN where it is undefined: precision of a model that flagged nothing, recall without fraud."""
 
     precision: float
     recall: float

@@ -1,7 +1,7 @@
 """Generated transactions in the schema of the IEEE-CIS files (joined: 434 columns).
 
-Rows come in blocks, each with a generator of its own, so row i is the same however many are asked for: what is trained
-on the first 50,000 can be tested on those after them. Missing values, their blocks and the rates follow the real files'
+Rows come in blocks, each with its own generator, so row i does not depend on the number of rows: a model trained on the
+first 50,000 can be tested on later ones. Missing values, their blocks and the rates follow the real files'
 published description; the values are invented.
 """
 
@@ -20,7 +20,7 @@ FIRST_ID = 2_987_000
 FRAUD_RATE = 0.035
 _PER_WEEK = 22_750  # 590,540 transactions in 26 weeks
 _WEEK = 7 * 86_400
-#: Frauds that look like everybody else: nobody finds all of them, and the ROC AUC says so.
+#: Frauds that look like legitimate transactions, so that no model finds all of them.
 _UNSEEN = 0.14
 
 Floats = NDArray[np.float64]

@@ -1,11 +1,11 @@
 """Tables to raw records: CSV files, their schema, JSON as a producer would send it.
 
-    file.csv[.gz] --read_csv--> table: every column as the text that stands in the file
+    file.csv[.gz] --read_csv--> table: every column as its text in the file
                                   |--to_records--> {"id":7,"amount":12.50,"shop":"NA","note":null}
                                   \\--features_of--> numbers, categories
 
-What a field is in a record depends on nothing but its own text: a JSON number is written as it stands, an empty field is null,
-everything else is a string. So a row means the same alone and among others, and in training what it means in a stream.
+A field of a record depends on its own text only: a JSON number is copied, an empty field is null, everything else is a string.
+So a row means the same alone and among others, in training and in a stream.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def read_csv(path: Path, id_field: str, missing: Collection[str] = ()) -> pd.Dat
 
 
 def csv_parts(path: Path, type_of: Callable[[str], pa.DataType], missing: Collection[str] = ()) -> Iterator[pd.DataFrame]:
-    """A CSV file (RFC 4180) with a header, in UTF-8, perhaps gzipped, a few thousand rows at a time; an empty field is missing.
+    """A CSV file (RFC 4180) with a header, in UTF-8, or gzipped, in parts of some thousand rows. Empty fields are missing.
 
-    The separator is that of `,` `;` tab `|` which the header has. type_of: a column's name -> its type. missing: texts that
-    mean missing, too, in every column. Raises `TableError` for what is no such file, with the row that has more or fewer fields
-    than the header.
+    The separator is the one of `,` `;` tab `|` in the header. type_of: name of a column -> its type. missing: texts that mean
+    missing in every column, too. Raises `TableError` for any other file, with the row that has more or fewer fields than the
+    header.
     """
     names, separator = _header(path)
     if twice := [name for name, count in Counter(names).items() if count > 1]:
@@ -100,7 +100,7 @@ def csv_parts(path: Path, type_of: Callable[[str], pa.DataType], missing: Collec
 
 
 def open_maybe_gzipped(path: Path) -> BinaryIO:
-    """What it says, known by the file's first bytes; raises `TableError` when there is no such file."""
+    """The content of a plain or gzipped file, recognised by its first bytes; raises `TableError` if it does not exist."""
     if not path.is_file():
         raise TableError(f"no such file: {path}")
     file = path.open("rb")
@@ -192,7 +192,7 @@ def _records(table: pd.DataFrame) -> Iterator[bytes]:
 
 
 def _tokens(column: Any) -> Any:
-    """Fields as JSON: what is a JSON number as it stands, what is missing null, and all else as strings."""
+    """Fields as JSON: JSON numbers as they are, missing fields as null, everything else as strings."""
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if compute.any(compute.match_substring_regex(column, r"[\x00-\x1f]")).as_py():
@@ -205,14 +205,14 @@ def _tokens(column: Any) -> Any:
 
 
 def features_of(table: pd.DataFrame, *, time: str | None, text: Collection[str] = ()) -> tuple[Feature, ...]:
-    """The features that the columns of `table` make: numbers, categories with their vocabulary, parts of the time.
+    """The features of the columns of `table`: numbers, categories with their vocabulary, parts of the time.
 
-    A column of a CSV file is one of numbers if every field that is not missing is a JSON number. text: columns that are
-    categories whatever stands in them. A feature that is never missing here is required: LightGBM learned nothing about its
-    absence, so a live record without it is rejected rather than guessed at. A feature has its column's name, in letters that
-    LightGBM takes, and reads the field of the column's own name.
+    A column is numeric if every field that is not missing is a JSON number. text: columns to read as categories. A feature that
+    is never missing here is required: LightGBM learned nothing about its absence, so a live record without it is rejected
+    rather than guessed. A feature has the name of its column, in characters that LightGBM accepts, and reads the field with the
+    original name.
 
-    Raises `TableError` for a column that looks like numbers and is none, and for one without a name.
+    Raises `TableError` for a column of numbers in another spelling, and for one without a name.
     """
     for place, column in enumerate(table.columns, 1):
         if not str(column):

@@ -18,7 +18,7 @@ from saker.training.fit import Settings, Trained
 
 _NEWEST_ROWS = 5_000
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of every new SQLite file
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it logs every new SQLite file
 
 
 def log_run(trained: Trained, settings: Settings, source: Mapping[str, object], tracking_uri: str) -> str:

@@ -1,6 +1,6 @@
-"""What the dashboards show: panels as data. `saker.deploy.grafana.build` makes Grafana's JSON of them.
+"""The dashboards as data. `saker.deploy.grafana.build` writes them as JSON for Grafana.
 
-`$__rate_interval` is Grafana's: four scrapes at least.
+Grafana replaces `$__rate_interval` by at least four scrape intervals.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ _ALL = f"(sum(rate(scored_transactions_total[$__rate_interval])) + {_FAILED} > 0
 FRAUD_SCORING = Dashboard(
     "saker-fraud-scoring",
     "Fraud scoring",
-    "What comes in, what goes out, how fast, and by which model.",
+    "Throughput, latency, rejections and flagged transactions of all pools.",
     [
         Panel(
             "Total scored",
-            "Scores that Kafka acknowledged in the time shown.",
+            "Scores that Kafka acknowledged in the selected time range.",
             "short",
             [Query("sum(increase(scored_transactions_total[$__range]))")],
             "stat",
             4,
         ),
         Panel(
-            "Failed",
-            "Transactions that were rejected in the time shown; they lie in rejected-transactions with their reason.",
+            "Rejected",
+            "Transactions that were rejected in the selected time range; they are in rejected-transactions with their reason.",
             "short",
             [Query("sum(increase(failed_transactions_total[$__range]) or vector(0))")],
             "stat",
@@ -65,7 +65,7 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Error rate",
-            "Rejected transactions as a share of all.",
+            "Share of transactions that were rejected.",
             "percentunit",
             [Query(f"{_FAILED} / {_ALL}")],
             "stat",
@@ -73,7 +73,7 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Latency p99",
-            "From a record's timestamp to its acknowledged score.",
+            "Time from a record's timestamp to its acknowledged score, 99th percentile.",
             "ms",
             [Query(_LATENCY_MS[1].expr)],
             "stat",
@@ -81,7 +81,7 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Flagged as fraud",
-            "Scores at or above the model's threshold, as a share of all scores.",
+            "Share of scores at or above the threshold of the model.",
             "percentunit",
             [
                 Query(
@@ -94,7 +94,7 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Model",
-            "Name and version of the model that scores.",
+            "Name and version of the model in use.",
             "none",
             [Query("max by (name, version) (model_info)", "{{name}}/{{version}}")],
             "stat",
@@ -102,7 +102,7 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Throughput",
-            "Scored and rejected transactions a second.",
+            "Scored and rejected transactions per second.",
             "reqps",
             [
                 Query("sum(rate(scored_transactions_total[$__rate_interval]))", "scored"),
@@ -112,14 +112,14 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Latency",
-            "From a record's timestamp to its acknowledged score: half, 99 % and 99.9 % of the records were quicker.",
+            "Time from a record's timestamp to its acknowledged score: median, 99th and 99.9th percentile.",
             "ms",
             _LATENCY_MS,
             width=12,
         ),
         Panel(
-            "Latency, all of it",
-            "Records by the time from their timestamp to their acknowledged score.",
+            "Latency distribution",
+            "Number of records by time from their timestamp to their acknowledged score.",
             "s",
             [Query("sum by (le) (increase(scoring_latency_seconds_bucket[$__rate_interval]))", "{{le}}")],
             "heatmap",
@@ -127,7 +127,7 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Daily predictions",
-            "Scores of the 24 hours before, at each point in time.",
+            "Scores in the preceding 24 hours.",
             "short",
             [Query("sum(increase(scored_transactions_total[1d]))", "scored in 24 h")],
             "bars",
@@ -135,17 +135,17 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Share flagged as fraud",
-            "In 15 minutes, and in a day. A jump is a new kind of fraud, a new model or a broken field.",
+            "Share of the last 15 minutes and of the last day. A jump means new fraud, a new model or a broken field.",
             "percentunit",
             [
                 Query("saker:flagged_share:ratio_rate15m", "15 minutes"),
-                Query("saker:flagged_share:ratio_rate1d", "a day"),
+                Query("saker:flagged_share:ratio_rate1d", "1 day"),
             ],
             width=12,
         ),
         Panel(
             "Score distribution",
-            "Records by their score.",
+            "Number of records by score.",
             "none",
             [Query("sum by (le) (increase(fraud_score_bucket[$__rate_interval]))", "{{le}}")],
             "heatmap",
@@ -157,18 +157,18 @@ FRAUD_SCORING = Dashboard(
 ENGINE = Dashboard(
     "saker-engine",
     "Engine",
-    "What the workers do with their time, and what they run on.",
+    "Stages, lag, workers and resources of all pools.",
     [
         Panel(
             "Stage latency, p99",
-            "Time of a batch in each stage: 99 % were quicker.",
+            "Time that a batch spends in each stage, 99th percentile.",
             "s",
             [Query(_quantile(0.99, "le, stage", "stage_latency_seconds"), "{{stage}}")],
             width=12,
         ),
         Panel(
             "Stage latency, mean",
-            "Mean time of a batch in each stage.",
+            "Time that a batch spends in each stage, mean.",
             "s",
             [
                 Query(
@@ -181,7 +181,7 @@ ENGINE = Dashboard(
         ),
         Panel(
             "Batch size",
-            "Records in a batch: a batch is what is there, so it grows with the load.",
+            "Records per batch. A worker takes all records that have arrived, so batches grow with the load.",
             "short",
             [
                 Query(_quantile(0.5, "le", "batch_records"), "p50"),
@@ -190,73 +190,73 @@ ENGINE = Dashboard(
         ),
         Panel(
             "Lag by partition",
-            "Records in the input topic that the group has not committed.",
+            "Records of the input topic that the group has not committed.",
             "short",
             [Query("max by (topic, partition) (consumer_lag_records)", "{{topic}} {{partition}}")],
         ),
         Panel(
             "Records in flight",
-            "Results that were produced and are not acknowledged yet.",
+            "Results that Kafka has not acknowledged yet.",
             "short",
             [Query("sum by (instance) (in_flight_records)", "{{instance}}")],
         ),
         Panel(
             "Worker restarts",
-            "Workers that were started again after they died, in the time of a point.",
+            "Workers that were restarted after they died.",
             "short",
             [Query("sum by (instance, worker) (increase(worker_restarts_total[$__rate_interval]))", "{{instance}} {{worker}}")],
         ),
         Panel(
-            "Shadow",
-            "What the second model says beside the one that serves: another decision, none, or left out for want of CPU.",
+            "Shadow scoring",
+            "Results of the second model: same decision, different decision, no score, or skipped for lack of CPU.",
             "short",
             [Query("sum by (result) (increase(shadow_transactions_total[$__rate_interval]))", "{{result}}")],
         ),
         Panel(
-            "Late when they arrived",
-            "Records that were older than --late-ms when they arrived; they are scored and marked.",
+            "Late records",
+            "Records that were older than --late-ms on arrival; they are scored and marked.",
             "short",
             [Query("sum by (instance) (increase(late_transactions_total[$__rate_interval]))", "{{instance}}")],
         ),
         Panel(
-            "Without any of the model's fields",
-            "Records that were scored as if every value were missing: their fields have other names.",
+            "Records without any model field",
+            "Records that were scored as if every value were missing, since none of their fields belongs to the model.",
             "short",
             [Query("sum by (instance) (increase(blank_transactions_total[$__rate_interval]))", "{{instance}}")],
         ),
         Panel(
-            "Deleted before they were scored",
-            "Records that retention deleted while they waited, or that went with their topic.",
+            "Deleted before scoring",
+            "Records that retention or a deleted topic removed before they were scored.",
             "short",
             [Query("sum by (instance) (increase(deleted_records_total[$__rate_interval]))", "{{instance}}")],
         ),
         Panel(
-            "Partitions that nobody reads",
-            "Of the input: no member of the group has them, or the topics of results do not.",
+            "Unread partitions",
+            "Partitions of the input without a reader, or that the output topics lack.",
             "short",
             [Query("max by (instance) (unread_partitions)", "{{instance}}")],
         ),
         Panel(
-            "Kafka answers",
-            "1 where a broker answers, 0 where none does: saker waits for it.",
+            "Kafka reachable",
+            "1 if a broker answers, 0 if none does.",
             "short",
             [Query("min by (instance) (broker_up)", "{{instance}}")],
         ),
         Panel(
             "Rebalances",
-            "Assignments that the group's coordinator gave to workers.",
+            "Partition assignments that workers received from the group coordinator.",
             "short",
             [Query("sum by (instance) (increase(rebalances_total[$__rate_interval]))", "{{instance}}")],
         ),
         Panel(
-            "Workers by what they run on",
-            "Compiled kernels (avx512, avx2, baseline; native) or the reference paths (onnxruntime, reference, public).",
+            "Workers by code path",
+            "Native kernels (avx512, avx2, baseline, native) or reference paths (onnxruntime, reference, public).",
             "short",
             [Query("sum by (trees, rows, kafka) (workers_ready)", "trees {{trees}}, rows {{rows}}, kafka {{kafka}}")],
         ),
         Panel(
             "CPU",
-            "Cores that each process uses.",
+            "CPU of each process, in cores.",
             "short",
             [Query("sum by (instance, worker) (rate(worker_cpu_seconds_total[$__rate_interval]))", "{{instance}} {{worker}}")],
             width=12,
@@ -274,19 +274,19 @@ ENGINE = Dashboard(
 MODEL = Dashboard(
     "saker-model",
     "Model",
-    "Whether the model is still right. The figures come from `saker monitor`.",
+    "Drift and live quality of the model, exported by `saker monitor`.",
     [
         Panel(
             "Drift of the score",
-            "Population stability index against the training rows. Above 0.1 one looks, above 0.25 one acts.",
+            "Population stability index (PSI) against the training data. Investigate above 0.1, act above 0.25.",
             "none",
             [Query('max(drift_psi{feature="score"})', "score")],
             "stat",
             6,
         ),
         Panel(
-            "Records looked at",
-            "Live records that the drift was computed of.",
+            "Records compared",
+            "Number of live records behind the drift figures.",
             "short",
             [Query("max(drift_records)", "records")],
             "stat",
@@ -294,15 +294,15 @@ MODEL = Dashboard(
         ),
         Panel(
             "Labelled records",
-            "Scored records whose label has come.",
+            "Scored records whose label is known.",
             "short",
             [Query("max(live_labelled_records)", "labelled")],
             "stat",
             6,
         ),
         Panel(
-            "Last look",
-            "Time since the monitor last looked.",
+            "Last evaluation",
+            "Time since the last evaluation by the monitor.",
             "s",
             [Query("time() - max(monitor_last_success_timestamp_seconds)", "ago")],
             "stat",
@@ -310,39 +310,39 @@ MODEL = Dashboard(
         ),
         Panel(
             "Drift of the features",
-            "The ten features that have moved most (PSI).",
+            "The ten features with the highest drift (PSI).",
             "none",
             [Query("topk(10, max by (feature) (drift_psi))", "{{feature}}")],
             width=12,
         ),
         Panel(
-            "Champion against challenger",
-            "Area under the ROC curve on the labelled live records.",
+            "Champion and challenger",
+            "ROC AUC on the labelled live records.",
             "none",
             [Query("max by (alias) (live_roc_auc)", "{{alias}}")],
             width=12,
         ),
         Panel(
             "Live precision",
-            "Share of the flagged records that were fraud.",
+            "Share of flagged records that were fraud.",
             "percentunit",
             [Query("max by (alias) (live_precision)", "{{alias}}")],
         ),
         Panel(
             "Live recall",
-            "Share of the fraud that was flagged.",
+            "Share of fraud that was flagged.",
             "percentunit",
             [Query("max by (alias) (live_recall)", "{{alias}}")],
         ),
         Panel(
-            "Models loaded and refused",
-            "Changes of the model while serving. One that was refused left the model before in place.",
+            "Model loads",
+            "Attempts to load a new model. After a rejected one, the previous model keeps scoring.",
             "short",
             [Query("sum by (result) (increase(model_loads_total[$__rate_interval]))", "{{result}}")],
         ),
         Panel(
             "Champion in the registry",
-            "1 where the registry has the model that is followed, 0 where it has none.",
+            "1 if the registry has the model that pools follow, 0 if not.",
             "short",
             [Query("min(model_found)", "found")],
             width=24,

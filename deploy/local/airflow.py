@@ -1,6 +1,6 @@
-"""A real Airflow on SQLite: api-server, scheduler and dag-processor, from an environment of its own.
+"""A real Airflow on SQLite: api-server, scheduler and dag-processor, from a separate environment.
 
-Not `airflow standalone`, which does not stop cleanly. Everybody is an admin, and it listens on 127.0.0.1 alone.
+Not `airflow standalone`, which does not stop cleanly. Every user is an admin, and it listens on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Airflow:
         self._servers[1].wait_until(lambda: self.ask("GET", "/api/v2/dags")["total_entries"] > 0, timeout=120)
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON that the server answers; raises `StackError` with what it says otherwise."""
+        """The JSON of the answer; raises `StackError` with the text of an error."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)  # noqa: S310 - our own server

@@ -12,7 +12,7 @@ from filelock import FileLock
 from saker.deploy.local.server import StackError
 from saker.engine.config import cache
 
-# Debian's Prometheus and Alertmanager look for their own files there, whatever they are told; these look under the folder
+# Debian's Prometheus and Alertmanager search for their own files there, whatever their options; these search below the folder
 # that they are started in. As long as the other, for Go keeps the lengths of its strings elsewhere.
 _THEIRS, _OURS = b"/usr/share/prometheus", b"././././././././share"
 
@@ -41,7 +41,7 @@ def own_files(binary: Path, folder: Path) -> None:
 
 def _unpack(package: str, into: Path) -> None:
     if shutil.which("apt-get") is None:
-        raise StackError(f"{package} is not installed, and this is no Debian to fetch it from")
+        raise StackError(f"{package} is not installed, and saker can download it only on Debian")
     with tempfile.TemporaryDirectory(dir=into.parent) as scratch:
         _fetch(package, Path(scratch))
         for binary in (Path(scratch) / "unpacked" / "usr" / "bin").iterdir():
@@ -52,7 +52,7 @@ def _unpack(package: str, into: Path) -> None:
 def _fetch(package: str, folder: Path) -> None:
     for part in ("lists/partial", "cache/archives/partial"):
         (folder / part).mkdir(parents=True)
-    # Lists of its own: those of the system may be missing, and only root may fetch them.
+    # Separate package lists: those of the system may be missing, and only root may update them.
     of_its_own = {"Dir::State::lists": folder / "lists", "Dir::Cache": folder / "cache", "APT::Sandbox::User": "root"}
     apt = ["apt-get", "-qq", *(word for name, value in of_its_own.items() for word in ("-o", f"{name}={value}"))]
     for command in ([*apt, "update"], [*apt, "download", package]):
@@ -60,5 +60,5 @@ def _fetch(package: str, folder: Path) -> None:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     archives = list(folder.glob("*.deb"))
     if not archives:
-        raise StackError(f"Debian's package {package} could not be fetched: {done.stderr.strip()[-1000:]}")
+        raise StackError(f"Debian's package {package} could not be downloaded: {done.stderr.strip()[-1000:]}")
     subprocess.run(["dpkg-deb", "-x", archives[0], folder / "unpacked"], check=True)

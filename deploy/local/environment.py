@@ -1,4 +1,4 @@
-"""Environments for what cannot live beside saker, made once from locked requirements and kept in the user's cache."""
+"""Environments for packages that conflict with saker's, created once from locked requirements and cached for the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saker.engine.errors import SakerError
 
 
 class EnvironmentFailed(SakerError):
-    """The packages of an environment could not be installed; the message ends with what the installer said."""
+    """The packages of an environment could not be installed; the message ends with the output of the installer."""
 
 
 def python_of(requirements: Path) -> Path:
@@ -40,7 +40,7 @@ def _make(folder: Path, python: Path, requirements: Path) -> None:
 
 
 def run_in(requirements: Path, script: Path, *arguments: object) -> None:
-    """Run a script in such an environment; raises `EnvironmentFailed` with what it said where it fails."""
+    """Run a script in such an environment; raises `EnvironmentFailed` with its output if it fails."""
     _run([str(python_of(requirements)), str(script), *map(str, arguments)], requirements, cwd=tempfile.gettempdir())
 
 

@@ -63,21 +63,23 @@ def _check(path: Path, digest: str, coordinates: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != digest:
         raise StackError(
-            f"{coordinates}: {path} has SHA-256 {found}, {_LOCK.name} says {digest}; remove the file to fetch it again",
+            f"{coordinates}: {path} has SHA-256 {found}, {_LOCK.name} says {digest}; remove the file to download it again",
         )
 
 
 class Broker(Server):
-    """Broker and controller in one process (KRaft), on two free ports."""
+    """Broker and controller in one process (KRaft)."""
 
-    def __init__(self, *, lasting: bool = False, settings: Mapping[str, str] | None = None, scram: str = "") -> None:
+    def __init__(
+        self, *, lasting: bool = False, settings: Mapping[str, str] | None = None, scram: str = "", usual_port: bool = False
+    ) -> None:
         """lasting: for more than a minute; slow at first, then faster. settings: more of them, or others; read by `launch`.
-        scram: a user.
+        scram: a user. usual_port: 9092 if it is free.
         """
         super().__init__("kafka")
         self.settings, self._scram = dict(settings or {}), ["--add-scram", scram] if scram else []
         self._java_options = _LASTING if lasting else _BRIEF
-        self.bootstrap_servers = f"127.0.0.1:{free_port()}"
+        self.bootstrap_servers = f"127.0.0.1:{free_port(9092 if usual_port else 0)}"
         self.listeners = [f"PLAINTEXT://{self.bootstrap_servers}"]
 
     def launch(self) -> None:

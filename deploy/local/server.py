@@ -21,9 +21,13 @@ class StackError(SakerError):
     """A server of the local stack did not start, or died; the message ends with its log."""
 
 
-def free_port() -> int:
+def free_port(usual: int = 0) -> int:
+    """`usual` if it is free, otherwise any free port."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        try:
+            listener.bind(("127.0.0.1", usual))
+        except OSError:
+            listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
 
@@ -38,7 +42,7 @@ def answers(url: str) -> bool:
 
 
 class Server:
-    """A process in a temporary folder of its own; `stop` ends it and removes the folder."""
+    """A process in its own temporary folder; `stop` ends it and removes the folder."""
 
     def __init__(self, name: str) -> None:
         self.name = name

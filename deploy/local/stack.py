@@ -21,12 +21,12 @@ class Stack:
 
 
 @contextmanager
-def local_kafka(partitions: int = 4, *, lasting: bool = False) -> Iterator[str]:
+def local_kafka(partitions: int = 4, *, lasting: bool = False, usual_port: bool = False) -> Iterator[str]:
     """A broker with the topics of a pool and its shadow; its host:port. Stopped when the block or the process ends.
 
-    lasting: see `Broker`.
+    lasting, usual_port: see `Broker`.
     """
-    broker = Broker(lasting=lasting)
+    broker = Broker(lasting=lasting, usual_port=usual_port)
     try:
         broker.launch()
         broker.wait()
@@ -38,12 +38,12 @@ def local_kafka(partitions: int = 4, *, lasting: bool = False) -> Iterator[str]:
 
 
 @contextmanager
-def local_stack(partitions: int = 4, *, lasting: bool = False) -> Iterator[Stack]:
-    """Kafka with its topics, and MLflow, started side by side. lasting: see `Broker`."""
-    tracking = Tracking()
+def local_stack(partitions: int = 4, *, lasting: bool = False, usual_ports: bool = False) -> Iterator[Stack]:
+    """Kafka with its topics, and MLflow, started in parallel. lasting: see `Broker`. usual_ports: 9092, 5000 if free."""
+    tracking = Tracking(usual_port=usual_ports)
     try:
         tracking.launch()
-        with local_kafka(partitions, lasting=lasting) as bootstrap_servers:
+        with local_kafka(partitions, lasting=lasting, usual_port=usual_ports) as bootstrap_servers:
             tracking.wait()
             yield Stack(bootstrap_servers, tracking.uri)
     finally:
@@ -57,10 +57,10 @@ def create_topics(bootstrap_servers: str, partitions: int, suffix: str = "") -> 
 
 
 def warm_up(bootstrap_servers: str, records: int = 10_000) -> None:
-    """Send `records` one by one and read them back, on a topic of their own.
+    """Send `records` one at a time and read them back, on a separate topic.
 
     A broker that has just started interprets its bytecode: the first second of traffic waited 50 to 500 ms (measured).
-    One in production is past that, and so must be one on which latency is measured.
+    A broker in production is past that, and so must be one on which latency is measured.
     """
     topic = "warm-up"
     admin.create_topics(bootstrap_servers, (topic,), 4)

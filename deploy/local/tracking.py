@@ -1,4 +1,4 @@
-"""An MLflow server on SQLite, its artifacts in the same temporary folder or where they are told to be."""
+"""An MLflow server on SQLite, with its artifacts in the same temporary folder or elsewhere."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from saker.deploy.local.server import Server, answers, free_port
 
 
 class Tracking(Server):
-    def __init__(self, *options: str) -> None:
-        """options: of `mlflow server`, for the artifacts; without them they pass through the server into its folder."""
+    def __init__(self, *options: str, usual_port: bool = False) -> None:
+        """options: of `mlflow server`, for artifacts (default: into its folder). usual_port: 5000 if it is free."""
         super().__init__("mlflow")
         self._options = options or ("--artifacts-destination", str(self.folder / "artifacts"))
-        self._port = free_port()
+        self._port = free_port(5000 if usual_port else 0)
         self.uri = f"http://127.0.0.1:{self._port}"
 
     def launch(self) -> None:

@@ -35,7 +35,7 @@ class AtLeastOnce(Delivery):
     @staticmethod
     def producers(settings: ServeSettings, name: str) -> list[dict[str, Any]]:  # noqa: ARG004 - no need of it
         lingers = LINGER_MS if settings.linger_ms is None else (settings.linger_ms,)
-        # Behind a batch that Kafka refuses librdkafka would go on, and its records, sent again, would come after later ones.
+        # After a batch that Kafka refuses, librdkafka would continue, and the repeated records would come after later ones.
         return [{"linger.ms": linger, "enable.gapless.guarantee": True, **sizes(settings)} for linger in lingers]
 
     def __init__(self, consumer: Consumer, transport: Transport, settings: ServeSettings, marker: InFlightMarker) -> None:
@@ -110,7 +110,7 @@ class AtLeastOnce(Delivery):
         return not (self.in_flight or self._positions)
 
     def abort(self) -> None:
-        """Commit what is acknowledged: it would be scored again, by each worker that ends like this one."""
+        """Commit what is acknowledged; otherwise each worker that ends like this one would score it again."""
         super().abort()
         deadline = time.monotonic() + _LAST_COMMIT_SECONDS
         with contextlib.suppress(KafkaException, RuntimeError):  # the group rebalances, or the consumer is closed

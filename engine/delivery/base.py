@@ -4,7 +4,7 @@
 
 `AtLeastOnce` (at_least_once.py) commits acknowledged positions; `ExactlyOnce` (exactly_once.py) puts results and offsets into
 one transaction. Either ends the worker when Kafka refuses a result, and commits nothing of that batch or after it: the worker
-starts again from the committed offsets. One worker owns a delivery; nobody else changes what is in it.
+starts again from the committed offsets. One worker owns a delivery and is the only one to change it.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class HeldBatch:
 
 @dataclass(frozen=True, slots=True)
 class InFlightBatch:
-    """One batch whose results are produced, and what tells that Kafka has them."""
+    """One batch whose results are produced, and how to recognise their acknowledgements."""
 
     positions: dict[Partition, int]
     timestamps_ms: NDArray[np.int64]
@@ -292,7 +292,7 @@ class Delivery(ABC):
         return counts
 
     def _cause(self, error: KafkaError) -> KafkaError:
-        """Of a fatal error the refusal that it stands for: confluent_kafka raises it before it reports the delivery."""
+        """The refusal behind a fatal error, which confluent_kafka raises before it reports the delivery."""
         deadline = time.monotonic() + _CAUSE_SECONDS
         while error.fatal() and error.code() not in _FENCED and time.monotonic() < deadline:
             with contextlib.suppress(KafkaException):
@@ -321,7 +321,7 @@ class Delivery(ABC):
         return RestartWorker(f"a result for {output} or {self._settings.rejected} was not delivered: {error.str()}")
 
     def _in_flight_positions(self) -> dict[Partition, int]:
-        """Of each partition the highest position of what is not acknowledged."""
+        """The highest unacknowledged position of each partition."""
         highest = {} if self._fast_path is None else self._fast_path.in_flight_positions()
         for positions in self._unacknowledged():
             for partition, after in positions.items():
@@ -330,5 +330,5 @@ class Delivery(ABC):
 
     def _offsets(self) -> list[TopicPartition]:
         """To commit."""
-        topic_id = self._settings.topic_id  # so that nobody takes them for offsets of a topic that has this one's name later
+        topic_id = self._settings.topic_id  # so that they cannot be taken for offsets of a later topic with the same name
         return [TopicPartition(topic, number, at, topic_id) for (topic, number), at in self._positions.items()]

@@ -17,19 +17,19 @@ from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Pro
 from saker.engine.kafka.transport import Transport
 from saker.engine.metrics.counts import Counts
 
-# For each step that ends a transaction. By itself librdkafka tries for a minute what cannot succeed after a broker was away for
-# longer than a session: this member is no longer one. And so long after its beginning Kafka aborts the transaction of a machine
-# that is lost, for which the next owner of its partitions waits.
+# For each step that ends a transaction. librdkafka retries for a minute what cannot succeed after a broker was away for longer
+# than a session, since this worker is no longer a member. It is also the time after which Kafka aborts the transaction of
+# a lost machine, for which the next owner of its partitions waits.
 _TRANSACTION_SECONDS = 10.0
 
 
 class ExactlyOnce(Delivery):
     """Results and offsets of a stretch of time go into one transaction.
 
-    Two producers take turns. While Kafka commits the transaction of one, results go into the other's, which is committed after
-    it and only if it was. A restarted worker has the same transactional ids: it aborts what its predecessor left open, and that
-    one is fenced. A transaction that cannot be committed is aborted together with the next one, and the worker reads on at the
-    committed offsets; it starts again for that unless Kafka refused the transaction, as it does when the group rebalances.
+    Two producers alternate. While Kafka commits the transaction of one, results go into the other's, which is committed after
+    it and only if it was. A restarted worker has the same transactional ids, so it aborts what its predecessor left open, and
+    fences it. A transaction that cannot be committed is aborted together with the next one, and the worker continues at the
+    committed offsets. It restarts for that, unless Kafka refused the transaction, as it does when the group rebalances.
     """
 
     @staticmethod
@@ -45,7 +45,7 @@ class ExactlyOnce(Delivery):
         self._began: float | None = None
         self._threads = ThreadPoolExecutor(1, "commit")
         self._committing: Future[None] | None = None
-        #: What the transaction that is being committed holds, and what those before it did: that alone is told.
+        #: Counts of the transaction that is being committed, and of those before it, which alone are reported.
         self._in_commit, self._committed = Counts(), Counts()
 
     def _may_send(self) -> bool:
@@ -67,7 +67,7 @@ class ExactlyOnce(Delivery):
             self._commit()
 
     def _commit(self) -> None:
-        """Wait for what is in flight; it is committed with its offsets while the other producer goes on."""
+        """Wait for the results in flight. They are committed with their offsets while the other producer continues."""
         self._await_commit()
         producer = self._transport.producer
         producer.flush(_TRANSACTION_SECONDS)
@@ -109,7 +109,7 @@ class ExactlyOnce(Delivery):
         return counts
 
     def roll_back(self) -> None:
-        """After `ReadAgain`: as if nothing that is not committed had been read."""
+        """After `ReadAgain`: forget everything that is not committed."""
         with contextlib.suppress(ReadAgain):
             self._await_commit()
         if self._transport.producer.flush(_TRANSACTION_SECONDS):
@@ -122,12 +122,12 @@ class ExactlyOnce(Delivery):
             uncommitted.clear()
 
     def abort(self) -> None:
-        """What is open, too: otherwise those who read committed records wait until its time is up."""
+        """Also abort an open transaction; otherwise `read_committed` consumers wait for its timeout."""
         super().abort()
         if self._began is not None:
             _abort_transaction(self._transport.producer)
 
-    def drain(self, seconds: float) -> bool:  # noqa: ARG002 - a transaction has a time of its own
+    def drain(self, seconds: float) -> bool:  # noqa: ARG002 - a transaction has its own timeout
         while self._began is not None or self._held:
             self._send_held()
             self._commit()
@@ -135,7 +135,7 @@ class ExactlyOnce(Delivery):
         return True
 
     def drop_partitions(self, partitions: Iterable[Partition]) -> None:
-        """Committed or, if they were lost, in doubt: then the whole transaction is given up."""
+        """Committed or, if they were lost, in doubt: then give up the whole transaction."""
         gone = set(partitions)
         if any(gone & positions.keys() for positions in (*self._unacknowledged(), self._positions)):
             raise ReadAgain("partitions of an open transaction went to another consumer")
@@ -162,7 +162,7 @@ def _abort_transaction(producer: Producer) -> None:
 
 
 def _again(call: Callable[[float], None]) -> None:
-    """Calls that Kafka says may be made again are, until the time is up."""
+    """Repeat the call while Kafka reports a retriable error, until the time limit."""
     deadline = time.monotonic() + _TRANSACTION_SECONDS
     while True:
         try:

@@ -53,7 +53,7 @@ class FastPath:
         return self._native.in_flight()
 
     def check(self) -> None:
-        """Raises KafkaException when Kafka refused a result."""
+        """Raises KafkaException if Kafka refused a result."""
         check(self._producer)
 
     def in_flight_positions(self) -> dict[Partition, int]:
@@ -61,9 +61,9 @@ class FastPath:
         return {(self._input, partition): at for partition, at in self._native.in_flight_positions().items()}
 
     def drain_acknowledged(self) -> tuple[dict[Partition, int], Answered] | None:
-        """What Kafka has acknowledged since the last call: positions, and what is to be counted.
+        """The positions that Kafka has acknowledged since the last call, and their counts.
 
-        Raises KafkaException when Kafka refused a result.
+        Raises KafkaException if Kafka refused a result.
         """
         check(self._producer)
         positions, batches, timestamps, scores, flagged = self._native.drain_acknowledged()

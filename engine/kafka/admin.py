@@ -21,7 +21,7 @@ from saker.engine.errors import ServingError
 from saker.engine.kafka.clients import QUIET, REQUEST_SECONDS, BrokerUnreachable, admin, connection
 
 _NO_LIMIT = 2**63 - 1
-_ASK_SECONDS = 1.0  # of what is asked again and again
+_ASK_SECONDS = 1.0  # of repeated requests
 _NO_ID = "A" * 22  # a UUID of zeros
 _LIMITS = {
     "max.message.bytes": int,
@@ -35,7 +35,7 @@ _LIMITS = {
 
 
 def is_ready(bootstrap_servers: str) -> bool:
-    """Whether a broker answers metadata; waits up to a second for it."""
+    """Whether a broker answers a metadata request within a second."""
     try:
         client = AdminClient({**connection(bootstrap_servers), "reconnect.backoff.max.ms": 100, **QUIET})
         return bool(client.list_topics(timeout=1).brokers)
@@ -49,7 +49,7 @@ def create_topics(
     partitions: int,
     config: Mapping[str, str] | None = None,
 ) -> None:
-    """Create topics; one that exists is left as it is. When it returns, the broker tells of all of them."""
+    """Create the topics that do not exist. On return, the broker knows all of them."""
     client = admin(bootstrap_servers)
     topics = [NewTopic(name, partitions, config=dict(config or {})) for name in names]
     for name, future in client.create_topics(topics, operation_timeout=REQUEST_SECONDS).items():
@@ -62,14 +62,12 @@ def create_topics(
     deadline = time.monotonic() + REQUEST_SECONDS
     while missing := {topic.topic for topic in topics} - client.list_topics(timeout=REQUEST_SECONDS).topics.keys():
         if time.monotonic() > deadline:
-            raise ServingError(
-                f"created and not there after {REQUEST_SECONDS:.0f} s: {', '.join(sorted(missing))}; start again"
-            )
+            raise ServingError(f"still missing {REQUEST_SECONDS:.0f} s: {', '.join(sorted(missing))}; start again")
         time.sleep(0.01)
 
 
 class Topic(NamedTuple):
-    """replicas: of the partition that has fewest. What the broker does not tell is None. retention_ms: -1 is for ever.
+    """replicas: of the partition with the fewest. None: the broker does not report it. retention_ms: -1 is forever.
     timestamp_type: CreateTime (the sender's, which retention counts from) or LogAppendTime (of the arrival).
     timestamp_before_ms, timestamp_after_ms: how far a sender's may lie before and after the arrival.
     """
@@ -119,7 +117,7 @@ def topics(bootstrap_servers: str, names: Iterable[str]) -> list[Topic]:
 
 
 class Shape(NamedTuple):
-    """topic_id: a topic that is deleted and created anew has another one. Empty where the broker knows no such thing."""
+    """topic_id: a recreated topic has another one. Empty if the broker does not know it."""
 
     partitions: int
     topic_id: str

@@ -14,7 +14,7 @@ from saker.engine.kernels import Values
 
 Partition = tuple[str, int]
 Headers = list[tuple[str, bytes | None]]
-#: Of message format 2: what a header takes beside name and value, at most.
+#: Of message format 2: the maximum overhead of a header.
 HEADER_BYTES = 10
 
 
@@ -115,7 +115,7 @@ class PublicBatch:
 
 
 class SingleRecord:
-    """One record of a batch as a batch of its own."""
+    """One record of a batch as its own batch."""
 
     def __init__(self, of: ConsumedBatch, index: int) -> None:
         self._of, self._index = of, index
@@ -144,5 +144,5 @@ class SingleRecord:
 
 
 def single_records(batch: ConsumedBatch) -> Iterator[SingleRecord]:
-    """The records of a batch, each as a batch of its own."""
+    """The records of a batch, each as its own batch."""
     return (SingleRecord(batch, index) for index in range(len(batch)))

@@ -31,9 +31,9 @@ _LOG_SECONDS = 10.0
 
 
 class Seldom(logging.Filter):
-    """Of lines that differ in their numbers only, one in `_LOG_SECONDS`, with how many there were since the one before.
+    """Of lines that differ in their numbers only, pass one per `_LOG_SECONDS`, with the number of those suppressed.
 
-    librdkafka looks for a broker that does not answer twenty times a second, with each client, and logs each time.
+    librdkafka retries a broker that does not answer twenty times per second, in each client, and logs each attempt.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ _librdkafka_log.addFilter(Seldom())
 
 
 def warn(text: str) -> None:
-    """Once in `_LOG_SECONDS`, for what a client says again and again."""
+    """Warn once per `_LOG_SECONDS` of a repeated message."""
     _librdkafka_log.warning(text)
 
 
@@ -69,7 +69,7 @@ def connection(bootstrap_servers: str) -> dict[str, Any]:
         "bootstrap.servers": bootstrap_servers,
         # librdkafka's own limit is 10 s: so long would a broker that is back wait for its clients.
         "reconnect.backoff.max.ms": 1000,
-        # And 300 s: so long would partitions that are added to a topic be read by nobody.
+        # The default is 300 s, for which added partitions would have no reader.
         "topic.metadata.refresh.interval.ms": 10_000,
         **security(),
     }
@@ -96,7 +96,7 @@ class BrokerUnreachable(ServingError):
 
 
 def observer(bootstrap_servers: str, group: str, **settings: Any) -> Consumer:
-    """A consumer for `groups.Lags`, which never joins the group, and is told where a partition ends."""
+    """A consumer for `groups.Lags`. It never joins the group, and learns where a partition ends."""
     few = {"queued.min.messages": 1, "fetch.message.max.bytes": 65_536, "fetch.wait.max.ms": 10}
     return Consumer(
         {
@@ -168,7 +168,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
             "max.in.flight.requests.per.connection": 3,
             "compression.type": "lz4",
             **room_for(_USUAL_MESSAGE_BYTES),
-            "statistics.interval.ms": 100,  # nothing else tells of the id
+            "statistics.interval.ms": 100,  # there is no other sign of the id
             "stats_cb": look,
             **settings,
         },
@@ -181,7 +181,7 @@ def producer(bootstrap_servers: str, **settings: Any) -> Producer:
     while not has_id and time.monotonic() < deadline:
         client.poll(0.1)
     if not has_id:
-        _log.warning("no broker at %s gave a producer id in %.0f s; trying on", bootstrap_servers, REQUEST_SECONDS)
+        _log.warning("no broker at %s assigned a producer id within %.0f s; retrying", bootstrap_servers, REQUEST_SECONDS)
     return client
 
 
@@ -198,7 +198,7 @@ def _init_transactions(client: Producer, bootstrap_servers: str) -> None:
             client.init_transactions(REQUEST_SECONDS)
         except KafkaException as error:
             if not error.args[0].retriable():
-                raise ServingError(f"no transactions at {bootstrap_servers}: {error.args[0].str()}") from error
-            _log.warning("no broker at %s is ready for transactions (%s); trying on", bootstrap_servers, error.args[0].str())
+                raise ServingError(f"cannot use transactions at {bootstrap_servers}: {error.args[0].str()}") from error
+            _log.warning("no broker at %s is ready for transactions (%s); retrying", bootstrap_servers, error.args[0].str())
         else:
             return

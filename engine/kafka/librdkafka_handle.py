@@ -1,7 +1,7 @@
 """The librdkafka that confluent_kafka brought into this process, and the handles of its clients there.
 
 librdkafka announces each client to its plugins, in the thread that makes the client. The extension is such a plugin, so it
-knows every handle from librdkafka itself: no memory of confluent_kafka's objects is read. DESIGN.md says why.
+learns every handle from librdkafka itself, without reading the memory of confluent_kafka's objects. See DESIGN.md.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _BATCH = 1000
 
 
 class Record(NamedTuple):
-    """A record as it lay in its topic, and when it was read (seconds since 1970). Plain data: it crosses processes."""
+    """A record of a topic, and when it was read (seconds since 1970). Plain data: it crosses processes."""
 
     partition: int
     offset: int
@@ -26,7 +26,7 @@ class Record(NamedTuple):
     read_at: float
 
     def header(self, name: str) -> str:
-        """The text of the last header of this name; raises `KeyError` when there is none."""
+        """The text of the last header of this name; raises `KeyError` if there is none."""
         return (dict(self.headers)[name] or b"").decode()
 
 
@@ -76,7 +76,9 @@ def read_newest(bootstrap_servers: str, source: str, output: str, last: int) -> 
     """
     counts = admin.partition_counts(bootstrap_servers, [source, output])
     if counts[source] != counts[output]:
-        raise ServingError(f"{source} has {counts[source]} partitions and {output} {counts[output]}: these are not its scores")
+        raise ServingError(
+            f"{source} has {counts[source]} partitions and {output} {counts[output]}: {output} cannot hold its scores"
+        )
     consumer = _consumer(bootstrap_servers, f"verify-{output}")
     results = _read_last(consumer, output, counts[output], last)
     oldest: dict[int, int] = {}
@@ -102,7 +104,7 @@ def read_one(bootstrap_servers: str, topic: str, partition: int, offset: int) ->
     """The record at an offset; raises `ServingError` when the topic is missing, `NothingCame` when it has no such record."""
     partitions = admin.partition_counts(bootstrap_servers, [topic])[topic]
     if partition >= partitions:
-        raise NothingCame(f"{topic} has {partitions} partitions, and none of number {partition}")
+        raise NothingCame(f"{topic} has {partitions} partitions, no partition {partition}")
     consumer = _consumer(bootstrap_servers, f"read-{topic}")
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition))
     records: list[Record] = []
@@ -124,12 +126,12 @@ def _read_last(consumer: clients.Consumer, topic: str, partitions: int, last: in
 
 
 def _consumer(bootstrap_servers: str, group: str) -> clients.Consumer:
-    """It tells of ends: the offsets behind a transaction's last record are the broker's own, and no record comes for them."""
+    """A consumer that reports ends: the offsets after the last record of a transaction are markers, without a record."""
     return clients.consumer(bootstrap_servers, **{"group.id": group, "enable.partition.eof": True})
 
 
 def _read_from(consumer: clients.Consumer, topic: str, starts: dict[int, int]) -> list[Record]:
-    """What lies in the topic's partitions from these offsets to the ends of now."""
+    """The records of the partitions from these offsets to the current ends."""
     ends = {number: consumer.get_watermark_offsets(TopicPartition(topic, number))[1] for number in starts}
     consumer.assign([TopicPartition(topic, number, start) for number, start in starts.items()])
     records: list[Record] = []
@@ -143,7 +145,7 @@ def _read_from(consumer: clients.Consumer, topic: str, starts: dict[int, int]) -
 
 
 def _take(consumer: clients.Consumer, at_end: set[int]) -> list[Record]:
-    """What is there now. at_end: partitions that have no more, kept up to date."""
+    """The available messages. at_end: partitions without further ones, updated here."""
     first = consumer.poll(0.1)
     if first is None:
         return []

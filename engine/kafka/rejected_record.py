@@ -1,7 +1,7 @@
-"""A rejection as it lies in its topic: the record byte for byte with its headers, and after them headers that say why.
+"""A rejection in its topic: the record byte for byte with its headers, followed by headers with the reason.
 
-One that would be larger than the topic takes is cut: then `saker.error.size` is the length of the whole value, and
-`saker.error.key_size` that of a key that had to be cut, too. A record's own header of such a name gets the prefix `original.`.
+A rejection that is too large for the topic is truncated: `saker.error.size` is then the length of the whole value, and
+`saker.error.key_size` that of a truncated key. A header of the record with such a name gets the prefix `original.`.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def keyed(records: Iterable[bytes], key: str) -> Iterator[Pair]:
 
 
 def _key(record: bytes, field: str) -> bytes | None:
-    """The field's text; None where it is missing, and for what is no JSON object, which is sent as it is all the same."""
+    """The text of the field; None if it is missing, or if the record is not a JSON object, which is sent anyway."""
     try:
         value = orjson.loads(record).get(field)
         if isinstance(value, float):  # as it is written: two keys may be one float
@@ -72,9 +72,9 @@ def _key(record: bytes, field: str) -> bytes | None:
 
 
 def ahead(make: Callable[..., Iterator[Pair]], *arguments: Any) -> Iterator[Pair]:
-    """What `make(*arguments)` yields, made in a process of its own and a few thousand records ahead.
+    """The items of `make(*arguments)`, generated in a separate process a few thousand records ahead.
 
-    Making 5,000 transactions takes a second, in which nothing would be sent.
+    Generating 5,000 transactions takes a second, in which nothing would be sent.
     """
     spawn = multiprocessing.get_context("spawn")
     chunks: Any = spawn.Queue(_AHEAD_CHUNKS)
@@ -97,7 +97,7 @@ def _next(chunks: Any, maker: Any) -> list[Pair] | SakerError | None:
             chunk: list[Pair] | SakerError | None = chunks.get(timeout=1)
         except queue.Empty:
             if not maker.is_alive():
-                raise LoadError(f"making the records failed with exit code {maker.exitcode}; its error stands above") from None
+                raise LoadError(f"generating the records failed with exit code {maker.exitcode}; see the error above") from None
         else:
             return chunk
 
@@ -121,7 +121,7 @@ def replay(
     rate: float | None = None,
     report: Callable[[Sent], None] = lambda _: None,
 ) -> Sent:
-    """Send (key, value) pairs at `rate` records a second, or as fast as Kafka takes them; wait for every answer.
+    """Send (key, value) pairs at `rate` records per second, or as fast as Kafka accepts them; wait for every answer.
 
     A record's timestamp is the moment at which it was due. Records leave in ticks, those that are due together: a
     wake-up of the client for each cost three quarters of a core at 2,000 records/s, and late records with it.

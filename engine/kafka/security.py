@@ -1,4 +1,4 @@
-"""TLS and SASL, as every Kafka client of saker gets them: from one file, which an environment variable names.
+"""TLS and SASL settings of every Kafka client of saker: from one file, named by an environment variable.
 
     # kafka.properties, named by SAKER_KAFKA_CONFIG
     security.protocol = SASL_SSL
@@ -7,7 +7,7 @@
     sasl.password = file:/run/secrets/kafka-password
     ssl.ca.location = /etc/kafka/ca.pem
 
-Names are librdkafka's. A value may be `file:PATH`, then it is what stands in that file, or `env:NAME`. None is ever printed.
+Names are librdkafka's. A value `file:PATH` is the content of that file, `env:NAME` that of a variable. No value is printed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def security(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     try:
         lines = path.read_text().splitlines()
     except OSError as error:
-        raise ServingError(f"{VARIABLE} names {path}, which cannot be read: {error.strerror}") from error
+        raise ServingError(f"{VARIABLE}: cannot read {path}: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         key, separator, value = (part.strip() for part in line.partition("="))
         if not line.strip() or key.startswith("#"):
@@ -43,7 +43,7 @@ def security(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
         if not separator or not key.startswith(_ALLOWED):
             raise ServingError(
                 f"{path}, line {number}: expected NAME = VALUE with a name that begins with {', '.join(_ALLOWED)}; "
-                "everything else is an option of the command"
+                "all other settings are command options"
             )
         settings[key] = _secret(value, f"{path}, line {number}: {key}", environment)
     _try(name, tuple(settings.items()))
@@ -52,27 +52,27 @@ def security(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 @cache
 def _try(path: str, settings: tuple[tuple[str, str], ...]) -> None:
-    """librdkafka prints the value that it does not take: so it is asked here first, and its words are told without values."""
+    """librdkafka prints a value that it rejects. Try the settings here first and report its message without the values."""
     try:
         AdminClient({**dict(settings), "log_level": 0})
     except KafkaException as error:
         told = error.args[0].str()
         for _, value in settings:
             told = told.replace(value, "...") if value else told
-        raise ServingError(f"{path}: librdkafka does not take these settings: {told}") from None
+        raise ServingError(f"{path}: librdkafka rejects these settings: {told}") from None
 
 
 def _secret(value: str, where: str, environment: Mapping[str, str]) -> str:
     kind, _, name = value.partition(":")
     if kind == "env":
         if name not in environment:
-            raise ServingError(f"{where} is to come from the environment variable {name}, which is not set")
+            raise ServingError(f"{where}: environment variable {name} is not set")
         return environment[name]
     if kind == "file":
         try:
             return Path(name).read_text().strip()
         except OSError as error:
-            raise ServingError(f"{where} is to come from {name}, which cannot be read: {error.strerror}") from error
+            raise ServingError(f"{where}: cannot read {name}: {error.strerror}") from error
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from saker.engine.kafka import admin
 from saker.engine.kafka.admin import Topic
 
-#: librdkafka's batch.size: results go out in batches of up to so many bytes, and a topic refuses a batch above its limit.
+#: librdkafka's batch.size: results are sent in batches of up to this many bytes, and a topic refuses a batch above its limit.
 _BATCH_BYTES = 1_000_000
 _SAFE = 2
 
@@ -21,16 +21,16 @@ class Finding(NamedTuple):
 
 
 def check(bootstrap_servers: str, source: str, output: str, rejected: str) -> tuple[list[Topic], list[Finding]]:
-    """The topics of transactions, scores and rejections, and what is to be said of them.
+    """The topics of transactions, scores and rejections, and what is wrong with them.
 
-    Raises `ServingError` when one is not there, `BrokerUnreachable` when no broker answers.
+    Raises `ServingError` if one does not exist, `BrokerUnreachable` if no broker answers.
     """
     found = admin.topics(bootstrap_servers, (source, output, rejected))
     return found, findings(*found)
 
 
 def findings(source: Topic, output: Topic, rejected: Topic) -> list[Finding]:
-    """What is to be said of them."""
+    """Check the three topics of a pool against each other."""
     found = [*_partitions(source, output, rejected), *_limits(source, output, rejected), *_refusals(source, output)]
     found += _retention(source, output, rejected)
     return found + [finding for topic in (source, output, rejected) for finding in _replicas(topic)]
@@ -40,9 +40,11 @@ def _partitions(source: Topic, *others: Topic) -> Iterator[Finding]:
     for topic in others:
         counts = f"topic {topic.name} has {topic.partitions} partitions, {source.name} has {source.partitions}"
         if topic.partitions < source.partitions:
-            yield Finding("error", f"{counts}: a result keeps its record's partition, so give it as many")
+            yield Finding("error", f"{counts}: a result keeps its record's partition; give both the same number")
         elif topic.partitions > source.partitions:
-            yield Finding("warning", f"{counts}: a result keeps its record's partition, so some stay empty; give it as many")
+            yield Finding(
+                "warning", f"{counts}: a result keeps its record's partition, so some stay empty; give both the same number"
+            )
 
 
 def _limits(source: Topic, output: Topic, rejected: Topic) -> Iterator[Finding]:
@@ -50,14 +52,14 @@ def _limits(source: Topic, output: Topic, rejected: Topic) -> Iterator[Finding]:
         if topic.max_message_bytes is not None and topic.max_message_bytes < _BATCH_BYTES:
             yield Finding(
                 "error",
-                f"topic {topic.name} takes at most {topic.max_message_bytes:,} bytes (max.message.bytes), and results are sent "
-                f"in batches of up to {_BATCH_BYTES:,}: raise it to that at least",
+                f"topic {topic.name} accepts at most {topic.max_message_bytes:,} bytes (max.message.bytes), but saker sends "
+                f"results in batches of up to {_BATCH_BYTES:,}; raise it to at least that",
             )
     if source.max_message_bytes and rejected.max_message_bytes and rejected.max_message_bytes <= source.max_message_bytes:
         yield Finding(
             "note",
-            f"topic {rejected.name} takes at most {rejected.max_message_bytes:,} bytes (max.message.bytes), {source.name} "
-            f"{source.max_message_bytes:,}: a rejection is its record and headers, so the largest ones are cut; raise it",
+            f"topic {rejected.name} accepts at most {rejected.max_message_bytes:,} bytes (max.message.bytes), {source.name} "
+            f"{source.max_message_bytes:,}: a rejection is larger than its record, so the largest are truncated; raise it",
         )
 
 
@@ -66,7 +68,7 @@ def _refusals(source: Topic, output: Topic) -> Iterator[Finding]:
     if output.limits.needs_key and not source.limits.needs_key:
         yield Finding(
             "warning",
-            f"topic {output.name} is compacted (cleanup.policy) and takes no record without a key: transactions without one "
+            f"topic {output.name} is compacted (cleanup.policy) and accepts no record without a key: transactions without one "
             "are rejected as undeliverable; set cleanup.policy=delete, or give every transaction a key",
         )
     narrow = [
@@ -80,8 +82,8 @@ def _refusals(source: Topic, output: Topic) -> Iterator[Finding]:
     if narrow:
         yield Finding(
             "warning",
-            f"topic {output.name} has {' and '.join(narrow)}, less than {source.name}: a result has its record's timestamp, "
-            "and one outside these limits is rejected as undeliverable; set them as for the transactions, or "
+            f"topic {output.name} has {' and '.join(narrow)}, narrower than {source.name}: a result has its record's "
+            "timestamp, and one outside these limits is rejected as undeliverable; use the limits of the transactions, or "
             "message.timestamp.type=LogAppendTime",
         )
 
@@ -95,8 +97,8 @@ def _retention(source: Topic, *others: Topic) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 f"topic {topic.name} keeps records for {kept:,} ms (retention.ms), {source.name} for "
-                f"{'ever' if needed == -1 else f'{needed:,} ms'}: what is sent there has its record's timestamp, so the "
-                "answer to an older record is deleted as soon as it is there; keep it as long, or set "
+                f"{'ever' if needed == -1 else f'{needed:,} ms'}: a result has its record's timestamp, so Kafka may "
+                "delete the result of an old record at once; use the same retention, or set "
                 "message.timestamp.type=LogAppendTime",
             )
 
@@ -107,13 +109,13 @@ def _replicas(topic: Topic) -> Iterator[Finding]:
         yield Finding(
             "error",
             f"topic {topic.name} has {topic.replicas} replicas, and min.insync.replicas is {needed}: "
-            "nothing is ever acknowledged; lower it, or add replicas",
+            "Kafka acknowledges nothing; lower it, or add replicas",
         )
     elif topic.replicas == 1:
-        yield Finding("note", f"topic {topic.name} has one replica: it is lost with its broker")
+        yield Finding("note", f"topic {topic.name} has one replica, so its records are lost with their broker")
     elif needed is not None and needed < _SAFE:
         yield Finding(
             "warning",
-            f"topic {topic.name} has {topic.replicas} replicas, and min.insync.replicas is {needed}: what is acknowledged may "
-            "be on one broker alone, and lost with it; set it to 2",
+            f"topic {topic.name} has {topic.replicas} replicas, and min.insync.replicas is {needed}: an acknowledged "
+            "record may be on a single broker and lost with it; set it to 2",
         )

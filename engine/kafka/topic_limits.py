@@ -1,7 +1,7 @@
-"""Whether a topic takes a record, so that a result that it would refuse is rejected before it is sent.
+"""Whether a topic accepts a record, so that a record whose result Kafka would refuse is rejected beforehand.
 
-Kafka refuses a whole batch for one record in it, and a producer that is refused cannot go on: later results would change places
-with it. So it is asked of each record first; where the limits change meanwhile, `delivery` finds the record.
+Kafka refuses a whole batch for one record, and the producer cannot continue, since later results would overtake it. So each
+record is checked first. If the limits change in the meantime, `delivery` finds the record.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def most_bytes_for_sure(limits: TopicLimits) -> int:
 
 
 def takes_timestamp(limits: TopicLimits, timestamp_ms: int) -> bool:
-    """Of a record that arrives now. One below 0 is none."""
+    """For a record that arrives now. A negative limit means none."""
     now = time.time() * 1000
     return timestamp_ms < 0 or now - limits.before_ms <= timestamp_ms <= now + limits.after_ms
 
 
 def may_not_take(limits: TopicLimits, batch: ConsumedBatch) -> Sequence[int]:
-    """Indices of the records whose results it may refuse: few, but every one that it does refuse."""
+    """Indices of the records whose results the topic may refuse: a few too many, but never too few."""
     now = int(time.time() * 1000)
     earliest, latest = (int(min(max(now + ms, -_FAR), _FAR)) for ms in (-limits.before_ms, limits.after_ms))
     return batch.beyond(most_bytes_for_sure(limits), earliest, latest, limits.needs_key)

@@ -22,7 +22,7 @@ from saker.engine.kafka.clients import Consumer, KafkaError, KafkaException, Mes
 
 Indices = NDArray[np.int32]
 
-_IDLE_SECONDS = 1.0  # between two polls of the producers that do not send: each reports statistics ten times a second
+_IDLE_SECONDS = 1.0  # between polls of the idle producers, each of which reports statistics ten times per second
 
 
 class Acknowledgement(Protocol):
@@ -69,7 +69,7 @@ class Transport:
 
     @property
     def producer(self) -> Producer:
-        """The one that sends."""
+        """The producer that sends."""
         return self._producers[self.place]
 
     def use_producer(self, place: int) -> None:

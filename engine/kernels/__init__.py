@@ -1,4 +1,4 @@
-"""The native paths: trees, rows and Kafka in C. `native()` loads them, or says why the reference paths run instead."""
+"""The native paths: trees, rows and Kafka in C. `native()` loads them, or gives the reason for the reference paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Values(Protocol):
 
 
 class Native(Protocol):
-    """The extension as a module: _native.pyi says what each part does."""
+    """The extension as a module; _native.pyi documents its functions."""
 
     __file__: str
     Plan: type[_native.Plan]
@@ -43,7 +43,7 @@ class Native(Protocol):
 
 
 def mode_of(asked: str | None = None) -> str:
-    """auto or off: what was asked for, or SAKER_KERNELS, or auto. Raises `ServingError` for another word."""
+    """`auto` or `off`: the given word, or SAKER_KERNELS, or auto. Raises `ServingError` for any other word."""
     mode = asked or os.environ.get(ENVIRONMENT) or "auto"
     if mode not in MODES:
         raise ServingError(f"--kernels or {ENVIRONMENT}: expected {' or '.join(MODES)}, got {mode!r}")

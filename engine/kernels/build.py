@@ -1,10 +1,10 @@
-"""Compiles native/ into the extension beside this file: `python engine/kernels/build.py [--target MACHINE] [--sanitize]`.
+"""Compiles native/ into the extension next to this file: `python engine/kernels/build.py [--target MACHINE] [--sanitize]`.
 
     native/**/*.c --(each once; score.c and parse.c once for each instruction set)--> objects --> _native.abi3.so
 
-The compiler is Zig's clang, which comes as a wheel (`ziglang`), so that a machine needs no toolchain and the binary no newer
-glibc than 2.17; the environment variable CC names another one (gcc or clang). setup.py calls this file, so it imports nothing
-but the standard library. With --target aarch64 it is built for that machine. A sanitized build needs a CC that has them, and
+The compiler is Zig's clang, from the wheel `ziglang`, so the machine needs no toolchain and the binary no newer
+glibc than 2.17. The variable CC names another compiler (gcc or clang). setup.py calls this file, so it imports only
+the standard library. --target aarch64 builds for that machine. A sanitized build needs a CC with sanitizers, and
 ends the process at the first fault; `make sanitize` runs the tests on one.
 """
 
@@ -82,7 +82,7 @@ def build(output: Path, folder: Path, machine: str, *, sanitize: bool = False) -
 
 
 def _compiler(machine: str) -> list[str]:
-    """Zig would tune for the machine that builds, so it is told the plain target."""
+    """Name the plain target: Zig would otherwise tune for the building machine."""
     if "CC" in os.environ:
         return shlex.split(os.environ["CC"])
     cpu = "x86_64" if machine == "x86_64" else "generic"

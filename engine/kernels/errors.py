@@ -1,9 +1,9 @@
-"""What the native paths do not take. The reference path serves instead, and says why; what is damaged nobody serves."""
+"""Errors of the native paths: unsupported models, which the reference path serves, and damaged ones, which are rejected."""
 
 
 class Refused(Exception):
-    """A model that the tree kernel does not take; the message names what it met."""
+    """The tree kernel does not support a model; the message names the cause."""
 
 
 class Damaged(Refused):
-    """A model that nobody can score: onnxruntime would not return."""
+    """A model that cannot be scored at all: onnxruntime would not return."""

@@ -56,7 +56,7 @@ class RowKernel:
         reject: Reject,
         rewrite: Rewrite,
     ) -> tuple[int, int]:
-        """Fill a row of `matrix` (n, f), its index and where its identifier stands, for each accepted record.
+        """Fill a row of `matrix` (n, f), its index and the place of its identifier, for each accepted record.
 
         hand_over: index of a record, row -> (start, length) of its identifier, or None if it is rejected.
         reject: called with index, number of the fault and field of each record that is rejected here.
@@ -85,7 +85,7 @@ def _field_table(contract: Contract) -> tuple[tuple[str, ...], tuple[Any, ...]]:
         raise Refused("it has no features")
     if contract.id_field in readers:
         raise Refused(f"a feature reads the identifier {contract.id_field!r}")
-    # The first required field that is missing is the one reported: they stand in the order of their required columns.
+    # The first missing required field is reported, so these are in the order of the required columns.
     width = len(contract.features)
     fields = sorted(readers, key=lambda name: min((c for c, feature in readers[name] if feature.required), default=width))
     descriptions = [_describe(readers[name]) for name in fields]

@@ -75,7 +75,7 @@ class Histogram:
 
 @dataclass
 class Counts:
-    """What a worker counted since it last told, or what the parent added up. Records in flight are the newest."""
+    """Counts of a worker since its last report, or their sums in the parent. `in_flight` is the newest value, not a sum."""
 
     scored: int = 0
     flagged: int = 0

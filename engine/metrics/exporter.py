@@ -138,7 +138,7 @@ def _used(process: int) -> tuple[float, int] | None:
 
 
 class _Server(ThreadingHTTPServer):
-    """Keeps `_CONNECTIONS` at most, each in a thread: one more closes the oldest, so that silent ones shut nobody out."""
+    """Keeps at most `_CONNECTIONS`, each in a thread. A further one closes the oldest, so silent clients block no one."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -194,7 +194,7 @@ def serve_http(
             else:
                 self._answer(404, b"/metrics, /healthz or /readyz\n")
 
-        do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
+        do_HEAD = do_GET  # noqa: N815 - the name that http.server expects
 
         def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
             self.send_response(status)

@@ -1,4 +1,4 @@
-"""Read /metrics back: values by name and labels, what they gained between two readings, quantiles of histograms."""
+"""Read /metrics back: values by name and labels, increases between two readings, quantiles of histograms."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Reading:
 def read(url: str) -> Reading:
     """What /metrics at `url` has now; raises `Unreachable`."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - where the user says
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - the user gives the URL
             text = answer.read().decode()
     except (OSError, ValueError) as error:
         raise Unreachable(f"no metrics at {url} ({error}): is `saker serve` running, and on this --metrics-port?") from error

@@ -17,7 +17,7 @@ _SECONDS = 600.0
 
 
 def download(source: str, folder: Path, tracking_uri: str, seconds: float = _SECONDS) -> None:
-    """The file at `source` lies in `folder` when this returns. Raises `NotDone`."""
+    """Download the file at `source` into `folder`. Raises `NotDone`."""
     run_apart("saker.engine.model.download", [source, str(folder), tracking_uri], seconds)
 
 

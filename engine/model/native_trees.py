@@ -1,11 +1,11 @@
-"""The native way from rows to scores, for the models that it takes: proven against onnxruntime when a model is opened.
+"""The native way from rows to scores for supported models, checked against onnxruntime when a model is opened.
 
-    rows --TreeKernel--> raw sums --Tail--> scores     (one native call, where a program of the tail makes the score)
+    rows --TreeKernel--> raw sums --Tail--> scores     (one native call, if the tail is a native program)
 
-The sums of a float64 ensemble, which `saker export` writes, are LightGBM's to the last bit; those of a float32 ensemble, which
-other converters write, onnxruntime's.
+The sums of a float64 ensemble (by `saker export`) are LightGBM's to the last bit; those of a float32 ensemble (by other
+converters) are onnxruntime's.
 
-A model that it does not take, or that comes out otherwise on rows made of its own thresholds, is `Refused` with the reason.
+An unsupported model, or one that differs on rows made of its own thresholds, is `Refused` with the reason.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SPECIAL = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-36, -1e-36, -0.5, 2.
 
 
 class NativeTrees:
-    """Scores rows: `variant` says on what. Raises `Refused` for a model that is not taken or that comes out otherwise."""
+    """Scores rows with `variant`. Raises `Refused` for an unsupported model or one that differs from onnxruntime."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class NativeTrees:
 
 
 def hard_rows(ensemble: Ensemble, columns: Columns, seed: int = 0) -> NDArray[np.float32]:
-    """Rows (n, f) float32 whose values lie on the model's thresholds, one float32 step beside them, or are odd."""
+    """Rows (n, f) float32 with values on the thresholds of the model, one float32 step from them, or unusual."""
     rng, source = np.random.default_rng(seed), columns.source
     numeric = ensemble.set < 0
     features = [source[ensemble.feature[numeric]], *(np.full(len(s.values), source[s.feature]) for s in ensemble.sets)]

@@ -64,8 +64,8 @@ class ResolvedModel:
 def locate(reference: str, tracking_uri: str, public_key: Path | None = None) -> ResolvedModel:
     """Find `reference`: FILE.onnx, NAME@ALIAS or NAME/VERSION.
 
-    The path is that of a copy that nobody writes to again. public_key: it must be signed by that one. Raises `ModelRefused`,
-    of these `NoSuchModel` when it is not there and `RegistryUnreachable` when nobody can tell.
+    The path is that of a copy that is never written to again. public_key: of the required signature. Raises `ModelRefused`,
+    `NoSuchModel` if it does not exist, and `RegistryUnreachable` if the registry does not answer.
     """
     try:
         return _checked(_locate(reference, tracking_uri), public_key)
@@ -88,7 +88,7 @@ def _locate(reference: str, tracking_uri: str) -> ResolvedModel:
         return ResolvedModel(kept, f"{path.stem}/{digest[:8]}", digest, signature=signed)
     located = fetch(find_version(reference, tracking_uri), tracking_uri)
     noted = {"name": located.name, "sha256": located.sha256, "signature": (located.signature or b"").hex()}
-    with contextlib.suppress(OSError):  # a full disk: what is found can be served, and cannot be remembered
+    with contextlib.suppress(OSError):  # a full disk: the model can be served, but not remembered
         _note(reference, tracking_uri).write_text(json.dumps(noted))
     return located
 
@@ -100,13 +100,13 @@ def _checked(located: ResolvedModel, public_key: Path | None) -> ResolvedModel:
 
 
 def locate_or_last(reference: str, tracking_uri: str, public_key: Path | None = None) -> ResolvedModel:
-    """As `locate`; where the registry does not answer, what was found there the last time, if it is still in the cache."""
+    """As `locate`. If the registry does not answer, the last version found there, if it is still in the cache."""
     try:
         return locate(reference, tracking_uri, public_key)
     except RegistryUnreachable as error:
         if (known := _remembered(reference, tracking_uri)) is None:
             raise
-        _log.warning("%s; serving %s, which was found there the last time", error, known.name)
+        _log.warning("%s; serving %s, the last version found there", error, known.name)
         return _checked(known, public_key)
 
 
@@ -139,7 +139,7 @@ def find_version(reference: str, tracking_uri: str) -> ModelVersion:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise ModelRefused(f"model {reference}: the registry needs mlflow, which is in the extra [registry]") from error
+        raise ModelRefused(f"model {reference}: the registry needs mlflow, which the extra [registry] installs") from error
 
     # Its own seven retries take four minutes, in which nothing would be served; who asks, asks again.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -150,7 +150,7 @@ def find_version(reference: str, tracking_uri: str) -> ModelVersion:
         else:
             found = client.get_model_version(name, which)
     except MlflowException as error:
-        # An alias that is not there is an invalid value to mlflow 3.17, a version or a model one that does not exist.
+        # mlflow 3.17 reports a missing alias as an invalid value, a missing version or model as one that does not exist.
         missing = error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         raise (NoSuchModel if missing else RegistryUnreachable)(
             f"no model {reference} in the registry at {tracking_uri} ({error.message}); see MLFLOW_TRACKING_URI",
@@ -170,7 +170,9 @@ def fetch(version: ModelVersion, tracking_uri: str) -> ResolvedModel:
                 # By its source: a models:/ address would be looked up in mlflow's global registry, not in this one.
                 download(f"{version.source}/{_FILE}", Path(scratch), tracking_uri)
             except NotDone as error:
-                raise RegistryUnreachable(f"model {name}: its file cannot be fetched from {tracking_uri}: {error}") from error
+                raise RegistryUnreachable(
+                    f"model {name}: its file cannot be downloaded from {tracking_uri}: {error}"
+                ) from error
             fetched = Path(scratch) / _FILE
             if (found := _digest(fetched)) != expected:
                 raise ModelRefused(f"model {name}: the file's SHA-256 is {found}, the registry says {expected}")

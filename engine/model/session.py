@@ -69,7 +69,7 @@ class Session:
         self._native, self.backend_reason = self._open_native(model, kernels)
         self.backend = self._native.variant if self._native else "onnxruntime"
         if self._native:
-            del self._run  # its memory: the native trees need it no more
+            del self._run  # frees its memory, which the native trees do not need
 
     def _open_native(self, model: bytes, kernels: str | None) -> tuple[NativeTrees | None, str]:
         native, reason = load_native(mode_of(kernels))
@@ -105,7 +105,7 @@ class Session:
 
 
 def _is_not(dimension: int | str | None, size: int) -> bool:
-    """Whether the file says another size; it may leave a dimension open."""
+    """Whether the file declares another size; a dimension may be open."""
     return isinstance(dimension, int) and dimension != size
 
 

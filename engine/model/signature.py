@@ -1,8 +1,8 @@
-"""Ed25519 signatures of models: whoever may write to the registry may not thereby choose what scores.
+"""Ed25519 signatures of models, so that write access to the registry is not enough to change the model that scores.
 
 A signature is 64 bytes in a file beside the model's (fraud.onnx.sig), or the tag `signature` of a registered version in hex. It
-signs a line with the name and version that the model is registered as, and the SHA-256 of its file: so a model that was signed
-once cannot be passed off as another version or another model.
+signs a line with the registered name and version of the model, and the SHA-256 of its file, so a signed model cannot be passed
+off as another version or another model.
 Source: RFC 8032, by the package `cryptography`, which is imported only where there is a key.
 """
 
@@ -42,7 +42,7 @@ def sign(identity: str, sha256: str, private_key: Path) -> bytes:
 
 
 def check(name: str, identity: str, sha256: str, signature: bytes | None, public_key: Path) -> None:
-    """Raises `ModelRefused` when it is not signed by the key under this identity, `KeyUnusable` when that is none."""
+    """Raises `ModelRefused` if the model is not signed by the key under this identity, `KeyUnusable` for a bad key."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

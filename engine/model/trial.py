@@ -1,4 +1,4 @@
-"""Opens a model in a process of its own, before any other opens it: a damaged file may hang or crash its reader.
+"""Opens a model in a separate process before any other process does: a damaged file may hang or crash its reader.
 
 try_model --> `python -m saker.engine.model.trial FILE` --> open_session: fine, refused with the reason, or killed
 """
@@ -34,7 +34,7 @@ def main(path: str, kernels: str, cpu_seconds: str) -> None:
     from saker.engine.model.session import open_session
 
     limit = int(cpu_seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))  # also where the one that waits for this process was killed
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))  # also if the waiting process was killed
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         open_session(Path(path), kernels or None)

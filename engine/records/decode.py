@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class Identifiers(Sequence[bytes]):
-    """The accepted records' identifiers as JSON, as they were written (a string with its quotes), without a copy of each.
+    """The identifiers of the accepted records as JSON, as they were written (a string with its quotes), without copies.
 
-    `starts` and `lengths` are bytes of `values[indices]`, or of `replaced[index]` for one that does not stand in its record as
-    it is to be written. It keeps `values` alive: unlike the matrix it stays valid. (Making a frozen dataclass takes as long as
-    decoding a record.)
+    `starts` and `lengths` are bytes of `values[indices]`, or of `replaced[index]` for an identifier that is written in another
+    way than in its record. It keeps `values` alive, so unlike the matrix it stays valid. (Creating a frozen dataclass takes as
+    long as decoding a record.)
     """
 
     __slots__ = ("indices", "lengths", "replaced", "starts", "values")

@@ -18,11 +18,11 @@ Pieces = tuple[bytes, bytes, bytes, bytes]
 
 
 class Encoder:
-    """Writes results like
+    """Writes results such as
 
     {"TransactionID":2987000,"fraud_score":0.0123,"is_fraud":false,"model":"fraud/7","scored_at_ms":1795525200000}
 
-    and `,"late":true` at the end of one that came too late.
+    and `,"late":true` at the end of a late one.
     """
 
     def __init__(self, id_field: str, threshold: float, model: str, kernels: str | None = None) -> None:

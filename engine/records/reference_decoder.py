@@ -1,4 +1,4 @@
-"""The definition of correct: one record at a time to one row, slow and plain. docs/records.md is the same in words.
+"""The definition of correct: one record at a time to one row, slow and plain. docs/reference/records.md is the same in words.
 
 The native decoder must give the same bits and the same rejection for every input, and hands a record over to this one when it
 meets something that it does not know. orjson judges what JSON is and the standard library takes it apart, because it can keep a
@@ -29,7 +29,7 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOT
 
 
 class _Number(str):
-    """A JSON number as it is written, to tell it from a string."""
+    """A JSON number as it is written, a type of its own to distinguish it from a string."""
 
     __slots__ = ()
 
@@ -119,7 +119,7 @@ class Reference:
 
 
 def _fields(value: bytes) -> _Object:
-    """The record's fields as they stand in it."""
+    """The fields of the record as they are written."""
     try:
         text = value.decode()
     except UnicodeDecodeError as error:

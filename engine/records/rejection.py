@@ -1,6 +1,6 @@
-"""Why a record is not scored: a value, not an exception. It travels with the batch and delays nobody.
+"""Why a record is not scored: a value, not an exception. It travels with the batch and delays no other record.
 
-No value of the record stands in it: its message may be logged where the record must not be.
+It contains no value of the record, since its message may be logged where the record must not be.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class GroupWatch:
     """`seen` is the newest; only `check` changes it."""
 
     def __init__(self, settings: ServeSettings, instances: Iterable[str], metrics: PoolMetrics, seen: Seen) -> None:
-        """instances: the static names of this pool's workers. seen: what is known already."""
+        """instances: the static names of this pool's workers. seen: what is already known."""
         self._settings, self._instances, self._metrics, self.seen = settings, frozenset(instances), metrics, seen
         self._admin = clients.admin(settings.bootstrap_servers)
         self._lags = Lags(settings.bootstrap_servers, settings.group)
@@ -103,10 +103,10 @@ class GroupWatch:
         )
 
     def _heal(self, unread: frozenset[int], group: Described) -> None:
-        """Partitions that nobody has in a group at rest stay so: where a worker ends while it gives partitions up, it is back
-        under its name without the rebalance that would give them to another.
+        """Partitions without an owner stay so in a stable group: if a worker dies while it hands partitions over, it returns
+        under its name without the rebalance that would assign them.
 
-        So a worker of this pool is taken out of the group, that which has the fewest; it joins again, and all are given out.
+        So remove the worker of this pool with the fewest partitions from the group. It rejoins, and all are assigned.
         """
         since = self._unread[1] if self._unread[0] == unread else time.monotonic()
         self._unread = (unread, since)
@@ -119,7 +119,7 @@ class GroupWatch:
         name = min(mine, key=lambda one: (mine[one], one))
         numbers = ", ".join(map(str, sorted(unread)))
         _log.warning(
-            "partitions %s of %s are given to nobody; having %s join group %s again", numbers, self._settings.input, name,
+            "partitions %s of %s have no reader; worker %s rejoins group %s", numbers, self._settings.input, name,
             self._settings.group,
         )  # fmt: skip
         self._group.remove(self._settings.group, [name])

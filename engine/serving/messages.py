@@ -45,14 +45,14 @@ class ModelRejected:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The pool cannot go on."""
+    """The pool cannot continue."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFenced:
-    """This worker cannot go on: another member of the group has its name."""
+    """This worker cannot continue: another member of the group has its name."""
 
     reason: str
 
@@ -64,7 +64,7 @@ class ChangeModel:
 
 @dataclass(frozen=True, slots=True)
 class TopicsGrown:
-    """The topics of results and of rejections have so many partitions."""
+    """The number of partitions that both output topics have."""
 
     writable: int
 

@@ -1,4 +1,4 @@
-"""Load and prove a model for a worker: before its first record, and later in a thread beside the model that scores."""
+"""Load and verify a model for a worker: before its first record, and later in a thread while the previous model scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def load(resolved: ResolvedModel, settings: ServeSettings) -> ActiveModel:
     model = ActiveModel.load(resolved.path, resolved.name, settings.kernels)
     if model.sha256 != resolved.sha256:
         raise ModelRefused(
-            f"model {resolved.name}: SHA-256 of its file is {model.sha256}, it was {resolved.sha256} when it was resolved"
+            f"model {resolved.name}: SHA-256 of its file is {model.sha256}, expected {resolved.sha256}, as resolved"
         )
     return model
 

@@ -26,9 +26,9 @@ def every(
     *,
     at_once: bool = False,
 ) -> None:
-    """Call `check` every `seconds` in a thread of its own until `stop` is set, whatever it raises.
+    """Call `check` every `seconds` in a separate thread until `stop` is set, whatever it raises.
 
-    name: what is checked. failed: called after an error that nobody expected.
+    name: what is checked. failed: called after an unexpected error.
     """
 
     def run() -> None:
@@ -37,7 +37,7 @@ def every(
             wait = seconds
             try:
                 check()
-            except Exception as error:  # noqa: BLE001 - a thread that ended would be missed by nobody
+            except Exception as error:  # noqa: BLE001 - no one would notice that the thread ended
                 failed()
                 if repr(error) != told:
                     _log.exception("the check of the %s failed; checking again every %.0f s", name, seconds)
@@ -92,7 +92,7 @@ class ModelWatcher:
                 self._wake()
 
     def _try(self, found: ResolvedModel) -> None:
-        """Open it in a process of its own, once."""
+        """Open it in a separate process, once."""
         if found == self.newest:
             return
         if self._refused is not None and self._refused[0] == found:

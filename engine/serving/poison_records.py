@@ -1,4 +1,4 @@
-"""Records that end a worker: found by what it was busy with when it ended, and rejected.
+"""Records that crash a worker: found by what it was scoring when it died, and rejected.
 
 worker ends, its InFlightMarker set --> CrashHistory.note --> SuspectRecords: scored and sent one by one
                                                                    | one that Kafka refuses alone, or of which two
@@ -44,7 +44,7 @@ class SuspectRecords:
 
 
 class CrashHistory:
-    """What workers ended by, as far as one can tell: kept by the parent, over all restarts."""
+    """The suspected causes of crashes, kept by the parent over all restarts."""
 
     def __init__(self) -> None:
         self._behind: dict[int, int] = {}
@@ -73,4 +73,4 @@ def why_given_up(refused: int) -> Rejection:
     """refused: Kafka's error code, 0 for a record that workers died of."""
     if refused:
         return Rejection(0, "undeliverable", f"Kafka refused its result: {KafkaError(refused).str()}")
-    return Rejection(0, "worker_crash", "workers died of it, twice when it was scored alone")
+    return Rejection(0, "worker_crash", "it crashed workers, twice while it was scored alone")

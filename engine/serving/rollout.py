@@ -44,7 +44,7 @@ class Rollout:
             return
         if self.target == self.resolved and newest not in (self.resolved, self._rejected):
             self.target, self._rejected = newest, None
-            _log.info("changing from %s to %s", self.resolved.name, self.target.name)
+            _log.info("changing the model from %s to %s", self.resolved.name, self.target.name)
         ready = [worker for worker in workers if worker.ready]
         behind = next((worker for worker in ready if worker.runs != self.target), None)
         if behind is not None:
@@ -54,7 +54,7 @@ class Rollout:
             self._file = _opened(self.resolved.path)
             self._note()
             self._metrics.model_loaded("loaded")
-            _log.info("every worker scores with %s", self.resolved.name)
+            _log.info("all workers score with %s", self.resolved.name)
 
     def restore(self) -> None:
         """Put the model back where workers read it, if somebody has emptied the cache; raises OSError where that cannot be."""

@@ -1,9 +1,9 @@
-"""Shadow scoring: a second model on the same records, in a process and a topic of its own. It never affects production results.
+"""Shadow scoring: a second model on the same records, in a separate process and topic. It never affects production results.
 
-    input topic --> shadow process: both models --> shadow topic, a line a record
-                    (group NAME-shadow, at low priority, within a share of a core; what it cannot manage it leaves out)
+    input topic --> shadow process: both models --> shadow topic, one result per record
+                    (group NAME-shadow, at low priority, within a CPU limit; it skips what is too much)
 
-The pool starts the process. It may be slow, crash or lag. It starts at the newest records, and again when one of the two models
+The pool starts the process. It may be slow, crash or lag. It starts at the newest records, and restarts when one of the models
 changes. `Shadow` is the parent's side.
 """
 
@@ -39,7 +39,7 @@ _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _AGAIN_SECONDS = 5.0
 _REPORT_SECONDS = 0.25
-_BEHIND_SECONDS = 5.0  # what is older when it is batch is left out, up to the newest
+_BEHIND_SECONDS = 5.0  # records that are older when their batch starts are skipped, up to the newest
 _NICE = 10
 
 
@@ -75,7 +75,7 @@ class Shadow:
         if self._process is not None and models != self._runs:
             self.stop()
         if self._process is not None and not self._process.is_alive():
-            _log.warning("shadow: its process ended with %s; starting it again", self._process.exitcode)
+            _log.warning("shadow: its process ended with %s; restarting it", self._process.exitcode)
             self._process, self._start_at = None, time.monotonic() + _AGAIN_SECONDS
         if self._process is None and time.monotonic() >= self._start_at:
             self._pipe, theirs = _SPAWN.Pipe(duplex=False)
@@ -83,7 +83,7 @@ class Shadow:
             self._process.start()
             theirs.close()
             self._runs = models
-            _log.info("shadow: %s beside %s", self._newest.name, served.name)
+            _log.info("shadow: %s next to %s", self._newest.name, served.name)
 
     def stop(self) -> None:
         if self._process is not None:
@@ -163,7 +163,7 @@ class _Process:
         # Nobody waits for these: with a linger longer than an answer takes librdkafka does not spin (at_least_once.py).
         self._producer = clients.producer(settings.bootstrap_servers, **{"linger.ms": 50})
         self._transport = Transport(self._consumer, [self._producer], settings.shadow_output)
-        # It may have fewer than the input: nobody relies on where these lines are.
+        # It may have fewer partitions than the input: these results may be anywhere.
         self._partitions = admin.partition_counts(settings.bootstrap_servers, [settings.shadow_output])[settings.shadow_output]
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
@@ -207,7 +207,7 @@ class _Process:
 
     def _report(self) -> None:
         counts, self._comparison.counts = self._comparison.counts, Counter()
-        with contextlib.suppress(OSError):  # the parent is gone; the loop ends by itself
+        with contextlib.suppress(OSError):  # the parent is gone, and the loop ends
             self._parent.send(counts)
 
     def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:

@@ -3,7 +3,7 @@
     consume --> BatchScorer --> Delivery.send       (or all of it by the fast path, inside `consume`)
     every 0.25 s: a report to the pool, and the model that the pool asks for
 
-The process has one thread of its own; a second one loads models, and librdkafka has its own.
+The process has one busy thread. A second one loads models, and librdkafka has several.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main(
     try:
         worker = Worker(number, settings, load(resolved, settings), pool, marker, suspects)
         gc.collect()
-        gc.freeze()  # what is here now stays: a collection that walks it takes 20 ms, and none of it is ever free
+        gc.freeze()  # existing objects stay: a collection that walks them takes 20 ms and frees none
         signal.signal(signal.SIGTERM, worker.stop)
         worker.run()
     except Fenced as error:
@@ -82,11 +82,11 @@ def main(
     except RestartWorker as error:
         _log.error("worker %d gives up: %s", number, error)
     except Exception:  # noqa: BLE001 - the pool sees only that it ended
-        _log.exception("worker %d ends by an error", number)
+        _log.exception("worker %d failed", number)
     else:
         return
     # At once. With a broker that went away, librdkafka may wait for ever in a call that has a timeout (of a transaction, 2.16)
-    # or while a client is closed; whoever starts again under this worker's names ends what it leaves open.
+    # or while a client is closed; the restarted worker ends what this one leaves open.
     os._exit(1)
 
 
@@ -113,7 +113,7 @@ def _member(settings: ServeSettings, name: str) -> dict[str, str | int]:
 
 
 class Worker:
-    """Consumes, scores, sends and commits until it is told to stop."""
+    """Consumes, scores, sends and commits until the pool stops it."""
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class Worker:
                     # A parent that was killed sends no signal; its children go to another parent.
                     self._stopping |= os.getppid() != self._parent_id
             if not self._delivery.drain(self._settings.drain_seconds):
-                _log.warning("not everything was acknowledged in time; the rest is read again")
+                _log.warning("not all results were acknowledged in time; their records will be read again")
                 self._delivery.abort()
         except Exception:
             self._delivery.abort()
@@ -204,7 +204,7 @@ class Worker:
                 if part.alone:
                     if not self._delivery.drain(self._settings.drain_seconds):
                         raise RestartWorker("the result of a record that is sent alone was not acknowledged in time")
-                    self._report()  # the next record may end this worker, and with it what it has counted
+                    self._report()  # the next record may crash this worker, and its counts with it
         elif self._delivery.holds:
             self._delivery.wait()
         for error in errors:
@@ -213,7 +213,7 @@ class Worker:
             _check(error, self._settings)
 
     def _report(self) -> None:
-        """What was counted, unless the pool does not read: then it is told later, since scoring does not wait for it."""
+        """Report the counts. If the pool does not read, report them later, since scoring does not wait."""
         self._reported = time.monotonic()
         counts, self._counts = self._counts, Counts()
         counts.late += self._scorer.drain_late()
@@ -238,7 +238,7 @@ class Worker:
             self._pool.send(message)
 
     def _hear(self) -> None:
-        """What the pool says."""
+        """Handle the messages of the pool."""
         while self._pool.poll():
             try:
                 message: ToWorker = self._pool.recv()
@@ -269,7 +269,7 @@ class Worker:
             self._use(loaded)
             self._say(ModelChanged(self._backends()))
         elif loaded is None:
-            raise RuntimeError("the thread that loads a model ended without one")
+            raise RuntimeError("the thread that loads a model ended without a result")
         else:
             self._say(ModelRejected(str(loaded)))
 
@@ -284,7 +284,7 @@ class Worker:
         self._pause([one for one in partitions if one.partition >= self._writable])
 
     def _read_again(self, why: str) -> None:
-        _log.warning("%s; what is not committed is read again", why)
+        _log.warning("%s; uncommitted records will be read again", why)
         self._delivery.roll_back()
         partitions = self._consumer.assignment()
         if partitions:
@@ -292,14 +292,14 @@ class Worker:
             self._assign(self._consumer, partitions)
 
     def _starts(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        """Where to read on. Partitions whose offsets Kafka does not tell are left to librdkafka, which goes on asking: the
-        others are read meanwhile."""
+        """The offsets at which to continue. librdkafka keeps asking for those that Kafka does not return now; the worker
+        reads the remaining partitions meanwhile."""
         try:
             starts = groups.starts(consumer, partitions, self._settings.topic_id, _OFFSETS_SECONDS)
         except KafkaException as error:
             _log.warning(
-                "the offsets of partitions %s of %s cannot be read yet (%s), perhaps for a transaction that a lost worker left "
-                'open; asking on; if this stays, see "When others are away" in docs/operations.md',
+                "cannot read the committed offsets of partitions %s of %s yet (%s); a lost worker may have left a transaction "
+                "open; retrying; if this persists, see docs/operate/failures.md",
                 _numbers(partitions), self._settings.input, error.args[0].str(),
             )  # fmt: skip
             return [TopicPartition(one.topic, one.partition, OFFSET_STORED) for one in partitions]
@@ -314,29 +314,29 @@ class Worker:
         if not partitions:
             return
         _log.error(
-            "partitions %s of %s wait: %s and %s have %d, and a result keeps its record's partition; add partitions to them",
+            "partitions %s of %s are paused: %s and %s have only %d partitions; add partitions to them",
             _numbers(partitions), self._settings.input, self._settings.output, self._settings.rejected, self._writable,
         )  # fmt: skip
         self._consumer.pause(partitions)
 
     def _grow(self, writable: int) -> None:
-        """Read what waited for partitions of the topics that are written to."""
+        """Resume the partitions that were paused because the output topics lacked them."""
         topics = (self._settings.output, self._settings.rejected)
         try:
             self._transport.refresh(topics, _REFRESH_SECONDS)
         except KafkaException as error:
-            raise RestartWorker(f"the partitions of {' and '.join(topics)} cannot be read: {error.args[0].str()}") from error
+            raise RestartWorker(f"cannot read the partitions of {' and '.join(topics)}: {error.args[0].str()}") from error
         before, self._writable = self._writable, writable
         waited = [TopicPartition(topic, number) for topic, number in self._transport.partitions if before <= number < writable]
         if waited:
             self._consumer.resume(waited)
-            _log.info("partitions %s of %s are read", _numbers(waited), self._settings.input)
+            _log.info("partitions %s of %s are resumed", _numbers(waited), self._settings.input)
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         self._delivery.on_commit(error, partitions)
 
     def _on_revoke(self, _: object, partitions: list[TopicPartition]) -> None:
-        """Finish what is in flight before another member reads on from the committed offsets."""
+        """Finish what is in flight before another member continues at the committed offsets."""
         try:
             self._delivery.drain(self._settings.drain_seconds)
         except ReadAgain:
@@ -360,20 +360,20 @@ def _numbers(partitions: list[TopicPartition]) -> str:
 
 
 def _check(error: KafkaError, settings: ServeSettings) -> None:
-    """Errors of a consumer pass by themselves, unless they are fatal or the topic is gone, for which the pool waits."""
+    """librdkafka recovers from most errors of a consumer. Raise for the fatal ones, and for a missing topic."""
     if error.code() == KafkaError._AUTO_OFFSET_RESET:
-        raise RestartWorker(f"an offset of {settings.input} to read on at is not there any more: {error.str()}")
+        raise RestartWorker(f"a committed offset of {settings.input} no longer exists: {error.str()}")
     if error.code() == KafkaError.INCONSISTENT_GROUP_PROTOCOL:
         clients.warn(
-            f"group {settings.group} has members with another assignor or protocol, and lets no worker join: give this pool "
-            "another --group, or stop them"
+            f"group {settings.group} has members with another assignor or protocol, so no worker can join: use "
+            "another --group, or stop those members"
         )
     fatal = error.fatal() or error.code() == KafkaError._FATAL
     if fatal and "fenced" in error.str():
         raise Fenced(
-            f"another pool serves group {settings.group} as instance {settings.instance}: give this one another --instance",
+            f"another pool serves group {settings.group} as instance {settings.instance}: use another --instance for this pool",
         )
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-        raise RestartWorker(f"topic {settings.input} is not there: {error.str()}")
+        raise RestartWorker(f"topic {settings.input} does not exist: {error.str()}")
     if fatal:
         raise ServingError(f"topic {settings.input} at {settings.bootstrap_servers}: {error.str()}")

@@ -1,4 +1,4 @@
-"""A worker as its pool sees it: the process that runs now, and what is known of it. The pool's only thread changes it."""
+"""A worker from the view of its pool: the current process and its state. Only the main thread of the pool changes it."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ class WorkerProcess:
         self.asked = False
 
     def on_exit(self, *, explained: bool) -> None:
-        """Its process has ended. The first restart is immediate; one that keeps dying waits longer each time.
+        """The process has ended. The first restart is immediate; repeated deaths wait longer each time.
 
-        explained: what it died of is known, and will not be met again.
+        explained: the cause is known and will not occur again.
         """
         self.process, self.pipe, self.ready, self.partitions = None, None, False, frozenset()
         self.marker.done()

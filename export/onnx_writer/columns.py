@@ -1,7 +1,7 @@
-"""Which columns the trees read, and how the float32 input becomes them: the first nodes of the graph.
+"""The columns that the trees read, and how the float32 input becomes them: the first nodes of the graph.
 
-A TreeEnsemble node is one comparison, with one bit that says where NaN goes. Three of LightGBM's decisions are more than
-that, and a chain of nodes cannot say them: both ends of the chain would share their subtrees, which onnxruntime refuses
+A TreeEnsemble node is one comparison, with one bit for where NaN goes. Three of LightGBM's decisions are more than that, and
+a chain of nodes cannot express them: both ends of the chain would share their subtrees, which onnxruntime refuses
 (1.32) or copies for each parent, doubling the tree at every level (1.24). So the columns are prepared:
 
     plain     x as it is
@@ -9,8 +9,8 @@ that, and a chain of nodes cannot say them: both ends of the chain would share t
               or x == v does, where an estimator of XGBoost has missing=v
     category  x truncated towards zero, since LightGBM looks up int(x): 2.9 is the category 2 and -0.5 the category 0
 
-A feature keeps its column and its number, unless different trees read it in different ways (training that was continued
-on another data set can do this): then the further kinds get columns at the end.
+A feature keeps its column and its number, unless different trees read it in different ways (after
+training continued on another data set): then the further kinds get columns at the end.
 """
 
 from dataclasses import dataclass

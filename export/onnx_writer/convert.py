@@ -32,12 +32,12 @@ IR_VERSION = 10
 def to_onnx(booster: Any, contract: Contract, *, iterations: int | None = None) -> ModelProto:
     """Export a trained model.
 
-    booster: a `lightgbm.Booster` or a fitted estimator of lightgbm; models of xgboost and scikit-learn go the same way
-        (`saker.export.readers.xgboost_model` and `saker.export.readers.sklearn_model` say which).
-    contract: what the features are called, how a record becomes a row, and golden records; it goes into the file, with
-        what the score means. `export.contract_for` makes one for a model that saker did not train.
-    iterations: use only the first so many; default as in `Booster.predict`: the best iteration if early stopping set one,
-        otherwise all.
+    booster: a `lightgbm.Booster` or a fitted estimator of lightgbm; or a model of xgboost or scikit-learn
+        (see `saker.export.readers.xgboost_model` and `saker.export.readers.sklearn_model`).
+    contract: names of the features, how a record becomes a row, and golden records; it is stored in the file, with the
+        kind of the score. `saker.contract_for` makes one for a model that saker did not train.
+    iterations: number of first iterations to use; default as in `Booster.predict`: the best iteration after early
+        stopping, otherwise all.
 
     Input `features`: float32 (n, f), n dynamic, f as in training. Outputs: `score`, float64, (n,) or (n, k) for k > 1
     outputs, equal to `Booster.predict`; `raw`, float64 (n, k), equal to `Booster.predict(raw_score=True)`, which for a

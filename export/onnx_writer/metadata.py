@@ -1,4 +1,4 @@
-"""What the ONNX file says about itself beside the graph, and how it is read back. Pure.
+"""The metadata of the ONNX file besides the graph, written and read back. Pure.
 
 Entries of `metadata_props`:
 
@@ -78,12 +78,12 @@ def _write(model: ModelProto, entries: dict[str, str]) -> None:
 
 
 def read_contract(model: ModelProto) -> Contract:
-    """The contract of an exported model; raises BrokenModel when it has none, ModelRefused when it is damaged."""
+    """The contract of an exported model; raises BrokenModel if it has none, ModelRefused if it is damaged."""
     return Contract.from_json(_entry(model, METADATA_KEY))
 
 
 def read_facts(model: ModelProto) -> ModelFacts:
-    """The facts of an exported model; raises BrokenModel when it has none or another format version."""
+    """The facts of an exported model; raises BrokenModel if it has none or another format version."""
     facts = ModelFacts(**json.loads(_entry(model, FACTS_KEY)))
     if facts.format_version != FORMAT_VERSION:
         raise BrokenModel(FACTS_KEY, f"expected format version {FORMAT_VERSION}, got {facts.format_version}")

@@ -115,7 +115,7 @@ TRANSFORMS: dict[str, Transform] = {
     "rank:ndcg": Transform("rank", _identity),
     "rank:map": Transform("rank", _identity),
     "rank:pairwise": Transform("rank", _identity),
-    # A forest of scikit-learn: what the trees hold is what is asked for
+    # A forest of scikit-learn: the leaves hold the result itself
     "mean": Transform("value", _identity),
 }
 

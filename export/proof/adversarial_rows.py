@@ -32,7 +32,7 @@ SPECIAL = np.array(
 )  # fmt: skip
 # Enough of them for a split whose threshold is far from zero.
 _SPECIAL_FAR = np.array([np.nan, np.inf, -np.inf, 0.0, -_TINY], np.float32)
-# Hard for every categorical split, beside SPECIAL: negative, in (-1, 0), fractional, and too large for an int32.
+# Hard for every categorical split, in addition to SPECIAL: negative, in (-1, 0), fractional, and too large for an int32.
 SPECIAL_CATEGORY = np.array([-1.0, -0.5, -1.5, 0.5, 1e9, 2.0**31, 1e20], np.float32)
 
 
@@ -163,7 +163,7 @@ def _targeted(
             unreachable, taken = unreachable + 1, taken + 1
             continue
         values, feature = hard_values(tree, split), int(tree.feature[split])
-        path.pop(feature, None)  # a row cannot be led here by the value that is to be varied
+        path.pop(feature, None)  # the value to vary is itself needed to reach this split
         features = {feature, *path}
         candidates = unfilled[len(values)]
         block = next((block for block in candidates if block.admits(features)), None)

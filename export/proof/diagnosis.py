@@ -20,7 +20,7 @@ def explain(
     margins: tuple[NDArray[np.float64], NDArray[np.float64]],
     scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
 ) -> Fault:
-    """Find what is at fault for one row (rows: float32 (1, f)): a split, a leaf, the sum, or the score."""
+    """Find the cause for one row (rows: float32 (1, f)): a split, a leaf, the sum, or the score."""
     ensemble = source.ensemble
     expected, got = _furthest(*margins)
     leaves, probed = source.leaves(rows, 1)[0], probe.leaves(rows)[0]

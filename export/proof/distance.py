@@ -7,7 +7,7 @@ from saker.export.readers.source import Source
 
 
 def distance(got: NDArray[np.float64], expected: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which numbers are the same (equal infinities are, and two NaN), and how far apart the others; inf beside a NaN."""
+    """Which numbers are the same (including equal infinities, and two NaN), and the distance of the others; inf from a NaN."""
     same: NDArray[np.bool_] = (got == expected) | (np.isnan(got) & np.isnan(expected))
     with np.errstate(invalid="ignore"):
         apart = np.abs(got - expected)

@@ -59,7 +59,7 @@ class LeafProbe:
         return self._kept("values", self._weights, rows)
 
     def leaf_values(self, tree: int) -> NDArray[np.float64]:
-        """(leaves,) what the file says that each leaf of the tree adds."""
+        """(leaves,) the value of each leaf of the tree in the file."""
         return self._weights[self._first_leaf[tree] :][: self._last[tree] + 1]
 
     def _kept(self, name: str, weights: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -68,7 +68,7 @@ class LeafProbe:
         return _ask(self._sessions[name], rows)
 
     def _of_trees(self, first: int, last: int, weights: NDArray[np.float64]) -> ModelProto:
-        """The model with the trees first..last - 1 alone, each an output of its own, and these weights of their leaves."""
+        """The model with only the trees first..last - 1, each as a separate output, and these weights of their leaves."""
         source = self._model.graph
         at = next(i for i, node in enumerate(source.node) if node.op_type == "TreeEnsemble")
         trees = helper.make_node("TreeEnsemble", source.node[at].input, ["by_tree"], domain="ai.onnx.ml")
@@ -102,7 +102,7 @@ class LeafProbe:
             "leaf_targetids": np.repeat(np.arange(last - first), sizes),
         }
         if "membership_values" in old:
-            # The sets stand in the order of their nodes, each closed by a NaN.
+            # The sets are in the order of their nodes, each closed by a NaN.
             ends = np.append(0, np.flatnonzero(np.isnan(old["membership_values"])) + 1)
             before, after = (int((old["nodes_modes"][:node] == MEMBER).sum()) for node in (nodes.start, nodes.stop))
             if after > before:

@@ -1,6 +1,6 @@
-"""The second opinion: what onnxmltools, the converter that most people use, makes of the same Booster. Extra [second-opinion].
+"""The second opinion: the same Booster as converted by onnxmltools, the usual converter. Extra [second-opinion].
 
-It is compared, not trusted: a report that says "off" says so of onnxmltools' file, since ours has its own proof.
+It has no part in the verdict: "off" refers to the file of onnxmltools, since saker's has its own proof.
 """
 
 from __future__ import annotations

@@ -47,11 +47,11 @@ def check_parity(
     """Compare the exported model, run by onnxruntime, with the Booster it was made from.
 
     rows: real rows to compare as well, (n, f); they are cast to float32, which is what both sides get.
-    decision_threshold: scores on different sides of it count as a flip; default the threshold of the model's contract.
-    max_rows: limit for the rows that are made; default so many that a large model takes a minute at most.
+    decision_threshold: scores on different sides of it count as a flip; default: the threshold of the contract.
+    max_rows: limit for the rows that are made; the default takes at most a minute for a large model.
     threads: for both sides. With one, sums come in the same order and margins are identical.
-    compare_onnxmltools: say what onnxmltools (extra [second-opinion]) makes of the same model. It takes seconds where splits
-        have sets of categories, and has no part in the verdict.
+    compare_onnxmltools: also convert with onnxmltools (extra [second-opinion]). It takes seconds if splits have sets of
+        categories, and has no part in the verdict.
 
     With one thread margins must be LightGBM's to the last bit, and scores within a relative 1e-15. Where the sum's order
     differs (several threads) or the library adds in float32 (XGBoost), both must agree within the source's relative
@@ -72,7 +72,7 @@ def check_parity(
     made = adversarial_rows(ensemble, max_rows=max_rows, seed=seed)
     probe = LeafProbe(model, [tree.n_leaves for tree in ensemble.trees])
     alone = check_trees(source, probe, made.left_over, threads, _MAX_FAULTS)
-    # Rows that were wrong in their tree go through the whole model too: what is at fault is found there.
+    # Rows that were wrong in their tree go through the whole model too, where the cause is found.
     given = np.concatenate([alone.wrong, _given(rows, ensemble.n_features)])
     matrix = source.admissible(np.concatenate([made.rows, given]))
 
@@ -84,7 +84,7 @@ def check_parity(
     margin_off = ~(same if exact else margin_relative <= tolerance).all(axis=1)
 
     # The score is a function of the margin alone, and asking LightGBM for it walks all trees again: a third is enough,
-    # beside the given rows and every row whose margin is not the same.
+    # in addition to the given rows and every row with another margin.
     scored = ~same.all(axis=1) | (np.arange(len(matrix)) % 3 == 0) | (np.arange(len(matrix)) >= len(made.rows))
     score, onnx_score = source.scores(matrix[scored], threads), onnx_score[scored]
     same_score, score_error = distance(onnx_score, score)

@@ -1,4 +1,4 @@
-"""The proof in production: scores that were produced, made again by the model that they name and by its Booster.
+"""The proof in production: scores that were produced, repeated by the model that they name and by its Booster.
 
     records + results --by identifier--> pairs --+--> decoder + session --> score --+--> differences --> Verification
                                                  +--> Booster.predict ----> score --+
@@ -58,8 +58,8 @@ class Verification:
     unscored: int  # records that it takes, and that have no result although others of their partition around them have
     unknown: int  # results whose record is not among the records
     repeated: int  # results beyond the first of a record: at least once
-    scores_off: int  # further than a relative 1e-15 from what the model says now
-    booster_off: int  # further than that from what the Booster says
+    scores_off: int  # further than a relative 1e-15 from the model's score now
+    booster_off: int  # further than that from the Booster's score
     decisions_off: int  # is_fraud is not what the contract's threshold makes of the score
     largest: float  # relative difference
     differences: tuple[Difference, ...]  # the first few
@@ -95,7 +95,7 @@ class Verification:
 
 @dataclass(slots=True)
 class _Result:
-    """One result and what was found out about it."""
+    """One result and the findings about it."""
 
     score: float
     is_fraud: bool
@@ -112,11 +112,11 @@ def verify(
 ) -> Verification:
     """Score `records` again with the model that each of `results` names, and compare.
 
-    find: the name that a result carries (fraud/7) -> its model; it raises what it likes when there is none.
-    positions: where each record lay. With them a record counts as unscored only between two of its partition that have
-        results, since a window of a topic has edges; without them every record has to have one.
+    find: the name in a result (fraud/7) -> its model; it may raise anything if there is none.
+    positions: (partition, offset) of each record. With them, a record counts as unscored only between two records of its
+        partition that have results, since a window of a topic has edges. Without them, every record must have a result.
 
-    Raises `NotVerifiable` when there are no results, or one of them is no result of saker's.
+    Raises `NotVerifiable` if there are no results, or if saker did not write one of them.
     """
     by_model: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for number, value in enumerate(results):
@@ -176,7 +176,9 @@ def _parsed(number: int, value: bytes | None) -> dict[str, Any]:
             return dict(answer)
     except (ValueError, TypeError, KeyError):
         pass
-    raise NotVerifiable(f"result {number + 1} is none of saker's: expected an object with model, fraud_score and is_fraud")
+    raise NotVerifiable(
+        f"result {number + 1} was not written by saker: expected an object with model, fraud_score and is_fraud"
+    )
 
 
 class _Number(float):

@@ -15,7 +15,7 @@ class Fault:
     "score" (same margin, other score)."""
 
     kind: str
-    row: int | None  # in the rows of the report: targeted, critical, plain, given; None for a leaf found without a row
+    row: int | None  # of the rows in the report: targeted, critical, plain, given; None for a leaf found without a row
     expected: float  # margin of the library, or score for "score", or the leaf's value where there is no row
     got: float
     tree: int | None = None
@@ -76,7 +76,7 @@ class ParityReport:
 
     def __str__(self) -> str:
         return (
-            f"{self.n_rows + self.tree_rows:,} rows on and beside {self.splits:,} splits of {self.n_trees:,} trees: "
+            f"{self.n_rows + self.tree_rows:,} rows on and next to {self.splits:,} splits of {self.n_trees:,} trees: "
             f"{self.leaf_rows_off + self.tree_rows_off} wrong leaves, {self.margin_rows_off} margins off "
             f"({self.margin_rows_identical:,} the same to the last bit), "
             f"{self.score_rows_off} scores off, {self.decision_flips} decisions"
@@ -89,8 +89,8 @@ class ParityReport:
             f"{verdict}: {self.source} {self.objective}, {self.n_trees} trees, {self.n_outputs} output(s)",
             f"  rows       {self.n_rows}: {self.rows_targeted} targeted, {self.rows_critical} critical, "
             f"{self.rows_plain} plain, {self.rows_given} given",
-            f"  splits     {self.splits - self.splits_unreachable} of {self.splits} with rows of their own: "
-            f"{self.splits_alone} of them in {self.tree_rows} rows through their tree alone, {self.tree_rows_off} off",
+            f"  splits     {self.splits - self.splits_unreachable} of {self.splits} with targeted rows: "
+            f"{self.splits_alone} of them only through their tree, in {self.tree_rows} rows, {self.tree_rows_off} off",
             f"  margins    {self.margin_rows_off} rows off by more than {self.relative_tolerance:g}; "
             f"{self.margin_rows_identical} identical; largest difference {self.margin_max_relative:.2g} relative, "
             f"{self.margin_max_absolute:.2g} absolute",
@@ -102,7 +102,7 @@ class ParityReport:
             f"  took       {self.seconds:.1f} s",
         ]
         if self.second_opinion:
-            lines.append(f"  beside     {self.second_opinion}")
+            lines.append(f"  compared   {self.second_opinion}")
         lines += [f"  fault      {fault.detail}" for fault in self.faults]
         return "\n".join(lines)
 

@@ -1,5 +1,5 @@
-"""A CSV file as records, for `saker verify` alone: read by Python's own reader and not by the one that training and replay use
-(training/tables.py), so that a fault of that one shows as a difference."""
+"""A CSV file as records, for `saker verify` only. It uses Python's reader, not that of training and replay
+(training/tables.py), so a fault of the latter shows as a difference."""
 
 from __future__ import annotations
 

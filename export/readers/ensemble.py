@@ -1,6 +1,6 @@
-"""The trees of a boosted model as plain arrays: what `lightgbm_text` reads and `convert` writes.
+"""The trees of a boosted model as plain arrays, between the readers and the ONNX writer.
 
-Values are frozen and shared freely; nobody changes an array after it was built. Nodes keep LightGBM's numbering, so that
+Values are frozen and shared freely; no array changes after it was built. Nodes keep LightGBM's numbering, so that
 node i and leaf j here are node i and leaf j in `Booster.dump_model` and in `Booster.predict(pred_leaf=True)`.
 """
 
@@ -80,7 +80,7 @@ class Ensemble:
 
 
 def effective_threshold(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The threshold that gives LightGBM's answer for the value as it came, without its rounding to zero first.
+    """The threshold that gives LightGBM's decision for the original value, without rounding it to zero first.
 
     The C API hands a dense row over without the values in [-ZERO_BAND, ZERO_BAND] (`RowPairFunctionFromDenseMatrix` of
     src/c_api.cpp), so that a split sees 0.0 for them. Only a threshold inside the band can tell the difference, and

@@ -27,14 +27,14 @@ _CATEGORIES = "pandas_categorical:"
 
 
 def open_model_file(path: Path) -> Any:
-    """A `lightgbm.Booster` of a model file; raises `BrokenModel` when it is none, and what `parse_model_text` raises."""
+    """The `lightgbm.Booster` of a model file; raises `BrokenModel` for any other file, and what `parse_model_text` raises."""
     if not path.is_file():
         raise BrokenModel("model file", f"no such file: {path}")
     return open_model(path.read_bytes(), str(path))
 
 
 def open_model(data: bytes, name: str) -> Any:
-    """The same of a file's bytes; `name` for what is wrong with it."""
+    """The same from the bytes of a file; `name` is for messages."""
     import lightgbm
 
     try:
@@ -57,8 +57,8 @@ def open_model(data: bytes, name: str) -> Any:
 def checked_text(data: bytes) -> str:
     """The text of a complete model file, in UTF-8 and with LightGBM's line ends.
 
-    A file of other line ends or in Latin-1, which Windows makes, is read as what it was. Raises `BrokenModel` for one that was
-    cut or is none, and what `parse_model_text` raises for its trees.
+    Other line ends and Latin-1, from Windows, are converted. Raises `BrokenModel` for a truncated or different file, and what
+    `parse_model_text` raises for its trees.
     """
     try:
         text = data.decode("utf-8-sig")

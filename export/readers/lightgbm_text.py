@@ -119,7 +119,7 @@ def _tree(index: int, block: str, n_features: int) -> Tree:
 def _category_sets(
     fields: dict[str, str], threshold: NDArray[np.float64], categorical: NDArray[np.bool_], where: str
 ) -> dict[int, NDArray[np.int64]]:
-    """Unpack the bit sets: a categorical split's threshold is the number of its set, `cat_boundaries` says which words."""
+    """Unpack the bit sets: the threshold of a categorical split is the number of its set, `cat_boundaries` has its words."""
     n_sets = int(_require(fields, "num_cat", where))
     borders = _numbers(_require(fields, "cat_boundaries", where), np.int64, n_sets + 1, f"cat_boundaries of {where}")
     n_words = int(borders[-1])
@@ -146,7 +146,7 @@ def _check(tree: Tree, n_features: int, where: str) -> None:
     children = np.concatenate([tree.left, tree.right])
     expected = np.concatenate([np.arange(-tree.n_leaves, 0), np.arange(1, tree.n_splits)])
     if not np.array_equal(np.sort(children), expected):
-        raise BrokenModel("children", f"{where} is not a tree: a split or leaf has no parent, or several")
+        raise BrokenModel("children", f"{where} is not a tree: a split or leaf has no parent or several parents")
     seen, frontier = 1, [0]
     while frontier:
         nodes = np.array(frontier)
@@ -154,7 +154,7 @@ def _check(tree: Tree, n_features: int, where: str) -> None:
         frontier = below[below >= 0].tolist()
         seen += len(frontier)
     if seen != tree.n_splits:
-        raise BrokenModel("children", f"{where} has splits that the root does not lead to")
+        raise BrokenModel("children", f"{where} has splits that cannot be reached from the root")
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -164,7 +164,7 @@ def _fields(text: str) -> dict[str, str]:
 def _before(text: str, mark: str) -> str:
     body, found, _ = text.partition(mark)
     if not found:
-        raise BrokenModel("model text", f"expected the line {mark.strip()!r}; the text is truncated or no LightGBM model")
+        raise BrokenModel("model text", f"expected the line {mark.strip()!r}; the text is truncated or not a LightGBM model")
     return body
 
 

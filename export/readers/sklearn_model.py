@@ -53,7 +53,9 @@ class HistGradientBoostingSource:
         iterations = _iterations(iterations, len(model._predictors))
         self._limited = iterations < len(model._predictors)
         if model.is_categorical_ is not None and np.any(model.is_categorical_):
-            raise UnsupportedModel("categorical features", "the model has some; encode them as numbers to export it")
+            raise UnsupportedModel(
+                "categorical features", "the model has categorical features; encode them as numbers to export it"
+            )
         loss = type(model._loss).__name__
         if loss not in _LOSSES:
             raise UnsupportedModel("loss", f"{loss} is not one of {', '.join(_LOSSES)}")

@@ -1,8 +1,8 @@
-"""The door: what every library that trains tree ensembles has to offer to be exported and proven.
+"""The interface that a training library must offer for export and proof.
 
     model (Booster, estimator) --open_source--> Source: its trees (`ensemble`) + the library's own answers (the oracle)
 
-A library is known by the module of the model's class and imported by nobody but the file that reads it.
+A library is recognised by the module of the model's class, and only the file that reads it imports it.
 """
 
 import warnings
@@ -15,7 +15,7 @@ from saker.export.readers.ensemble import Ensemble
 
 
 class Source(Protocol):
-    """A trained model: the trees to export, and what the library itself says of rows, float32 (n, f)."""
+    """A trained model: the trees to export, and the library's own results for rows, float32 (n, f)."""
 
     ensemble: Ensemble
     exact: bool  # whether it adds in float64, tree by tree: the same bits then
@@ -39,7 +39,7 @@ class Source(Protocol):
 
 
 def predicted(estimator: Any, rows: NDArray[np.float32], **asked: Any) -> NDArray[np.float64]:
-    """(n, classes) or (n, 1) what an estimator with scikit-learn's interface says of rows, also if it was fitted on a frame."""
+    """(n, classes) or (n, 1): predictions of an estimator with scikit-learn's interface, also if it was fitted on a frame."""
     predict = getattr(estimator, "predict_proba", estimator.predict)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "X does not have valid feature names")

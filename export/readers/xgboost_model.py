@@ -43,7 +43,7 @@ class XGBoostSource:
         total = booster.num_boosted_rounds()
         if iterations is not None and not 1 <= iterations <= total:
             raise ValueError(f"iterations: expected 1..{total}, got {iterations}")
-        # Not sliced without need: a linear booster cannot be, and is to be refused by its own name.
+        # Slice only if necessary: a linear booster cannot be sliced, and is rejected by name later.
         self._booster = booster if iterations in (None, total) else booster[:iterations]
         self._missing = np.float32(np.nan if self._estimator is None else self._estimator.missing)
         self.ensemble, self._nodes = _read(json.loads(self._booster.save_raw("json")), self._missing)

@@ -80,9 +80,9 @@ def _make_champion(client: MlflowClient, version: str) -> None:
 
 
 def roll_back(to: str | None, tracking_uri: str) -> tuple[str, str]:
-    """Make version `to` champion, or without it the one that was champion before; returns the old and the new version.
+    """Make version `to` (default: the previous champion) champion; returns the old and the new version.
 
-    Raises `RegistryError` where there is nothing to go back to.
+    Raises `RegistryError` if there is no previous champion.
     """
     client = MlflowClient(tracking_uri)
     try:
@@ -91,10 +91,12 @@ def roll_back(to: str | None, tracking_uri: str) -> tuple[str, str]:
         raise RegistryError(f"no model {MODEL} in the registry at {tracking_uri}: {error.message}") from error
     current, target = found.aliases.get(CHAMPION), to or found.tags.get(_PREVIOUS)
     if target is None:
-        raise RegistryError(f"no champion of {MODEL} was ever replaced, so there is none to go back to; give --to VERSION")
+        raise RegistryError(
+            f"no champion of {MODEL} was ever replaced, so there is no previous one; choose a version with --to VERSION"
+        )
     registry.find_version(f"{MODEL}/{target}", tracking_uri)
     if str(current) == str(target):
-        raise RegistryError(f"{MODEL}/{target} is the champion already; give --to VERSION for another one")
+        raise RegistryError(f"{MODEL}/{target} is already champion; choose another version with --to VERSION")
     _make_champion(client, str(target))
     return str(current), str(target)
 

@@ -60,13 +60,13 @@ def export_run(
 
 
 def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_uri: str) -> str:
-    """A version with signature and input example, so that mlflow's own tools can serve it; proof and card beside it."""
+    """A version with signature and input example, so that mlflow's own tools can serve it, and with its proof and card."""
     session = proven.session
     # float64 columns: mlflow refuses to narrow what it is given, and its onnx flavour casts to float32 itself.
     example = pd.DataFrame(rows.astype(np.float64), columns=[feature.name for feature in session.contract.features])
     scores = session.score(rows)
     outputs = pd.DataFrame({"score": scores, "raw": scores})  # a signature holds names and types, which are right
-    # A folder of its own: a run that is exported again must not write over the file of a version.
+    # A separate folder: exporting a run again must not overwrite the file of a version.
     digest = hashlib.sha256(proven.data).hexdigest()
     artifact = f"model-{digest[:12]}"
     # Through the client alone: mlflow's log_model needs set_tracking_uri, which changes the process's environment.
@@ -79,13 +79,13 @@ def _register(proven: Proven, rows: NDArray[np.float32], run_id: str, tracking_u
             save_as_external_data=False,
             signature=infer_signature(example, outputs),
             input_example=example,
-            # Named, or mlflow finds them out by loading the model in a process of its own.
+            # Named, or mlflow infers them by loading the model in another process.
             pip_requirements=[f"onnxruntime=={importlib.metadata.version('onnxruntime')}"],
         )
         (path / "parity.json").write_text(proven.report.to_json())
         (path / "model-card.md").write_text(proven.card)
         client.log_artifacts(run_id, str(path), artifact)
-    with contextlib.suppress(MlflowException):  # it exists; if something else is wrong the next call says so
+    with contextlib.suppress(MlflowException):  # it exists; the next call reports any other error
         client.create_registered_model(MODEL)
     tags = {registry.SHA256_TAG: digest, "parity": str(proven.report)}
     created = client.create_model_version(MODEL, f"runs:/{run_id}/{artifact}", run_id, tags=tags, description=proven.card)

@@ -43,7 +43,7 @@ def read_artifact(run_id: str, name: str, tracking_uri: str) -> bytes:
     try:
         return Path(download_artifacts(run_id=run_id, artifact_path=name, tracking_uri=tracking_uri)).read_bytes()
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"run {run_id} has no artifact {name}; was it made by `saker train`? ({error})") from error
+        raise RegistryError(f"run {run_id} has no artifact {name}; was it created by `saker train`? ({error})") from error
 
 
 def booster_of(version: registry.ModelVersion, tracking_uri: str) -> Any:
@@ -70,5 +70,5 @@ def labelled_records(run_id: str, tracking_uri: str) -> tuple[list[bytes], list[
 
 
 def time_column(version: registry.ModelVersion, tracking_uri: str) -> str:
-    """The field of a record that holds its time, as the version's training run says."""
+    """The time field of a record, from the training run of the version."""
     return str(MlflowClient(tracking_uri).get_run(version.run_id).data.params["time"])

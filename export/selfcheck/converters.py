@@ -1,6 +1,6 @@
 """onnxmltools on every kind of model, on the rows that our own proof uses: `saker doctor --export`, and the page in docs.
 
-`make onnxmltools-page` writes docs/onnxmltools.md
+`make onnxmltools-page` writes docs/explanation/onnxmltools.md
 """
 
 import warnings
@@ -27,34 +27,35 @@ class Defect:
 DEFECTS = (
     Defect(
         "Thresholds are rounded to the nearest float32",
-        "A threshold between two float32 values is rounded up as often as down, and a value on it then takes the other branch. "
-        "Every numeric model has this; rows as in training rarely show it, amounts that repeat do.",
+        "A threshold between two float32 values is rounded up as often as down, and a value on it then takes the other "
+        "branch. Every numeric model is affected. Rows like those of training rarely show it, repeated amounts do.",
         ("binary", "regression_l2", "lambdarank"),
     ),
     Defect(
         "The parameter `sigmoid` is ignored",
-        "The objective's text says `binary sigmoid:2`; only its first word is read, and the slope is 1.",
+        "The objective is `binary sigmoid:2`. Only its first word is read, so the slope is 1.",
         ("binary_sigmoid_2", "binary_sigmoid_many_digits"),
     ),
     Defect(
         "Random forests are summed",
-        "LightGBM makes the score of the mean of the trees. For a Booster the sum is taken; for an estimator it is divided by "
-        "100, whatever the number of trees.",
+        "LightGBM's score is the mean of the trees. The conversion of a Booster uses the sum, that of an estimator "
+        "divides it by 100, whatever the number of trees.",
         ("forest_binary", "forest_regression", "forest_multiclass", "forest_poisson", "single_leaf_forest"),
     ),
     Defect(
         "One-against-all is scored as softmax",
-        "`multiclassova` begins with `multiclass`, and gets its transformation.",
+        "`multiclassova` begins with `multiclass`, and gets its transform.",
         ("multiclassova", "class_without_rows", "single_leaf_beside_categories"),
     ),
     Defect(
         "`reg_sqrt` is ignored",
-        "The sum of the trees is the root of the target, and is handed out as it is.",
+        "The sum of the trees is the square root of the target, and is returned without squaring.",
         ("regression_square_root", "regression_l1_square_root"),
     ),
     Defect(
         "Zero as missing is ignored",
-        "With missing type zero, LightGBM sends zeros the default way; a converted model compares them with the threshold.",
+        "With missing type zero, LightGBM sends zeros in the default direction. A converted model compares them with "
+        "the threshold.",
         ("missing_zero", "missing_zero_binary_category", "only_negative", "continued_zero_then_nan"),
     ),
     Defect(
@@ -64,7 +65,7 @@ DEFECTS = (
     ),
     Defect(
         "Early stopping",
-        "The trees up to the best iteration are read, all of them are expected, and the conversion fails.",
+        "The trees up to the best iteration are read, but all trees are expected, so the conversion fails.",
         ("early_stopping",),
     ),
     Defect(
@@ -80,6 +81,7 @@ class Row:
     name: str
     passed: bool  # our own proof
     ours: str
+    rows_off: int  # by saker's export, of `adversarial.rows`
     plain: SecondOpinion  # rows as in training
     adversarial: SecondOpinion
 
@@ -115,7 +117,7 @@ def measure(name: str) -> Row:
             for rows in (rows_like_training(name, seed=11), made)
         ]
     wrong = report.margin_rows_off + report.score_rows_off
-    return Row(name, report.passed, f"{wrong} of {report.n_rows} rows off", *opinions)
+    return Row(name, report.passed, f"{wrong} of {report.n_rows} rows off", wrong, *opinions)
 
 
 def main() -> None:
@@ -123,10 +125,10 @@ def main() -> None:
 
     print(f"""# What onnxmltools {version("onnxmltools")} gets wrong
 
-Made by `make onnxmltools-page` with lightgbm {version("lightgbm")} and onnxruntime {version("onnxruntime")}.
-Every kind is a small model of export/selfcheck/model_zoo.py. A row of onnxmltools is off when its score is further than 1e-5
-(relative to the larger of the score and 1) from `Booster.predict` on the same float32 values; a row of ours when its
-margin is not the same to the last bit, or its score off by more than a relative 1e-15.
+`make onnxmltools-page` writes this page, here with lightgbm {version("lightgbm")} and onnxruntime {version("onnxruntime")}.
+Every kind is a small model of export/selfcheck/model_zoo.py. A row of onnxmltools counts as off if its score differs by
+more than 1e-5 (relative to the larger of the score and 1) from `Booster.predict` on the same float32 values. A row of saker
+counts as off if its margin differs in any bit, or its score by more than a relative 1e-15.
 
     saker doctor --export                # all kinds, on your machine with your versions
     saker export --run latest --second-opinion

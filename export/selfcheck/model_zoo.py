@@ -176,7 +176,7 @@ def category_negative_in_training() -> lgb.Booster:
     return train(SMALL, x=x, y=target(features()), categorical=[4])
 
 
-# One feature, read in several ways: training goes on with another data set
+# One feature, read in several ways: training continued on another data set
 @kind
 def continued_zero_then_nan() -> lgb.Booster:
     first = train({"objective": "regression", "zero_as_missing": True}, rounds=8)
@@ -264,5 +264,5 @@ def sklearn_ranker() -> Any:
 
 
 def written(model: Any, iterations: int | None = None) -> ModelProto:
-    """The model as ONNX with a contract of its own."""
+    """The model as ONNX with its own contract."""
     return to_onnx(model, contract_for(model, iterations=iterations), iterations=iterations)

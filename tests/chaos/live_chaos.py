@@ -1,13 +1,14 @@
-"""The long breakages, each alone and all together, with both deliveries: `make chaos` (about 20 minutes).
+"""Every fault for 30 seconds and all of them for two minutes, in both delivery modes: `make chaos` (about 20 minutes).
 
     steady load --> input topic --> saker serve, broken again and again --> both output topics --> ledger
 
-1 % of the records is malformed, in twenty ways. Not collected by itself; the short forms are in test_delivery.py and its
-neighbours.
+1 % of the records is malformed, in twenty ways. `make chaos` names this file, since `pytest tests` does not collect it; short
+forms are in test_delivery.py and its neighbours. CHAOS_RESULTS=FILE keeps the ledgers as JSON, for the benchmark page.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -16,13 +17,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
 
+from saker.bench.harness import results
 from saker.deploy.local.kafka import Broker
 from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
@@ -31,7 +33,7 @@ from saker.training import synthetic
 from saker.training.malformed import malformed
 from saker.training.tables import to_records
 from tests.support.broker import listener
-from tests.support.ledger import balance
+from tests.support.ledger import Ledger, balance
 from tests.support.periodic import every
 from tests.support.serving import Serving, Topics, worker_ids
 
@@ -217,10 +219,20 @@ def test_nothing_is_lost(trouble: str, delivery: str, broker: Broker, generated_
             assert ledger.repeated == 0
         if trouble == "models":
             assert len(ledger.versions) == 3
+        if path := os.environ.get("CHAOS_RESULTS"):
+            keep(Path(path), trouble, delivery, ledger)
         stop_well(scene.pool)
     finally:
         scene.pool.process.kill()
         scene.pool.process.wait()
+
+
+def keep(path: Path, trouble: str, delivery: str, ledger: Ledger) -> None:
+    """Add a ledger to the file, which the first one starts."""
+    counts = {name: count for name, count in asdict(ledger).items() if name != "versions"}
+    told = json.loads(path.read_text()) if path.exists() else results.about("chaos", "make chaos") | {"ledgers": []}
+    told["ledgers"].append({"trouble": trouble, "delivery": delivery, **counts})
+    path.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def test_pools_start_under_a_backlog(broker: Broker, generated_model: Any, tmp_path: Path) -> None:

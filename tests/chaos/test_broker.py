@@ -58,7 +58,7 @@ def test_it_comes_late_and_is_killed(delivery: str, broker: Broker, generated_mo
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         serving = Serving(process, f"http://127.0.0.1:{port}")
-        serving.await_line("trying again")
+        serving.await_line("retrying")
         assert not is_ready(serving)
         assert serving.metric("broker_up") == 0
         broker.start_again()

@@ -56,7 +56,7 @@ def test_a_record_that_crashes_workers_is_isolated(
     told = read(topics.rejected, 2)  # and again, what was not committed when the next worker died
     assert {(record.value, record.header("saker.error.code")) for record in told} == {(POISON, "worker_crash")}
     for _ in range(2):
-        assert f"of {topics.raw} is rejected" in serving.await_line("workers died of it")
+        assert f"of {topics.raw} is rejected" in serving.await_line("it crashed workers")
     while serving.metric("failed_transactions_total") < 2:
         assert serving.process.poll() is None
     assert serving.stop() == 0

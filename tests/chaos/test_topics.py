@@ -69,7 +69,7 @@ def test_a_topic_that_is_made_anew_is_read_from_its_start(
     put(records[400:])
     for worker in workers:
         os.kill(worker, signal.SIGCONT)
-    serving.await_line(f"topic {topics.raw} was deleted and created anew")
+    serving.await_line(f"topic {topics.raw} was deleted and recreated")
     assert len({identifier(one) for one in read(topics.scored, len(records), distinct=identifier)}) == len(records)
     assert serving.metric("deleted_records_total") == 0
     assert serving.stop() == 0

@@ -279,8 +279,8 @@ def check(watched: Watched, name: str) -> None:
     severity = next(alert["labels"]["severity"] for alert in alerts() if alert["alert"] == name)
     message = watched.inbox.await_title(f"{severity.upper()}: {name}")
     assert message["color"] == ("danger" if severity == "page" else "warning")
-    assert message["title_link"].endswith(f"runbook/#{name.lower()}")
-    assert "|What to do>" in message["text"]
+    assert message["title_link"].endswith(f"runbook.md#{name.lower()}")
+    assert f"What to do: docs/operate/runbook.md#{name.lower()}" in message["text"]
     assert "<no value>" not in message["text"]
     if severity == "page":
         until(

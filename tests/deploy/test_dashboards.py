@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from saker.commands import options_page
+from saker.commands import reference_pages
+from saker.deploy import runbook_links
 from saker.deploy.grafana import build
 from saker.deploy.grafana.panels import DASHBOARDS
 from saker.deploy.local.debian import program
@@ -24,6 +25,8 @@ RULES, ALERTS = (
 ENDINGS = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 EXPOSED = {name + ending: name for name, declared in METRICS.items() for ending in ENDINGS[declared.kind]}
 RECORDED = {rule["record"] for rule in RULES}
+RUNBOOK = (DEPLOY.parent / runbook_links.RUNBOOK).read_text()
+SECTIONS = {section.partition("\n")[0]: section for section in RUNBOOK.split("\n## ")[1:]}
 
 
 def asked_for(expr: str) -> set[str]:
@@ -37,6 +40,7 @@ QUERIES = {
     **{f"{shown.title}: {panel.title}": q.expr for shown in DASHBOARDS for panel in shown.panels for q in panel.queries},
     **{rule["record"]: rule["expr"] for rule in RULES},
     **{alert["alert"]: alert["expr"] for alert in ALERTS},
+    **{f"{name}: verify": re.findall(r"\*\*Verify\.\*\* `(.*?)`", text)[0] for name, text in SECTIONS.items()},
 }
 
 
@@ -69,13 +73,20 @@ def test_a_dashboard_is_what_the_code_makes(shown: Any) -> None:
 def test_an_alert_says_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("page", "ticket")
     assert alert["annotations"]["summary"]
-    assert alert["annotations"]["runbook_url"].endswith(f"/runbook/#{alert['alert'].lower()}")
-    runbook = (DEPLOY.parent / "docs" / "runbook.md").read_text()
-    assert f"\n## {alert['alert']}\n" in runbook
+    assert alert["annotations"]["runbook_url"] == f"{runbook_links.RUNBOOK}#{alert['alert'].lower()}"
+    section = SECTIONS[alert["alert"]]
+    assert re.findall(r"^\*\*(\w+)\.\*\*", section, re.MULTILINE) == ["Meaning", "Act", "Verify", "Escalate"]
 
 
-def test_the_page_of_options_is_what_the_commands_say() -> None:
-    assert options_page.PAGE.read_text() == options_page.page(), "run `make generated`"
+def test_alerts_link_to_a_page_that_a_team_hosts() -> None:
+    base = "https://docs.example.com/operate/runbook/"
+    for alert in yaml.safe_load(runbook_links.linked(runbook_links.ALERTS.read_text(), base))["groups"][0]["rules"]:
+        assert alert["annotations"]["runbook_url"] == f"{base}#{alert['alert'].lower()}"
+
+
+@pytest.mark.parametrize("name", reference_pages.PAGES)
+def test_a_reference_page_is_what_the_code_says(name: str) -> None:
+    assert (reference_pages.FOLDER / name).read_text() == reference_pages.PAGES[name](), "run `make generated`"
 
 
 def test_prometheus_and_alertmanager_take_their_configuration() -> None:

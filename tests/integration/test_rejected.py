@@ -76,12 +76,14 @@ def test_what_stands_in_the_topic_steers_no_terminal_and_ends_no_command(
     listed = rejected("list")
     assert listed.returncode == 0
     text = listed.stdout.decode()
-    assert text.startswith("1 rejections; 2 records of the topic are no rejections\n")
+    assert text.startswith("1 rejections; ignored 2 records that saker did not write\n")
     assert "\\x1b[2J" in text
     assert "\\x9b31m\\u202eevil\\rline" in text
     assert all(one.isprintable() or one == "\n" for one in text)
     assert rejected("list", "--code", "wrong_type").returncode == 0
-    assert rejected("replay", "--dry-run").stdout == b"would send 1 of 1 rejections; 2 records of the topic are no rejections\n"
+    assert (
+        rejected("replay", "--dry-run").stdout == b"would send 1 of 1 rejections; ignored 2 records that saker did not write\n"
+    )
     shown = rejected("show", "0:2").stdout
     head, _, value = shown.partition(b"\n\n")
     assert b"\x1b" not in head
@@ -103,5 +105,5 @@ def test_one_that_does_not_fit_is_cut_and_stays(
     assert (cut.header("saker.error.topic"), cut.header("saker.error.offset")) == (topics.raw, "0")
     assert whole.value == b"{"
     told = rejected("replay", "--rejected", narrow, "--dry-run")
-    assert b"would send 1 of 2 rejections; 1 are cut and stay" in told.stdout
+    assert b"would send 1 of 2 rejections; 1 are truncated and cannot be replayed" in told.stdout
     assert serving.stop() == 0

@@ -38,7 +38,7 @@ def test_clearly_better_wins_and_clearly_worse_does_not() -> None:
     assert won.figures["roc_auc_gain_low"] > 0
     lost = compare(weak, strong, labels, Rules())
     assert not lost.promoted
-    assert lost.why.startswith("fraud/1 stays challenger: ROC AUC 0.8183 against 0.97")
+    assert lost.why.startswith("fraud/1 stays challenger: ROC AUC 0.8183, fraud/2 0.97")
     assert lost.figures["roc_auc_gain"] == pytest.approx(-won.figures["roc_auc_gain"])
 
 
@@ -52,7 +52,7 @@ def test_a_gain_below_the_margin_is_not_enough() -> None:
     labels, (weak, strong) = labels_and_scores(1.0, 2.5)
     told = compare(strong, weak, labels, Rules(margin=0.5))
     assert not told.promoted
-    assert "needs more than 0.5" in told.why
+    assert "required: more than 0.5" in told.why
 
 
 def test_a_first_champion_needs_the_floor() -> None:
@@ -60,7 +60,7 @@ def test_a_first_champion_needs_the_floor() -> None:
     assert compare(strong, None, labels, Rules(floor=0.8)).promoted
     told = compare(weak, None, labels, Rules(floor=0.8))
     assert not told.promoted
-    assert "a first champion needs 0.8" in told.why
+    assert "required for a first champion: 0.8" in told.why
     assert "champion_roc_auc" not in told.figures
 
 

@@ -94,5 +94,5 @@ def test_a_missing_file_and_a_repeated_identity_are_named(tmp_path: Path, table:
     path = tmp_path / "train_identity.csv"
     rows = pd.read_csv(path)
     pd.concat([rows, rows.iloc[:1]]).to_csv(path, index=False)
-    with pytest.raises(TableError, match="stands in it more than once"):
+    with pytest.raises(TableError, match="occurs more than once"):
         ieee_cis.read(tmp_path)

@@ -61,7 +61,7 @@ typedef struct {
     double sums[FEW], scores[FEW];
     char *text;
     size_t capacity, ends[FEW];
-    /* Counters that only grow: what is sent, what of it is acknowledged, what of that is told. */
+    /* Counters that only grow: sent, of these acknowledged, of these reported. */
     uint64_t sent, sent_batches, done, done_batches, told, told_batches;
     Record records[N_RECORDS];
     Batch batches[N_BATCHES];
@@ -269,7 +269,7 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
         const rd_kafka_message_t *message = messages[i];
         if ((uint32_t)message->partition >= MAX_PARTITIONS ||
             result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
-            break; /* who answers the rest meets the error again, and tells it */
+            break; /* the caller that answers the rest meets the error again, and reports it */
         decoder_count(self->decoder, self->matrix + (size_t)decoder_width(self->decoder) * i);
         int kind;
         self->records[self->sent++ % N_RECORDS] = (Record){message->offset + 1,

@@ -145,7 +145,7 @@ def _tensor(data: memoryview) -> tuple[str, NDArray[Any]]:
     tensor = message(data, _TENSOR)
     name, shape = text(tensor[8]), integers(tensor[1]).tolist()
     if _EXTERNAL in tensor[14]:
-        raise Refused(f"tensor '{name}' lies in another file: save the model as one file")
+        raise Refused(f"tensor '{name}' is in another file: save the model as one file")
     kind = _TENSOR_TYPES.get(tensor[2][-1] if tensor[2] else 0)
     if kind is None:
         return name, np.empty(0)  # a type that no ensemble uses

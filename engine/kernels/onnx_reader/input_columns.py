@@ -1,12 +1,12 @@
 """The first nodes of the graph: which columns the trees read, and how the float32 input becomes them.
 
-`saker export` writes up to three of them, and this is their reading (export/onnx_writer/columns.py says why they are there):
+`saker export` writes up to three of them, for the reasons in export/onnx_writer/columns.py, and this module reads them:
 
     input --[Concat(input, Gather(input, extra))]--> --[Where(Abs(.) <= limit, NaN, .)]--> --[Where(mask, truncated, .)]--> Cast
     input --Where(. == value, NaN, .)--> Cast
 
-Anything else in front of the trees is `Refused`. That the reading is right is not taken on trust: every model is compared
-with onnxruntime when it is opened.
+Anything else before the trees is `Refused`. The result is not taken on trust: every model is compared with onnxruntime when
+it is opened.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Columns:
 
 
 def columns_of(graph: Graph, trees: Node, *, single: bool) -> Columns:
-    """Read the nodes in front of `trees`; raises `Refused`. single: of float32, and nothing stands in front of them."""
+    """Read the nodes in front of `trees`; raises `Refused`. single: float32 trees, with nothing before them."""
     if single:
         return _columns(_width(graph, trees.inputs[0]), np.zeros(0, np.int64), None, None)
     producers = {output: node for node in graph.nodes for output in node.outputs}

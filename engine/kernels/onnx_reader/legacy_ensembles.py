@@ -29,7 +29,7 @@ _BINARY = 2
 
 
 def with_tree_ensemble(graph: Graph) -> Graph:
-    """The graph with its one older operator replaced, or as it is. Raises `Refused` for what is not known here."""
+    """The graph with its one older operator replaced, or as it is. Raises `Refused` for anything unknown."""
     found = [node for node in graph.nodes if node.op_type in (_CLASSIFIER, _REGRESSOR) and node.domain == "ai.onnx.ml"]
     if len(found) != 1:
         return graph
@@ -73,13 +73,13 @@ class _Nodes:
         return name
 
     def add(self, operator: str, *inputs: str, made: str | None = None, **attributes: Any) -> str:
-        """Returns the name of what it makes."""
+        """Returns the name of its output."""
         output = made or self.name()
         self.nodes.append(Node(operator, DOMAIN, inputs, (output,), attributes))
         return output
 
     def logistic(self, x: str) -> str:
-        """As onnxruntime's ComputeLogistic: 1 / (1 + exp(-|x|)), and one less that for what is below zero."""
+        """As onnxruntime's ComputeLogistic: 1 / (1 + exp(-|x|)), and one minus that for negative values."""
         one = self.constant(1)
         v = self.add("Div", one, self.add("Add", one, self.add("Exp", self.add("Neg", self.add("Abs", x)))))
         return self.add("Where", self.add("Less", x, self.constant(0)), self.add("Sub", one, v), v)
@@ -92,7 +92,7 @@ class _Nodes:
 
 
 def _classes(node: Node) -> tuple[NDArray[np.int64], int]:
-    """The target of each weight, and how many targets there are: one for two classes that are told apart by one sum."""
+    """The target of each weight, and how many targets there are: one for two classes with one sum."""
     of, n_classes = _integers(node, "class_ids"), _n_classes(node)
     if n_classes == _BINARY and not of.any():
         return of, 1
@@ -208,7 +208,7 @@ def _ensemble(node: Node, kind: str, targets: NDArray[np.int64], n_targets: int)
 def _leaves(
     node: Node, kind: str, targets: NDArray[np.int64], places: _Places, reference: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Of each leaf its number and what it is added to."""
+    """The number of each leaf, and its target."""
     weights = _floats(node, f"{kind}_weights")
     at = places.of(_integers(node, f"{kind}_treeids"), _integers(node, f"{kind}_nodeids"))
     if not len(at) == len(weights) == len(targets):

@@ -1,11 +1,11 @@
-"""What follows the ensemble in the graph: its raw sums to the score. Built once for each model, then a pure function.
+"""The nodes after the ensemble: from raw sums to the score. Built once per model, then a pure function.
 
     Graph --tail_of--> Tail(sums float64 (n, targets)) -> the graph's output of that name, or one column of it
 
-It follows the graph node by node, so that what an objective means stands in the file alone: elementwise nodes that follow each
+It follows the graph node by node, so the meaning of an objective is in the file alone: elementwise nodes that follow each
 other are one call of native/trees/elementwise_program.c, the few others a line of numpy. A graph with any other operator is
-`Refused`, and onnxruntime serves the whole of it, since a session of its own for the rest would cost a single row what the
-kernel saves.
+`Refused`, and onnxruntime serves all of it, since a separate session for the rest would cost a single row what the kernel
+saves.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class _Elementwise:
         types: dict[str, np.dtype[Any]],
         later: set[str],
     ) -> None:
-        """types: of each known tensor, by name; what is made here is added. later: the tensors that are read after it."""
+        """types: of each known tensor, by name; extended here. later: the tensors that are read afterwards."""
         made = dict.fromkeys(node.outputs[0] for node in nodes)
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name not in made)
         fixed = [name for name in read if name in constants and constants[name].size == 1 and constants[name].ndim <= 1]
@@ -205,7 +205,7 @@ class _Structural:
 
 
 def _operation(node: Node, constants: Mapping[str, Array]) -> tuple[tuple[str, ...], Callable[..., Array]]:
-    """The tensors that the node reads, and what it makes of them."""
+    """The inputs of the node, and its outputs."""
     attributes, (first, *others) = node.attributes, node.inputs
     if node.domain in _DOMAINS:
         if node.op_type == "Softmax":

@@ -19,9 +19,9 @@ def signed(value: int) -> int:
 
 
 def message(data: memoryview, known: Mapping[int, tuple[int, ...]], runs: tuple[int, ...] = ()) -> dict[int, list[Any]]:
-    """The values of each field in `known`, which says how it may be written: numbers, or bytes as a memoryview.
+    """The values of each field in `known`, which lists its allowed wire types: numbers, or bytes as a memoryview.
 
-    runs: the numbers of fields of integers or float32 numbers that stand there many times in a row; they come as one value.
+    runs: numbers of repeated integer or float32 fields, whose values come as one array.
     """
     try:
         return _message(data, known, runs)

@@ -33,11 +33,11 @@ def test_secrets_come_from_files_and_the_environment(tmp_path: Path) -> None:
     [
         ("bootstrap.servers = hidden", "line 1: expected NAME = VALUE with a name that begins with security.protocol"),
         ("\nsasl.password", "line 2: expected NAME = VALUE"),
-        ("sasl.password = env:MISSING", "sasl.password is to come from the environment variable MISSING, which is not set"),
-        ("security.protocol = env:SECRET", r"librdkafka does not take these settings: .*\.\.\.\" for configuration property"),
-        ("ssl.endpoint.identification.algorithm = env:SECRET", "librdkafka does not take these settings"),
-        ("security.protocol = SSL\nssl.ca.location = env:SECRET", "librdkafka does not take these settings"),
-        ("sasl.password = file:/nowhere/hidden", "sasl.password is to come from /nowhere/hidden, which cannot be read"),
+        ("sasl.password = env:MISSING", "sasl.password: environment variable MISSING is not set"),
+        ("security.protocol = env:SECRET", r"librdkafka rejects these settings: .*\.\.\.\" for configuration property"),
+        ("ssl.endpoint.identification.algorithm = env:SECRET", "librdkafka rejects these settings"),
+        ("security.protocol = SSL\nssl.ca.location = env:SECRET", "librdkafka rejects these settings"),
+        ("sasl.password = file:/nowhere/hidden", "sasl.password: cannot read /nowhere/hidden"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, told: str) -> None:
@@ -48,7 +48,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, told: str) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ServingError, match=r"SAKER_KAFKA_CONFIG names .*gone, which cannot be read: No such file"):
+    with pytest.raises(ServingError, match=r"SAKER_KAFKA_CONFIG: cannot read .*gone: No such file"):
         security({VARIABLE: str(tmp_path / "gone")})
 
 

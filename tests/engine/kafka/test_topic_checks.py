@@ -20,10 +20,10 @@ GOOD = Topic("raw", 4, 3, 1_048_588, 2, WEEK, "CreateTime")
 @pytest.mark.parametrize(
     ("change", "severity", "text"),
     [
-        ({"partitions": 3}, "error", "scored has 3 partitions, raw has 4: .*give it as many"),
+        ({"partitions": 3}, "error", "scored has 3 partitions, raw has 4: .*give both the same number"),
         ({"partitions": 5}, "warning", "scored has 5 partitions, raw has 4: .*some stay empty"),
-        ({"max_message_bytes": 20_000}, "error", r"scored takes at most 20,000 bytes .*batches of up to 1,000,000"),
-        ({"replicas": 1}, "error", "scored has 1 replicas, and min.insync.replicas is 2: nothing is ever acknowledged"),
+        ({"max_message_bytes": 20_000}, "error", r"scored accepts at most 20,000 bytes .*batches of up to 1,000,000"),
+        ({"replicas": 1}, "error", "scored has 1 replicas, and min.insync.replicas is 2: Kafka acknowledges nothing"),
         ({"replicas": 1, "min_insync_replicas": 1}, "note", "scored has one replica"),
         ({"retention_ms": 60_000}, "warning", "scored keeps records for 60,000 ms .*, raw for 604,800,000 ms: .*LogAppendTime"),
         ({"min_insync_replicas": 1}, "warning", "scored has 3 replicas, and min.insync.replicas is 1: .*set it to 2"),
@@ -38,7 +38,7 @@ def test_what_is_wrong_is_said(change: dict[str, Any], severity: str, text: str)
 def test_rejections_that_will_be_cut_are_a_note() -> None:
     (finding,) = topic_checks.findings(GOOD, GOOD._replace(name="scored"), GOOD._replace(name="rejected"))
     assert finding.severity == "note"
-    assert "the largest ones are cut" in finding.text
+    assert "the largest are truncated" in finding.text
 
 
 def test_of_good_ones_nothing_is_said_nor_of_limits_that_are_not_told() -> None:

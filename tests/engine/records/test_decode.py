@@ -1,4 +1,4 @@
-"""What docs/records.md says, by the native rows and by the reference."""
+"""What docs/reference/records.md says, by the native rows and by the reference."""
 
 from __future__ import annotations
 

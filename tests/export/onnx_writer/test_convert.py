@@ -1,4 +1,4 @@
-"""Every kind of model, on rows made against it: onnxruntime must say what `Booster.predict` says of the same float32 values."""
+"""Every kind of model, on rows repeatedst it: onnxruntime must say what `Booster.predict` says of the same float32 values."""
 
 from typing import Any
 

@@ -173,7 +173,7 @@ def test_report_is_frozen_json_and_a_table(trained: Any) -> None:
     assert data["rows_given"] == 800
     assert 0 < data["splits_alone"] < data["splits"]
     assert data["splits_unreachable"] == data["tree_rows_off"] == 0
-    assert f"{report.splits} of {report.splits} with rows of their own" in report.table()
+    assert f"{report.splits} of {report.splits} with targeted rows" in report.table()
     assert report.table().startswith("OK: LightGBM v4 binary, 12 trees, 1 output(s)")
 
 
@@ -192,7 +192,7 @@ def test_what_onnxmltools_makes_of_the_model_is_told_and_does_not_count(trained:
     assert report.second_opinion is not None
     assert report.second_opinion.rows_off == report.rows_with_scores_compared
     assert json.loads(report.to_json())["second_opinion"]["converter"].startswith("onnxmltools 1.")
-    assert f"beside     {report.second_opinion}" in report.table()
+    assert f"compared   {report.second_opinion}" in report.table()
 
 
 def test_the_same_seed_makes_the_same_rows(trained: Any) -> None:

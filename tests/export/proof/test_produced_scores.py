@@ -1,4 +1,4 @@
-"""Scores that were produced, made again: every way in which they can be wrong is put in and must be told."""
+"""Scores that were produced, repeated: every way in which they can be wrong is put in and must be told."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_records_with_one_identifier_are_each_given_their_own_score(served: Any)
 
 @pytest.mark.parametrize("result", [b"no", b"[]", b'{"fraud_score":1}'])
 def test_what_is_no_result_is_refused_by_its_number(result: bytes, served: Any) -> None:
-    with pytest.raises(NotVerifiable, match="result 51 is none of saker's"):
+    with pytest.raises(NotVerifiable, match="result 51 was not written by saker"):
         check(served, [*served[2], result])
 
 

@@ -1,4 +1,4 @@
-/* `ConsumerQueue`: a queue of its own, to which partitions of a confluent_kafka Consumer are forwarded.
+/* `ConsumerQueue`: a separate queue, to which partitions of a confluent_kafka Consumer are forwarded.
 
    Rebalances, commits and errors of the group stay on the consumer's own queue, whose callbacks only confluent_kafka
    may serve: the owner has to keep polling the consumer.
@@ -51,7 +51,7 @@ static PyObject *consumer_queue_close(PyObject *object, PyObject *unused) {
 static void consumer_queue_dealloc(PyObject *object) {
     ConsumerQueueObject *self = (ConsumerQueueObject *)object;
     PyTypeObject *type = Py_TYPE(object);
-    destroy_queue(self->queue); /* who consumes holds a reference, so nobody does */
+    destroy_queue(self->queue); /* a consumer holds a reference, so there is none */
     Py_XDECREF(self->consumer);
     Py_XDECREF(self->origin_type);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);

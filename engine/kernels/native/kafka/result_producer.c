@@ -17,7 +17,7 @@ typedef struct {
     unsigned long long *sent; /* to each partition */
 } ResultProducerObject;
 
-/* When a batch is delivered: as soon as so many of the partition are. */
+/* When a batch is delivered: once this many records of the partition are. */
 typedef struct {
     unsigned long long count;
     int32_t partition, unused;

@@ -8,7 +8,7 @@
                                                   +-> learn.c
 
    The copy into a padded scratch buffer (2 % of the time) is what makes every read safe: the padding is zero bytes,
-   which no JSON token contains, so each scan stops there by itself and no loop tests for the end of the record. */
+   which no JSON token contains, so each scan stops there and no loop tests for the end of the record. */
 #ifndef ROWS_H
 #define ROWS_H
 
@@ -164,7 +164,7 @@ typedef struct {
 
 typedef int (*decode_record_function)(rows_decoder *, size_t length, float *row, record_result *);
 
-/* Reads the record that stands in the scratch buffer. parse.c, compiled once for each instruction set. */
+/* Reads the record in the scratch buffer. parse.c, compiled once for each instruction set. */
 int rows_decode_record_baseline(rows_decoder *, size_t, float *, record_result *);
 int rows_decode_record_avx2(rows_decoder *, size_t, float *, record_result *);
 int rows_decode_record_avx512(rows_decoder *, size_t, float *, record_result *);
@@ -181,7 +181,7 @@ void rows_shrink_unknown_keys(rows_decoder *);
 int rows_load(rows_decoder *, const char *record, size_t length); /* copies it into the scratch buffer */
 
 /* table.c. text_hash_init: once for the process, before any table is built; the hashes of all tables depend on the key,
-   so nobody outside can choose keys that collide. */
+   so no sender can choose keys that collide. */
 void text_hash_init(const uint64_t key[3]);
 int text_table_build(text_table *, const char *const *texts, const uint32_t *lengths, int32_t n);
 void text_table_free(text_table *);

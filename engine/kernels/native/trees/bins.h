@@ -120,7 +120,7 @@ static void fill_set_planes(const Plan *plan, const Sets *sets, const float *x, 
 }
 
 /* Planes are filled as far as there are rows. What lies past them is left over from another block and gives sums that
- * nobody reads: any bytes are ranks of some row, so they lead to some leaf. */
+ * nothing reads: any bytes are ranks of some row, so they lead to some leaf. */
 static void fill_planes(const Plan *plan, const float *x, unsigned n, unsigned rows, uint8_t *planes, float *tile) {
     unsigned filled = (n + FILL - 1) / FILL * FILL, at = 0;
     while (at < plan->n_rankers) {

@@ -2,8 +2,8 @@
 
    Threads: any thread may call `score`, several at once. It is called with the GIL held and drops it while it scores;
    the arrays are held by their buffers meanwhile. The scratch memory of the plan serves one call at a time, behind an
-   atomic flag; a call beside it allocates its own. `plan_sum` is called with the GIL held and keeps it. The constructor
-   drops the GIL while it lays the ensemble out. */
+   atomic flag; a concurrent call allocates its own. `plan_sum` is called with the GIL held and keeps it. The
+   constructor drops the GIL while it lays the ensemble out. */
 #include "../internal_api.h"
 
 #include <limits.h>
@@ -102,7 +102,7 @@ typedef struct {
     Ways ways;
     size_t scratch_bytes, filled;
     unsigned char *scratch;
-    atomic_flag scratch_busy; /* the one scratch serves one call at a time; a call beside it brings its own */
+    atomic_flag scratch_busy; /* the scratch serves one call at a time; a concurrent call brings its own */
 } PlanObject;
 
 typedef struct {
@@ -134,7 +134,8 @@ static void choose_limits(Ways *ways, const Plan *plan, const Variant *variant) 
     float steps = (float)plan->n_lane_steps;
     float alone = variant->lane_step_alone * steps + variant->lane_rank_alone * (float)plan->n_rankers;
     const int eight_tables = plan->n_planes > 256; /* then two rows are in hand (tree_per_lane.h), otherwise four */
-    /* measured: sets are asked for beside the ranks, and lanes have 512 bits also where blocks do better with less */
+    /* measured: sets are looked up in addition to the ranks, and lanes have 512 bits also where blocks do better with
+     * less */
     float each = variant->lane_step * ((eight_tables ? 1.4f : 1.0f) + (plan->n_sets ? 0.65f : 0.0f)) /
                  (ways->wide ? 1.0f : 0.73f);
     ways->lanes_limit = steps > 0 ? below_a_block(block / (each * steps)) & (eight_tables ? ~1u : ~3u) : 0;

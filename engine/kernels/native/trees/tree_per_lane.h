@@ -119,7 +119,7 @@ static Follow follow_of(const Plan *plan) {
     return (Follow){follow_lanes_1_8, follow_lanes_2_8, 2};
 }
 
-/* `rows` sums at once, of which n are wanted: an addition waits for the one before it, not for those beside it. */
+/* `rows` sums at once, of which n are wanted: an addition waits for the previous one, not for its neighbours. */
 INLINE void sum_lanes(const Plan *plan, const uint8_t *numbers, unsigned rows, unsigned n, double *out, int single) {
     const size_t stride = (size_t)plan->n_chunks * LANES;
     if (plan->n_targets == 1) {
@@ -165,7 +165,7 @@ static void score_lanes(const Plan *plan, const float *x, unsigned n, double *ou
             follow.one(plan, ranks, scratch->lane_numbers);
             if (plan->single) sum_lanes(plan, scratch->lane_numbers, 1, 1, sums, 1);
             else sum_lanes(plan, scratch->lane_numbers, 1, 1, sums, 0);
-        } else { /* what lies past the last row leads to some leaf, whose value nobody reads */
+        } else { /* what is past the last row leads to some leaf, whose value is not read */
             follow.some(plan, ranks, scratch->lane_numbers);
             if (plan->single) sum_lanes(plan, scratch->lane_numbers, follow.rows, rows, sums, 1);
             else sum_lanes(plan, scratch->lane_numbers, follow.rows, rows, sums, 0);
