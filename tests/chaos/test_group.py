@@ -142,7 +142,7 @@ def test_a_transaction_is_refused_for_a_rebalance(
     assert (ledger.lost, ledger.wrong, ledger.disorder, ledger.repeated) == (0, 0, 0, 0)
     assert [each.metric("worker_restarts_total") for each in pools] == [0, 0]
     assert [each.stop() for each in pools] == [0, 0]
-    assert "what is not committed is read again" in pools[0].rest_of_log()
+    assert "uncommitted records will be read again" in pools[0].rest_of_log()
 
 
 def test_a_worker_that_is_stopped_makes_its_pool_unready(generated_model: Any, serve: Any) -> None:

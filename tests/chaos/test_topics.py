@@ -118,7 +118,7 @@ def test_partitions_are_added(
 
     grow(bootstrap_servers, topics.raw, 6)
     put(records[:300])
-    serving.await_line(f"of {topics.raw} wait")
+    serving.await_line(f"of {topics.raw} are paused")
     assert len(read(topics.scored, 200)) == 200
     put(records[300:])
     assert len(read(topics.scored, 400)) == 400

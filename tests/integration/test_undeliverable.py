@@ -128,7 +128,7 @@ def test_a_compacted_topic_of_results(
         record.setdefault("key", b"%d" % number)  # compaction keeps one record of each key
     send(bootstrap_servers, topics.raw, sent)
     serving = serve(str(generated_model.path), workers=1, ready=False)
-    assert "takes no record without a key" in serving.await_line(topics.scored)
+    assert "accepts no record without a key" in serving.await_line(topics.scored)
     ledger = balance(
         bootstrap_servers, topics, N + len(bad), {record["value"] for record in bad}, generated_model.expected_scores
     )
