@@ -37,6 +37,11 @@ def main() -> None:
     except SakerError as error:
         typer.echo(f"saker: {error}", err=True)
         raise SystemExit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
+            raise
+        typer.echo(f"saker: no more memory or threads ({error}): raise the limits of this process (ulimit, cgroup)", err=True)
+        raise SystemExit(1) from None
     except ModuleNotFoundError as error:
         extras = {"onnxmltools": "second-opinion", "cryptography": "signing"}.get(error.name or "", "train,local")
         typer.echo(f"saker: this command needs {error.name}: install saker-onnx[{extras}]", err=True)

@@ -107,6 +107,17 @@ def test_an_expected_error_is_one_line_and_exit_code_1(
     assert done.stderr.strip().splitlines()[-1].startswith(message)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError("out of memory")])
+def test_a_process_at_its_limits_ends_with_one_line(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more() -> list[str]:
+        raise error  # as Python does where the system gives no more
+
+    monkeypatch.setattr("saker.commands.doctor.installed", no_more)
+    done = main_here("doctor", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == f"saker: no more memory or threads ({error}): raise the limits of this process (ulimit, cgroup)\n"
+
+
 def test_a_command_that_there_is_none_of_is_exit_code_2(tmp_path: Path) -> None:
     assert saker("nope", folder=tmp_path).returncode == 2
 
