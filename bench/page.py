@@ -65,8 +65,8 @@ def _about(files: Iterable[dict[str, Any]]) -> str:
     return f"**Machine.** {processor}, {cores} virtual cores on a shared host, {when}. {versions}."
 
 
-def _command(told: dict[str, Any]) -> list[str]:
-    words = [word for word in shlex.split(told["command"]) if not word.endswith(".json") and word not in ("-o", "--results")]
+def _command(result: dict[str, Any]) -> list[str]:
+    words = [word for word in shlex.split(result["command"]) if not word.endswith(".json") and word != "-o"]
     return ["", f"Reproduce: `{shlex.join(words)}`", ""]
 
 
@@ -84,32 +84,33 @@ def _chart(images: dict[str, str], name: str, alternative: str, draw: Callable[[
     yield ""
 
 
-def _peers(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
-    runs = [Run(**run) for run in told["runs"]]
+def _peers(result: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
+    runs = [Run(**run) for run in result["runs"]]
+    rate = runs[0].rate  # the common one
     yield "## Compared with alternatives\n"
     yield "The same records of 50 fields, model S, broker and load. Sender, broker, contender and reader share the cores."
     yield "*Highest rate* is the highest load at which p99 stayed below 1 s, nothing was lost and no score was wrong."
-    yield from _command(told)
+    yield from _command(result)
 
     def latency(run: Run | None) -> str:
         return " / ".join(f"{run.percentiles_ms[p]:.1f}" for p in ("50", "99", "99.9")) if run else "-"
 
     rows = []
-    for row in told["peers"]:
+    for row in result["peers"]:
         highest, common, half = (None if row[k] is None else runs[row[k]] for k in ("highest", "common", "half"))
         at_highest = f"{highest.percentiles_ms['50']:.0f} / {highest.percentiles_ms['99']:.0f}" if highest else "-"
         cost = (f"{common.cpu_us:.0f}", f"{common.peak_mb:.0f}") if common else ("-", "-")
-        rate = f"{highest.rate:,.0f}" if highest else "none"
-        rows.append((row["name"], rate, at_highest, latency(common), *cost, latency(half)))
-    head = ("contender", "highest rate, records/s", "p50 / p99 there, ms", "p50 / p99 / p99.9 at 2,000/s, ms")
+        reached = f"{highest.rate:,.0f}" if highest else "none"
+        rows.append((row["name"], reached, at_highest, latency(common), *cost, latency(half)))
+    head = ("contender", "highest rate, records/s", "p50 / p99 there, ms", f"p50 / p99 / p99.9 at {rate:,.0f}/s, ms")
     yield from _table((*head, "CPU per record, µs", "memory, MB", "p50 / p99 / p99.9 at half of its highest rate, ms"), rows)
     yield "Memory is the sum of the peaks of all processes of a contender; pages that they share count for each."
     yield ""
-    flawed = [run for run in runs if run.rate == told["runs"][0]["rate"] and (run.lost or run.wrong)]
+    flawed = [run for run in runs if run.rate == rate and (run.lost or run.wrong)]
     for name, of in itertools.groupby(flawed, lambda run: run.contender):
         yield f"{name} lost {max(run.lost for run in of):,} records in one of its runs at that rate.\n"
-    yield from (f"- *{row['name']}*: {row['about']}" for row in told["peers"])
-    yield from (f"- *{name}* is missing: {reason}" for name, reason in told["missing"].items())
+    yield from (f"- *{row['name']}*: {row['about']}" for row in result["peers"])
+    yield from (f"- *{name}* is missing: {reason}" for name, reason in result["missing"].items())
     yield ""
     shown = ("saker", "baseline", "python loop", "Quix Streams")
     chosen = [run for run in runs if run.contender in shown]
@@ -117,11 +118,11 @@ def _peers(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
     yield from _chart(images, "fast.svg", alternative, lambda axes: charts.rates(axes, chosen), 3.4)
 
 
-def _e2e(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
-    runs = [Run(**run) for run in told["runs"]]
+def _e2e(result: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
+    runs = [Run(**run) for run in result["runs"]]
     yield "## What saker adds to Kafka\n"
     yield "One worker next to the baseline, at loads from few to many records."
-    yield from _command(told)
+    yield from _command(result)
     rows = []
     for rate in sorted({run.rate for run in runs}):
         medians = {
@@ -142,16 +143,15 @@ def _e2e(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
     )
     yield from _table(head, rows)
     yield "At the rates in between, results wait for the previous acknowledgement: see [Tuning](operate/tuning.md).\n"
-    images["latency.svg"] = charts.svg(lambda axes: charts.rates(axes, runs))
-    yield "![p99 latency by load](images/latency.svg)\n"
+    yield from _chart(images, "latency.svg", "p99 latency by load", lambda axes: charts.rates(axes, runs), 3.4)
 
 
-def _backlog(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
+def _backlog(result: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
     yield "## Draining a backlog\n"
-    yield f"{told['records']:,} records of model S wait in the topic; one worker drains it."
-    yield from _command(told)
+    yield f"{result['records']:,} records of model S wait in the topic; one worker drains it."
+    yield from _command(result)
     found: dict[str, list[Measured]] = {}
-    for drain in told["drains"]:
+    for drain in result["drains"]:
         found.setdefault(drain.pop("contender"), []).append(Measured(**drain))
     medians = {name: median(runs) for name, runs in found.items()}
     rows = [
@@ -173,11 +173,11 @@ def _backlog(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
 def _timed(title: str, about: str, what: str) -> Callable[[dict[str, Any], dict[str, str]], Iterator[str]]:
     """A table of a stage: µs per record of the first contender of a group, and how many times as long the others take."""
 
-    def section(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:  # noqa: ARG001
+    def section(result: dict[str, Any], images: dict[str, str]) -> Iterator[str]:  # noqa: ARG001
         yield f"## {title}\n"
         yield about
-        yield from _command(told)
-        groups = [(name, list(of)) for name, of in itertools.groupby(told["benchmarks"], lambda one: one["group"])]
+        yield from _command(result)
+        groups = [(name, list(of)) for name, of in itertools.groupby(result["benchmarks"], lambda one: one["group"])]
         for contenders, same in itertools.groupby(groups, lambda group: tuple(one["extra_info"]["who"] for one in group[1])):
             first, *others = contenders
             rows = []
@@ -189,8 +189,8 @@ def _timed(title: str, about: str, what: str) -> Callable[[dict[str, Any], dict[
     return section
 
 
-def _exactness(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
-    kinds = told["kinds"]
+def _exactness(result: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
+    kinds = result["kinds"]
     off = [kind for kind in kinds if not kind["adversarial"]["refused"] and kind["adversarial"]["rows_off"]]
     rejected = sum(bool(kind["adversarial"]["refused"]) for kind in kinds)
     rows = sum(kind["adversarial"]["rows"] for kind in kinds)
@@ -198,7 +198,7 @@ def _exactness(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
     wrong = sum(kind["rows_off"] for kind in kinds)
     yield f"{len(kinds)} small models, one per kind of LightGBM model, on {rows:,} rows made from their splits."
     yield f"Rows with a wrong score: {wrong} by saker. onnxmltools has some in {len(off)} kinds, and rejects {rejected} kinds."
-    yield from _command(told)
+    yield from _command(result)
     largest = sorted(off, key=lambda kind: kind["plain"]["rows_off"] / kind["plain"]["rows"], reverse=True)[:8]
 
     def draw(axes: Axes) -> None:
@@ -211,22 +211,22 @@ def _exactness(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
     yield "[All kinds, defect by defect](explanation/onnxmltools.md).\n"
 
 
-def _chaos(told: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
+def _chaos(result: dict[str, Any], images: dict[str, str]) -> Iterator[str]:
     yield "## Nothing lost\n"
     yield "A pool of two workers at 1,000 records/s with 1 % malformed records, broken on purpose. Every score is compared with"
     yield "LightGBM's, every rejection with its reason. *Repeated* results occur with at least once only: a killed worker"
     yield "has scored records since its last commit, and many of them while it works off a backlog."
-    yield from _command(told)
+    yield from _command(result)
     head = ("fault", "delivery", "sent", "scored", "rejected", "lost", "wrong", "out of order", "repeated")
     names = ("sent", "scored", "rejected", "lost", "wrong", "disorder", "repeated")
     rows = [
         (_FAULTS[one["trouble"]], one["delivery"].replace("_", " "), *(f"{one[name]:,}" for name in names))
-        for one in told["ledgers"]
+        for one in result["ledgers"]
     ]
     yield from _table(head, rows)
 
     def draw(axes: Axes) -> None:
-        sums = {name: sum(one[name] for one in told["ledgers"]) for name in names}
+        sums = {name: sum(one[name] for one in result["ledgers"]) for name in names}
         shown = ("sent", "scored", "rejected", "lost", "wrong", "disorder")
         labels = [("out of order" if name == "disorder" else name) for name in shown]
         charts.bars(axes, labels, [("all faults", charts.SAKER, [sums[name] for name in shown])], "records")

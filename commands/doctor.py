@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import OPERATING, app
+from saker.commands.options import OPERATING, Input, RejectedTopic, Scored, app
 from saker.commands.versions import installed
 from saker.engine.errors import SakerError
 
@@ -18,9 +18,9 @@ def doctor(
     bootstrap_servers: Annotated[
         str | None, typer.Option("--bootstrap-servers", help="HOST:PORT of Kafka brokers whose topics to check.")
     ] = None,
-    source: Annotated[str, typer.Option("--input", help="Topic of transactions.")] = "raw-transactions",
-    output: Annotated[str, typer.Option("--output", help="Topic of scores.")] = "scored-transactions",
-    rejected: Annotated[str, typer.Option("--rejected", help="Topic of rejected records.")] = "rejected-transactions",
+    source: Input = "raw-transactions",
+    output: Scored = "scored-transactions",
+    rejected: RejectedTopic = "rejected-transactions",
 ) -> None:
     """Check the installation and, if asked, Kafka topics and the model export. Exit code 1 if a check fails."""
     for line in installed():

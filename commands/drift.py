@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import ON_KAFKA, ON_MODEL, ON_OUTPUT, OPERATING, Bootstrap, Json, Tracking, app, tell
+from saker.commands.options import ON_KAFKA, ON_OUTPUT, OPERATING, Bootstrap, Input, Json, Model, Scores, Tracking, app, tell
 from saker.engine import config
 from saker.engine.errors import SakerError
 
@@ -22,16 +22,9 @@ if TYPE_CHECKING:
 )
 def drift(
     bootstrap_servers: Bootstrap,
-    model: Annotated[
-        str,
-        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
-    ] = "fraud@champion",
-    source: Annotated[
-        str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)
-    ] = "raw-transactions",
-    output_topic: Annotated[
-        str, typer.Option("--scores", help="Topic of scores.", rich_help_panel=ON_KAFKA)
-    ] = "scored-transactions",
+    model: Model = "fraud@champion",
+    source: Input = "raw-transactions",
+    output_topic: Scores = "scored-transactions",
     last: Annotated[
         int,
         typer.Option(

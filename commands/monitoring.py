@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import ON_KAFKA, ON_MODEL, OPERATING, Bootstrap, Label, Tracking, app, told_to_stop
+from saker.commands.options import (
+    ON_KAFKA,
+    ON_MODEL,
+    OPERATING,
+    Bootstrap,
+    Input,
+    Label,
+    MetricsAddress,
+    Model,
+    Scores,
+    Tracking,
+    app,
+    told_to_stop,
+)
 from saker.engine.errors import SakerError
 
 _log = logging.getLogger("saker")
@@ -18,10 +31,7 @@ _log = logging.getLogger("saker")
 )
 def monitor(
     bootstrap_servers: Bootstrap,
-    model: Annotated[
-        str,
-        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
-    ] = "fraud@champion",
+    model: Model = "fraud@champion",
     challenger: Annotated[
         str | None,
         typer.Option(
@@ -30,10 +40,8 @@ def monitor(
             rich_help_panel=ON_MODEL,
         ),
     ] = None,
-    source: Annotated[
-        str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)
-    ] = "raw-transactions",
-    scores: Annotated[str, typer.Option("--scores", help="Topic of scores.", rich_help_panel=ON_KAFKA)] = "scored-transactions",
+    source: Input = "raw-transactions",
+    scores: Scores = "scored-transactions",
     labels: Annotated[
         str | None,
         typer.Option(
@@ -53,12 +61,7 @@ def monitor(
     metrics_port: Annotated[
         int, typer.Option("--metrics-port", help="Port of /metrics and /readyz; 0 picks a free one.", rich_help_panel="Metrics")
     ] = 8001,
-    metrics_address: Annotated[
-        str,
-        typer.Option(
-            "--metrics-address", help="Address of the metrics port; 0.0.0.0 for all interfaces.", rich_help_panel="Metrics"
-        ),
-    ] = "127.0.0.1",
+    metrics_address: MetricsAddress = "127.0.0.1",
     tracking_uri: Tracking = None,
 ) -> None:
     """Continuously compare live records with the training data, and scores with labels as they arrive.

@@ -98,6 +98,20 @@ Kernels = Annotated[
         rich_help_panel=ON_MODEL,
     ),
 ]
+Model = Annotated[
+    str, typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL)
+]
+#: Topics, by the name that the option has where it is used.
+Input = Annotated[str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)]
+Scored = Annotated[str, typer.Option("--output", help="Topic of scores.", rich_help_panel=ON_KAFKA)]
+Scores = Annotated[str, typer.Option("--scores", help="Topic of scores.", rich_help_panel=ON_KAFKA)]
+RejectedTopic = Annotated[str, typer.Option("--rejected", help="Topic of rejected records.", rich_help_panel=ON_KAFKA)]
+MetricsAddress = Annotated[
+    str,
+    typer.Option(
+        "--metrics-address", help="Address of the metrics port; 0.0.0.0 for all interfaces.", rich_help_panel="Metrics"
+    ),
+]
 Bootstrap = Annotated[
     str,
     typer.Option(

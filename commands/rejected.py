@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import OPERATING, Bootstrap, Json, app, printable, tell
+from saker.commands.options import OPERATING, Bootstrap, Json, RejectedTopic, app, printable, tell
 from saker.engine.errors import SakerError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 rejected = typer.Typer(help="List, show and replay rejected records.", no_args_is_help=True)
 app.add_typer(rejected, name="rejected", rich_help_panel=OPERATING)
 
-Topic = Annotated[str, typer.Option("--rejected", help="Topic of rejected records.")]
 Last = Annotated[int, typer.Option("--last", min=1, help="Number of newest rejections to read.")]
 Code = Annotated[str | None, typer.Option("--code", help="Select rejections by code, such as missing_field.")]
 Field = Annotated[str | None, typer.Option("--field", help="Select rejections by the field that caused them.")]
@@ -44,7 +43,7 @@ class Rejected:
 @rejected.command("list", epilog="Example: `saker rejected list --bootstrap-servers localhost:9092 --code missing_field`")
 def list_(
     bootstrap_servers: Bootstrap,
-    topic: Topic = "rejected-transactions",
+    topic: RejectedTopic = "rejected-transactions",
     last: Last = 1000,
     code: Code = None,
     field: Field = None,
@@ -64,7 +63,7 @@ def list_(
 def show(
     at: Annotated[str, typer.Argument(help="PARTITION:OFFSET, from `saker rejected list`.")],
     bootstrap_servers: Bootstrap,
-    topic: Topic = "rejected-transactions",
+    topic: RejectedTopic = "rejected-transactions",
 ) -> None:
     """Print the headers of one rejection, and the record byte for byte.
 
@@ -90,7 +89,7 @@ def show(
 @rejected.command(epilog="Example: `saker rejected replay --code missing_field --bootstrap-servers localhost:9092`")
 def replay(
     bootstrap_servers: Bootstrap,
-    topic: Topic = "rejected-transactions",
+    topic: RejectedTopic = "rejected-transactions",
     last: Last = 1000,
     code: Code = None,
     field: Field = None,

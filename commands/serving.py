@@ -17,9 +17,14 @@ from saker.commands.options import (
     SERVING,
     Bootstrap,
     Identifier,
+    Input,
     Kernels,
     Label,
+    MetricsAddress,
     Missing,
+    Model,
+    RejectedTopic,
+    Scored,
     Seed,
     Tracking,
     app,
@@ -40,18 +45,11 @@ if TYPE_CHECKING:
     epilog="Example: `saker serve --model fraud@champion --bootstrap-servers localhost:9092 --workers 4`",
 )
 def serve(
-    model: Annotated[
-        str,
-        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
-    ],
+    model: Model,
     bootstrap_servers: Bootstrap,
-    source: Annotated[
-        str, typer.Option("--input", help="Topic of transactions to score.", rich_help_panel=ON_KAFKA)
-    ] = "raw-transactions",
-    output: Annotated[str, typer.Option("--output", help="Topic of scores.", rich_help_panel=ON_KAFKA)] = "scored-transactions",
-    rejected: Annotated[
-        str, typer.Option("--rejected", help="Topic of rejected records.", rich_help_panel=ON_KAFKA)
-    ] = "rejected-transactions",
+    source: Input = "raw-transactions",
+    output: Scored = "scored-transactions",
+    rejected: RejectedTopic = "rejected-transactions",
     group: Annotated[str, typer.Option("--group", help="Consumer group.", rich_help_panel=ON_KAFKA)] = "fraud-scorers",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Worker processes.", rich_help_panel="Workers")] = 1,
     metrics_port: Annotated[
@@ -60,12 +58,7 @@ def serve(
             "--metrics-port", help="Port of /metrics, /healthz and /readyz; 0 picks a free one.", rich_help_panel="Metrics"
         ),
     ] = 8000,
-    metrics_address: Annotated[
-        str,
-        typer.Option(
-            "--metrics-address", help="Address of the metrics port; 0.0.0.0 for all interfaces.", rich_help_panel="Metrics"
-        ),
-    ] = "127.0.0.1",
+    metrics_address: MetricsAddress = "127.0.0.1",
     model_poll: Annotated[
         float, typer.Option("--model-poll", min=0.1, help="Seconds between checks for a new model.", rich_help_panel=ON_MODEL)
     ] = 10.0,
@@ -270,10 +263,7 @@ def score(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File for the scores, as JSON lines.", rich_help_panel=ON_OUTPUT)
     ],
-    model: Annotated[
-        str,
-        typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL),
-    ] = "fraud@champion",
+    model: Model = "fraud@champion",
     rejected: Annotated[
         Path | None,
         typer.Option(

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import ON_DATA, ON_KAFKA, ON_MODEL, ON_OUTPUT, OPERATING, Label, Missing, Tracking, app
+from saker.commands.options import (
+    ON_DATA,
+    ON_KAFKA,
+    ON_MODEL,
+    ON_OUTPUT,
+    OPERATING,
+    Input,
+    Label,
+    Missing,
+    Scored,
+    Tracking,
+    app,
+)
 from saker.commands.records import file_records, is_table, lines
 from saker.engine import config
 from saker.engine.errors import SakerError
@@ -25,10 +37,8 @@ def verify(
             "--bootstrap-servers", help="HOST:PORT of Kafka brokers, to verify published scores.", rich_help_panel=ON_KAFKA
         ),
     ] = None,
-    source: Annotated[
-        str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)
-    ] = "raw-transactions",
-    output: Annotated[str, typer.Option("--output", help="Topic of scores.", rich_help_panel=ON_KAFKA)] = "scored-transactions",
+    source: Input = "raw-transactions",
+    output: Scored = "scored-transactions",
     last: Annotated[
         int, typer.Option("--last", min=1, help="Number of newest scores to verify.", rich_help_panel=ON_KAFKA)
     ] = 100_000,
