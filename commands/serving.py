@@ -318,11 +318,13 @@ def _absent(contract: Contract, record: bytes) -> list[str]:
     """The fields of the contract that are absent from a record, sorted."""
     import orjson
 
+    from saker.engine.paths import is_there
+
     try:
-        names = orjson.loads(record).keys()
-    except (ValueError, AttributeError):
+        parsed = orjson.loads(record)
+    except ValueError:
         return []
-    return sorted({feature.field for feature in contract.features} - names)
+    return sorted({feature.field for feature in contract.features if not is_there(parsed, feature.steps)})
 
 
 def _none_of(file: Path, contract: Contract, record: bytes) -> str:

@@ -15,8 +15,11 @@ from typing import Any, Literal
 
 from saker.engine.errors import ModelRefused
 from saker.engine.onnx_metadata import read_metadata
+from saker.engine.paths import Path as FieldPath
+from saker.engine.paths import check_paths, parse_path
 
-FORMAT_VERSION = 1
+#: The newest that this release reads. A contract says version 1 where earlier releases can read it.
+FORMAT_VERSION = 2
 #: Fields of a result besides the identifier (engine/records/encode.py).
 RESULT_FIELDS = ("fraud_score", "is_fraud", "model", "scored_at_ms", "late")
 METADATA_KEY = "saker.contract"
@@ -34,8 +37,18 @@ def _day_of_week(seconds: float) -> float:
     return math.floor(seconds / 86400) % 7
 
 
-#: Name -> function of one numeric field. Seconds may count from any midnight: IEEE-CIS counts from an undisclosed one.
-DERIVATIONS: dict[str, Callable[[float], float]] = {"hour_of_day": _hour_of_day, "day_of_week": _day_of_week}
+def _seconds(seconds: float) -> float:
+    return seconds
+
+
+#: Name -> function of a time in seconds. They may count from any midnight: IEEE-CIS counts from an undisclosed one.
+DERIVATIONS: dict[str, Callable[[float], float]] = {
+    "hour_of_day": _hour_of_day,
+    "day_of_week": _day_of_week,
+    "seconds": _seconds,
+}
+#: Unit of a time that is a number -> how many of them make a second.
+UNITS: dict[str, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +56,10 @@ class Feature:
     """One column of the matrix, in the model's order.
 
     A number is taken as float32. A category becomes its index in `vocabulary`; a value outside it is scored as
-    missing, as LightGBM does. A derived feature is `derivation` applied to the number in `source`.
+    missing, as LightGBM does. A derived feature is `derivation` applied to a time: a number in `unit`, or ISO 8601.
     An optional feature that is absent or null is NaN; a required one rejects the record.
+
+    `path` is where the value is. Without it, `source` or the name is a key at the top of the record, dots included.
     """
 
     name: str
@@ -53,20 +68,36 @@ class Feature:
     vocabulary: tuple[str, ...] = ()
     source: str | None = None
     derivation: str | None = None
+    path: str | None = None
+    unit: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("number", "category", "derived"):
             raise ModelRefused(f"feature {self.name!r}: kind is {self.kind!r}, expected number, category or derived")
-        if self.kind == "derived" and (not self.source or self.derivation not in DERIVATIONS):
+        if self.source is not None and self.path is not None:
             raise ModelRefused(
-                f"feature {self.name!r}: derived needs a source field and one of {sorted(DERIVATIONS)}, "
-                f"got {self.derivation!r} of {self.source!r}",
+                f"feature {self.name!r}: expected source or path, got both; a path such as after.amount does for both"
+            )
+        if self.kind == "derived" and (not (self.source or self.path) or self.derivation not in DERIVATIONS):
+            raise ModelRefused(
+                f"feature {self.name!r}: derived needs a source or path, and one of {sorted(DERIVATIONS)}, "
+                f"got {self.derivation!r} of {self.source or self.path!r}",
+            )
+        if self.unit is not None and (self.unit not in UNITS or self.kind != "derived"):
+            raise ModelRefused(
+                f"feature {self.name!r}: unit is for derived features, one of {', '.join(UNITS)}; got {self.unit!r} for a "
+                f"{self.kind}"
             )
 
     @property
     def field(self) -> str:
-        """The record's field that this feature reads."""
-        return self.source or self.name
+        """The record's field that this feature reads, as messages name it."""
+        return self.path or self.source or self.name
+
+    @property
+    def steps(self) -> FieldPath:
+        """Where in the record the field is. Raises `ModelRefused` for a text that is not a path."""
+        return parse_path(self.path) if self.path is not None else (self.field,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +133,9 @@ class Provenance:
 @dataclass(frozen=True, slots=True)
 class Contract:
     features: tuple[Feature, ...]
+    #: The identifier's name in results, and where it is in a record: without a path at the top, under its name.
     id_field: str = "TransactionID"
+    id_path: str | None = None
     threshold: float = 0.5
     provenance: Provenance = field(default_factory=Provenance)
     golden: tuple[Golden, ...] = ()
@@ -115,7 +148,6 @@ class Contract:
     #: What drift is measured against: of each feature in order, and of the score. Empty where saker did not train the model.
     reference: tuple[Distribution, ...] = ()
     score_reference: Distribution | None = None
-    format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -126,12 +158,26 @@ class Contract:
                 f"contract: the identifier's field is {self.id_field!r}, and a result has a field of that name already: "
                 "give the identifier another name in the records, or name another field"
             )
+        check_paths([*(feature.steps for feature in self.features), self.id_steps])
         if not math.isfinite(self.threshold) or (self.score == "probability" and not 0 <= self.threshold <= 1):
             raise ModelRefused(f"contract: threshold must be in [0, 1] for a probability, got {self.threshold}")
 
+    @property
+    def id_steps(self) -> FieldPath:
+        """Where in a record the identifier is."""
+        return parse_path(self.id_path) if self.id_path is not None else (self.id_field,)
+
+    @property
+    def format_version(self) -> int:
+        """2 with paths, units, or times in seconds."""
+        is_new = any(feature.path or feature.unit or feature.derivation == "seconds" for feature in self.features)
+        return 2 if is_new or self.id_path is not None else 1
+
     def to_json(self) -> str:
         """The document for `metadata_props`; features omit default values."""
-        document = asdict(self)
+        document = asdict(self) | {"format_version": self.format_version}
+        if self.id_path is None:
+            del document["id_path"]
         document["features"] = [
             {
                 item.name: getattr(feature, item.name)
@@ -158,6 +204,7 @@ class Contract:
                     Feature(**{**item, "vocabulary": tuple(item.get("vocabulary", ()))}) for item in document["features"]
                 ),
                 id_field=document["id_field"],
+                id_path=document.get("id_path"),
                 threshold=document["threshold"],
                 provenance=Provenance(
                     **{**document["provenance"], "time_range": tuple(time_range) if time_range else None},
@@ -169,7 +216,6 @@ class Contract:
                 reference=tuple(map(_distribution, document.get("reference", ()))),
                 score_reference=_distribution(score) if (score := document.get("score_reference")) else None,
                 golden=tuple(Golden(g["record"], tuple(g["row"]), g["score"]) for g in document["golden"]),
-                format_version=version,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelRefused(f"contract: the document in the model is damaged ({error!r}); export it again") from error

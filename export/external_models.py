@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, Feature, Golden
+from saker.engine.paths import find, place
 from saker.engine.records.decode import Decoder
 from saker.export.errors import UnsupportedModel
 from saker.export.onnx_writer.objectives import transform_of
@@ -33,6 +34,7 @@ def contract_for(
     *,
     vocabularies: Mapping[str, Sequence[str]] | None = None,
     sources: Mapping[str, str] | None = None,
+    paths: Mapping[str, str] | None = None,
     required: Collection[str] = (),
     column: int | None = None,
     iterations: int | None = None,
@@ -41,7 +43,8 @@ def contract_for(
 
     vocabularies: feature -> the values of its codes 0, 1, ... in a record. Default: the vocabularies of the pandas frame
         that a Booster was trained on. A categorical feature without one reads its codes as numbers.
-    sources: feature -> the field that it reads, if that has another name.
+    sources: feature -> the top-level field that it reads, if that has another name.
+    paths: feature -> the path of its value, such as after.card.amount. docs/reference/records.md
     required: features without which a record is rejected.
     column: the output that is the score, of a model with several outputs.
 
@@ -52,7 +55,7 @@ def contract_for(
     source = open_source(booster, iterations)
     ensemble = source.ensemble
     known = dict(vocabularies) if vocabularies is not None else _pandas_vocabularies(ensemble)
-    for what, named in (("vocabularies", known), ("sources", sources or {}), ("required", required)):
+    for what, named in (("vocabularies", known), ("sources", sources or {}), ("paths", paths or {}), ("required", required)):
         if unknown := sorted(set(named) - set(ensemble.feature_names)):
             names = _some(ensemble.feature_names)
             raise UnsupportedModel(what, f"the model has no feature {', '.join(unknown)}; it has {names}")
@@ -62,7 +65,12 @@ def contract_for(
     if vocabularies is None or vocabularies:
         _check_categories(ensemble, contract)
     features = tuple(
-        replace(feature, source=(sources or {}).get(feature.name), required=feature.name in required)
+        replace(
+            feature,
+            source=(sources or {}).get(feature.name),
+            path=(paths or {}).get(feature.name),
+            required=feature.name in required,
+        )
         for feature in contract.features
     )
     return _completed(source, replace(contract, features=features, column=column))
@@ -135,11 +143,11 @@ def golden_records(
             if feature.kind == "category":
                 known = 0 <= value < len(feature.vocabulary)
                 instead = feature.vocabulary[0] if feature.required and feature.vocabulary else None
-                record[feature.field] = feature.vocabulary[int(value)] if known else instead
-            elif feature.kind == "number" or feature.field not in record:
-                record[feature.field] = value if np.isfinite(value) else 0.0 if feature.required else None
-        if record.get(contract.id_field) is None:  # it may be a feature, too
-            record[contract.id_field] = number
+                place(record, feature.steps, feature.vocabulary[int(value)] if known else instead)
+            elif feature.kind == "number" or find(record, feature.steps) is None:
+                place(record, feature.steps, value if np.isfinite(value) else 0.0 if feature.required else None)
+        if find(record, contract.id_steps) is None:  # it may be a feature, too
+            place(record, contract.id_steps, number)
         records.append(json.dumps(record))
     decoded = Decoder(contract).decode([record.encode() for record in records])
     if not decoded.ids:  # one field cannot be two things, say a number and a category of words

@@ -1,6 +1,7 @@
 """Features files: contracts as people write them, for models that saker did not train. docs/reference/features-file.md
 
 id_field = "TransactionID"   # the keys before the first [[features]] may be left out
+id_path = "after.id"         # where the identifier is, if not at the top under its name
 threshold = 0.5
 score = "probability"        # or value, rank, margin
 output = "probabilities"     # the model's output that is the score ...
@@ -14,6 +15,7 @@ required = true
 name = "ProductCD"
 kind = "category"            # or number (the default), derived
 vocabulary = ["W", "H"]      # what the codes 0, 1, ... are called in a record
+path = "after.product.code"  # where the value is, if not at the top under the feature's name
 """
 
 from __future__ import annotations
@@ -30,10 +32,10 @@ from saker.engine.contract import Contract, Feature
 from saker.export.errors import BrokenModel
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
-    "id_field": str, "threshold": (int, float), "score": str, "output": str, "column": int, "features": list,
+    "id_field": str, "id_path": str, "threshold": (int, float), "score": str, "output": str, "column": int, "features": list,
 }  # fmt: skip
 _FEATURE_TYPES: dict[str, type] = {
-    "name": str, "kind": str, "required": bool, "vocabulary": list, "source": str, "derivation": str,
+    "name": str, "kind": str, "required": bool, "vocabulary": list, "source": str, "path": str, "derivation": str, "unit": str,
 }  # fmt: skip
 _SCORES = ("probability", "value", "rank", "margin")
 

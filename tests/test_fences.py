@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: The rooms of the engine from the ground up: a room may import itself and the rooms before it.
 ENGINE = (
-    ("apart", "config", "contract", "errors", "log", "onnx_metadata", "onnx_trees", "protobuf"),
+    ("apart", "config", "contract", "errors", "field_tree", "log", "onnx_metadata", "onnx_trees", "paths", "protobuf"),
     ("kernels",),
     ("records",),
     ("model",),
@@ -43,6 +43,7 @@ SHARED = {
     "errors",
     "onnx_metadata",
     "onnx_trees",
+    "paths",
     "records.decode",
     "model.session",
     "model.registry",

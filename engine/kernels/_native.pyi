@@ -20,7 +20,7 @@ def variants() -> list[Variant]:
 
 def encode(
     values: Values,
-    replaced: dict[int, bytes],
+    texts: bytes,
     indices: Buffer,  # int32 (n,)
     starts: Buffer,  # int64 (n,)
     lengths: Buffer,  # int64 (n,)
@@ -67,7 +67,7 @@ class Decoder:
     """Belongs to one thread: it learns orders of fields."""
 
     def __init__(
-        self, variant: str, width: int, names: tuple[bytes, ...], fields: tuple[Any, ...], identifier_slot: int
+        self, variant: str, width: int, branches: tuple[Any, ...], fields: tuple[Any, ...], identifier_slot: int
     ) -> None: ...
     def decode(
         self,
@@ -76,11 +76,10 @@ class Decoder:
         indices: Buffer,  # int32 (n,)
         starts: Buffer,  # int64 (n,)
         lengths: Buffer,  # int64 (n,)
-        hand_over: Callable[[int, int], tuple[int, int] | None],
-        reject: Callable[[int, int, int, bytes | None], None],
-        rewrite: Callable[[int, bytes], None],
+        hand_over: Callable[[int, int], bytes | None],
+        reject: Callable[[int, int, int, int, bytes | None], None],
         /,
-    ) -> tuple[int, int]: ...
+    ) -> tuple[int, int, bytes]: ...
     def statistics(self) -> Mapping[str, int]: ...
 
 class Results(Sequence[bytes]):

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saker.engine.contract import Contract, Feature
+from saker.engine.contract import UNITS, Contract, Feature
+from saker.engine.field_tree import Branch, Field, field_tree
 from saker.engine.kernels import Native, Values
 from saker.engine.kernels.errors import Refused
 
 # enum field_kind and enum target_kind of native/rows/rows.h
 _NUMBER, _TEXT, _IDENTIFIER, _DERIVED = 1, 2, 3, 4
-_TARGETS = {None: 0, "hour_of_day": 1, "day_of_week": 2}
+_TARGETS = {None: 0, "hour_of_day": 1, "day_of_week": 2, "seconds": 3}
 
-HandOver = Callable[[int, int], tuple[int, int] | None]
+HandOver = Callable[[int, int], bytes | None]
 Reject = Callable[[int, int, str | None], None]
-Rewrite = Callable[[int, bytes], None]
 
 
 class RowKernel:
@@ -33,14 +33,20 @@ class RowKernel:
     def __init__(self, native: Native, contract: Contract, variant: str | None = None) -> None:
         """variant: one of `native.variants()` instead of the best."""
         self.variant: str = variant or native.variants()[0]
+        if not contract.features:
+            raise Refused("it has no features")
+        tree = field_tree(contract)
+        # The first missing required field is reported, so these are in the order of the required columns.
+        fields = sorted(tree.fields(), key=lambda field: field.first_required)
+        self._branches = list(tree.branches())
+        self._labels = [field.label for field in fields] + [branch.label for branch in self._branches]
         try:
-            self._fields, descriptions = _field_table(contract)
             self.decoder = native.Decoder(
                 variant=self.variant,
                 width=len(contract.features),
-                names=tuple(name.encode() for name in self._fields),
-                fields=descriptions,
-                identifier_slot=len(self._fields) - 1,
+                branches=_describe_branches(fields, self._branches),
+                fields=tuple((int(field.required or field.is_identifier), _describe_uses(field)) for field in fields),
+                identifier_slot=next(slot for slot, field in enumerate(fields) if field.is_identifier),
             )
         except ValueError as error:
             raise Refused(str(error)) from error
@@ -54,20 +60,22 @@ class RowKernel:
         lengths: NDArray[np.int64],
         hand_over: HandOver,
         reject: Reject,
-        rewrite: Rewrite,
-    ) -> tuple[int, int]:
+    ) -> tuple[int, int, bytes]:
         """Fill a row of `matrix` (n, f), its index and the place of its identifier, for each accepted record.
 
-        hand_over: index of a record, row -> (start, length) of its identifier, or None if it is rejected.
+        hand_over: index of a record, row -> its identifier, or None if it is rejected.
         reject: called with index, number of the fault and field of each record that is rejected here.
-        rewrite: called with index and identifier of each record whose identifier is written with needless escapes.
-        Returns how many were accepted, and how many of the batch were handed over. TypeError for other values than bytes.
+        Returns how many were accepted, how many of the batch were handed over, and the texts that `Identifiers` has. TypeError
+        for other values than bytes.
         """
 
-        def rejected(index: int, fault: int, slot: int, unknown: bytes | None) -> None:
-            reject(index, fault, self._fields[slot] if slot >= 0 else None if unknown is None else unknown.decode())
+        def rejected(index: int, fault: int, entry: int, branch: int, unknown: bytes | None) -> None:
+            if entry >= 0:
+                reject(index, fault, self._labels[entry])
+            else:
+                reject(index, fault, None if unknown is None else self._branches[branch].label_of(unknown.decode()))
 
-        return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected, rewrite)
+        return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
 
     @property
     def statistics(self) -> dict[str, int]:
@@ -76,32 +84,40 @@ class RowKernel:
         return dict(self.decoder.statistics())
 
 
-def _field_table(contract: Contract) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """The record's fields with what native/rows has to know of each; the identifier last."""
-    readers: dict[str, list[tuple[int, Feature]]] = {}
-    for column, feature in enumerate(contract.features):
-        readers.setdefault(feature.field, []).append((column, feature))
-    if not readers:
-        raise Refused("it has no features")
-    if contract.id_field in readers:
-        raise Refused(f"a feature reads the identifier {contract.id_field!r}")
-    # The first missing required field is reported, so these are in the order of the required columns.
-    width = len(contract.features)
-    fields = sorted(readers, key=lambda name: min((c for c, feature in readers[name] if feature.required), default=width))
-    descriptions = [_describe(readers[name]) for name in fields]
-    return (*fields, contract.id_field), (*descriptions, (_IDENTIFIER, 1, -1, (), (), b"", 0.0))
+def _describe_branches(fields: list[Field], branches: list[Branch]) -> tuple[Any, ...]:
+    """Of each: is it an array, has it required fields, the branch that it is in, keys or indices, and their entries."""
+    entries = {id(one): number for number, one in enumerate((*fields, *branches))}
+    parents = {id(child): number for number, branch in enumerate(branches) for child in branch.children.values()}
+    described = []
+    for branch in branches:
+        children = sorted(branch.children.items()) if branch.is_array else list(branch.children.items())
+        keys = tuple(key if isinstance(key, int) else key.encode() for key, _ in children)
+        needs = any(field.required or field.is_identifier for field in branch.fields())
+        at = tuple(entries[id(child)] for _, child in children)
+        described.append((branch.is_array, needs, parents.get(id(branch), 0), keys, at))
+    return tuple(described)
 
 
-def _describe(columns: list[tuple[int, Feature]]) -> tuple[Any, ...]:
-    """kind, required, column, targets, vocabulary, its codes, code of any other text."""
-    column, feature = columns[0]
-    required = int(any(reader.required for _, reader in columns))
-    if any(reader.kind == "category" for _, reader in columns):
-        if len(columns) > 1:
-            raise Refused(f"field {feature.field!r} is a category and read by another feature as well")
-        codes = {text.encode(): code for code, text in enumerate(feature.vocabulary)}
-        return (_TEXT, required, column, (), tuple(codes), np.array(list(codes.values()), np.float32).tobytes(), math.nan)
-    targets = tuple((_TARGETS[reader.derivation], at) for at, reader in columns)
-    if len(targets) == 1 and not feature.derivation:
-        return (_NUMBER, required, column, (), (), b"", 0.0)
-    return (_DERIVED, required, -1, targets, (), b"", 0.0)
+def _describe_uses(field: Field) -> tuple[Any, ...]:
+    """Of each use of the value: kind, column, targets, vocabulary, its codes, code of any other text."""
+    uses: list[tuple[Any, ...]] = []
+    targets = []
+    for column, feature in field.columns:
+        if feature.kind == "category":
+            uses.append(_describe_category(column, feature))
+        else:
+            targets.append((_TARGETS[feature.derivation], column, UNITS[feature.unit or "s"]))
+    if len(targets) == 1 and targets[0][0] == 0:
+        uses.append((_NUMBER, targets[0][1], (), (), b"", 0.0))
+    elif targets:
+        uses.append((_DERIVED, -1, tuple(targets), (), b"", 0.0))
+    if field.is_identifier:
+        if uses:
+            raise Refused(f"a feature reads the identifier {field.label!r}")
+        uses.append((_IDENTIFIER, -1, (), (), b"", 0.0))
+    return tuple(uses)
+
+
+def _describe_category(column: int, feature: Feature) -> tuple[Any, ...]:
+    codes = {text.encode(): code for code, text in enumerate(feature.vocabulary)}
+    return (_TEXT, column, (), tuple(codes), np.array(list(codes.values()), np.float32).tobytes(), math.nan)

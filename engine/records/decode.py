@@ -10,7 +10,7 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
@@ -20,7 +20,7 @@ from saker.engine.contract import Contract
 from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
-from saker.engine.kernels.row_kernel import HandOver, Reject, Rewrite, RowKernel
+from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, Rejection
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 class Identifiers(Sequence[bytes]):
     """The identifiers of the accepted records as JSON, as they were written (a string with its quotes), without copies.
 
-    `starts` and `lengths` are bytes of `values[indices]`, or of `replaced[index]` for an identifier that is written in another
-    way than in its record. It keeps `values` alive, so unlike the matrix it stays valid. (Creating a frozen dataclass takes as
-    long as decoding a record.)
+    `starts` and `lengths` are bytes of `values[indices]`; a start below 0 is ~start in `texts`, for an identifier that its
+    record has in another form. It keeps `values` alive, so unlike the matrix it stays valid. (Creating a frozen dataclass
+    takes as long as decoding a record.)
     """
 
-    __slots__ = ("indices", "lengths", "replaced", "starts", "values")
+    __slots__ = ("indices", "lengths", "starts", "texts", "values")
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Identifiers(Sequence[bytes]):
         indices: NDArray[np.int32],
         starts: NDArray[np.int64],
         lengths: NDArray[np.int64],
-        replaced: Mapping[int, bytes],
+        texts: bytes,
     ) -> None:
-        self.values, self.indices, self.starts, self.lengths, self.replaced = values, indices, starts, lengths, replaced
+        self.values, self.indices, self.starts, self.lengths, self.texts = values, indices, starts, lengths, texts
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -58,13 +58,13 @@ class Identifiers(Sequence[bytes]):
     def __getitem__(self, at: int | slice) -> bytes | Identifiers:
         if isinstance(at, slice):
             return self.chosen(at)
-        start = int(self.starts[at])
-        index = int(self.indices[at])
-        value = self.replaced.get(index) or self.values[index] or b""
-        return value[start : start + int(self.lengths[at])]
+        start, length = int(self.starts[at]), int(self.lengths[at])
+        if start < 0:
+            return self.texts[~start : ~start + length]
+        return (self.values[int(self.indices[at])] or b"")[start : start + length]
 
     def chosen(self, which: slice | NDArray[np.bool_]) -> Identifiers:
-        return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which], self.replaced)
+        return Identifiers(self.values, self.indices[which], self.starts[which], self.lengths[which], self.texts)
 
 
 class Decoded(NamedTuple):
@@ -117,27 +117,23 @@ class Decoder:
         n = len(values)
         if n > len(self._matrix):
             self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
-        replaced: dict[int, bytes] = {}
-        ids = Identifiers(values, np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64), replaced)
+        indices, starts, lengths = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64)
         rejections: list[Rejection] = []
 
-        def hand_over(index: int, row: int) -> tuple[int, int] | None:
+        def hand_over(index: int, row: int) -> bytes | None:
             found = self._reference.decode(index, values[index], self._matrix[row])
             if isinstance(found, Rejection):
                 rejections.append(found)
                 return None
-            replaced[index] = found
             self._blank += bool(np.isnan(self._matrix[row]).all())
-            return 0, len(found)
+            return found
 
         def reject(index: int, fault: int, field: str | None) -> None:
             rejections.append(BY_NUMBER[fault].of(index, field))
 
-        def rewrite(index: int, identifier: bytes) -> None:
-            replaced[index] = identifier
-
         decode = self._native.decode if self._native else _by_reference
-        accepted, handed_over = decode(values, self._matrix, ids.indices, ids.starts, ids.lengths, hand_over, reject, rewrite)
+        accepted, handed_over, texts = decode(values, self._matrix, indices, starts, lengths, hand_over, reject)
+        ids = Identifiers(values, indices, starts, lengths, texts)
         if accepted < n:
             ids = ids[:accepted]
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
@@ -151,13 +147,12 @@ def _by_reference(
     lengths: NDArray[np.int64],
     hand_over: HandOver,
     _reject: Reject,
-    _rewrite: Rewrite,
-) -> tuple[int, int]:
+) -> tuple[int, int, bytes]:
     """Every record handed over: `RowKernel.decode` without the kernel."""
-    accepted = 0
+    accepted, texts = 0, bytearray()
     for index in range(len(values)):
         if (identifier := hand_over(index, accepted)) is not None:
-            indices[accepted] = index
-            starts[accepted], lengths[accepted] = identifier
+            indices[accepted], starts[accepted], lengths[accepted] = index, ~len(texts), len(identifier)
+            texts += identifier
             accepted += 1
-    return accepted, len(values)
+    return accepted, len(values), bytes(texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ class Encoder:
             flags = flags + 2 * late.view(np.uint8)
         return self._encode(
             ids.values,
-            ids.replaced,
+            ids.texts,
             ids.indices,
             ids.starts,
             ids.lengths,
@@ -66,7 +66,7 @@ class Encoder:
 
 def _encode(
     values: Values,
-    replaced: Mapping[int, bytes],
+    texts: bytes,
     indices: NDArray[np.int32],
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
@@ -77,7 +77,7 @@ def _encode(
 ) -> list[bytes]:
     """The reference of put_result in native/rows/results.h. flags (n,): 1 for fraud, 2 for late."""
     before_id, before_score, *after_score = pieces
-    ids = Identifiers(values, indices, starts, lengths, replaced)
+    ids = Identifiers(values, indices, starts, lengths, texts)
     printed = scores[1:-1].split(b",") if len(ids) else []
     return [
         b"".join((before_id, identifier, before_score, score, after_score[flag & 1], times[flag >> 1]))

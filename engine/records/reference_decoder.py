@@ -1,8 +1,7 @@
 """The definition of correct: one record at a time to one row, slow and plain. docs/reference/records.md is the same in words.
 
-The native decoder must give the same bits and the same rejection for every input, and hands a record over to this one when it
-meets something that it does not know. orjson judges what JSON is and the standard library takes it apart, because it can keep a
-number as it is written and shows repeated fields.
+The native decoders must give the same bits and the same rejection for every input, and hand a record over to this one when they
+meet something that they do not know.
 """
 
 from __future__ import annotations
@@ -10,51 +9,53 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from saker.engine.contract import DERIVATIONS, Contract, Feature
+from saker.engine.contract import DERIVATIONS, UNITS, Contract, Feature
+from saker.engine.field_tree import Branch, Field, field_tree
+from saker.engine.paths import Path
 from saker.engine.records import rejection as faults
-from saker.engine.records.rejection import MAX_DEPTH, Fault, Rejection
+from saker.engine.records.content import Number, Object, Refused
+from saker.engine.records.json_text import parse_json
+from saker.engine.records.rejection import Rejection
 
 _OVERFLOW = 2.0**128 - 2.0**103  # the least number that rounds to infinity in float32
 # RFC 8259, section 6. `[0-9]` and not `\d`, which matches full-width digits too.
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _FRACTION_OF_ZEROS = re.compile(r"\.0+\Z")
-# A text that does not end is taken whole and once (possessive): tried from each quote in it, that would take quadratic time.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+# RFC 3339, with a date alone, a time without seconds, and no offset (UTC) as ISO 8601 has them; no leap second.
+_TIME = re.compile(
+    r"([0-9]{4})-([0-9]{2})-([0-9]{2})"
+    r"(?:[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
+    r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):?([0-5][0-9]))?)?"
+)
+_EPOCH = date(1970, 1, 1).toordinal()
 
 
-class _Number(str):
-    """A JSON number as it is written, a type of its own to distinguish it from a string."""
+class _Row:
+    """What is known of one record: its columns, its identifier, and where it has values."""
 
-    __slots__ = ()
+    __slots__ = ("columns", "filled", "identifier")
 
-
-class _Object(list[tuple[str, Any]]):
-    """A JSON object as its fields in order, to see repeated ones."""
-
-
-class _Refused(Exception):
-    """Leaves the walk through a record; never leaves this module."""
-
-    def __init__(self, fault: Fault, field: str | None = None, where: int | None = None) -> None:
-        super().__init__(fault)
-        self.fault, self.field, self.where = fault, field, where
+    def __init__(self, width: int) -> None:
+        self.columns = [math.nan] * width
+        self.identifier: Any = None
+        self.filled: set[Path] = set()
 
 
 class Reference:
     """Decodes single records by the contract; keeps no state between records."""
 
-    def __init__(self, contract: Contract) -> None:
-        self._id_field = contract.id_field
-        self._required = [feature.field for feature in contract.features if feature.required]
-        self._readers: dict[str, list[tuple[int, Feature]]] = {}
-        for column, feature in enumerate(contract.features):
-            self._readers.setdefault(feature.field, []).append((column, feature))
+    def __init__(self, contract: Contract, parse: Callable[[bytes], Object] = parse_json) -> None:
+        self._parse, self._tree = parse, field_tree(contract)
+        self._id_label = contract.id_path or contract.id_field
+        self._required = sorted((field for field in self._tree.fields() if field.required), key=lambda one: one.first_required)
         self._codes = {
             feature.name: {text: code for code, text in enumerate(feature.vocabulary)}
             for feature in contract.features
@@ -64,100 +65,78 @@ class Reference:
     def decode(self, index: int, value: bytes | None, row: NDArray[np.float32]) -> bytes | Rejection:
         """Fill `row` (f,) and return the identifier as JSON; or why the record at `index` cannot be scored."""
         try:
-            return self._decode(value, row)
-        except _Refused as refused:
+            if not value:
+                raise Refused(faults.EMPTY)
+            found = _Row(len(row))
+            self._walk(self._tree, self._parse(value), found)
+            if found.identifier is None:
+                raise Refused(faults.NO_IDENTIFIER, self._id_label)
+            for field in self._required:
+                if field.path not in found.filled:
+                    raise Refused(faults.MISSING, field.label)
+        except Refused as refused:
             return refused.fault.of(index, refused.field, refused.where)
+        row[:] = found.columns
+        return found.identifier.encode() if isinstance(found.identifier, Number) else orjson.dumps(found.identifier)
 
-    def _decode(self, value: bytes | None, row: NDArray[np.float32]) -> bytes:
-        if not value:
-            raise _Refused(faults.EMPTY)
-        columns = [math.nan] * len(row)
-        identifier: Any = None
-        seen: set[str] = set()
-        filled: set[str] = set()
-        for name, content in _fields(value):
-            if name in seen:
-                raise _Refused(faults.REPEATED, name)
-            seen.add(name)
-            if name != self._id_field and name not in self._readers:
-                continue
-            if isinstance(content, bool) and name == self._id_field:
-                raise _Refused(faults.BOOLEAN, name)
-            if isinstance(content, list):
-                raise _Refused(faults.NESTED, name)
-            if name == self._id_field and content not in (None, ""):
-                identifier = content
-            for column, feature in self._readers.get(name, ()):
-                if not self._misses(feature, content):
-                    columns[column] = self._column(feature, content)
-                    filled.add(name)
-        if identifier is None:
-            raise _Refused(faults.NO_IDENTIFIER, self._id_field)
-        for name in self._required:
-            if name not in filled:
-                raise _Refused(faults.MISSING, name)
-        row[:] = columns
-        return identifier.encode() if isinstance(identifier, _Number) else orjson.dumps(identifier)
+    def _walk(self, branch: Branch, content: Object | list[Any], row: _Row) -> None:
+        """Read the fields below `branch`, an object or an array, in the order of the record."""
+        seen: set[str | int] = set()
+        for key, value in content if isinstance(content, Object) else enumerate(content):
+            if key in seen:
+                raise Refused(faults.REPEATED, branch.label_of(key))
+            seen.add(key)
+            child = branch.children.get(key)
+            if isinstance(child, Field):
+                self._read(child, value, row)
+            elif child is not None and value is not None:
+                if child.is_array != (type(value) is list) or not isinstance(value, list):
+                    raise Refused(faults.NO_ARRAY if child.is_array else faults.NO_OBJECT, child.label)
+                self._walk(child, value, row)
+
+    def _read(self, field: Field, content: Any, row: _Row) -> None:
+        if isinstance(content, bool) and field.is_identifier:
+            raise Refused(faults.BOOLEAN, field.label)
+        if isinstance(content, list):
+            raise Refused(faults.NESTED, field.label)
+        if field.is_identifier and content not in (None, ""):
+            row.identifier = content
+        for column, feature in field.columns:
+            if not self._misses(feature, content):
+                row.columns[column] = self._column(feature, content, field.label)
+                row.filled.add(field.path)
 
     def _misses(self, feature: Feature, content: str | bool | None) -> bool:
         return content is None or (content == "" and "" not in self._codes.get(feature.name, ()))
 
-    def _column(self, feature: Feature, content: str | bool) -> float:
+    def _column(self, feature: Feature, content: str | bool, label: str) -> float:
         if feature.kind == "category":
             codes, text = self._codes[feature.name], json.dumps(content) if isinstance(content, bool) else content
-            if isinstance(text, _Number) and text not in codes:
+            if isinstance(text, Number) and text not in codes:
                 text = _FRACTION_OF_ZEROS.sub("", text)
             return codes.get(text, math.nan)
         if isinstance(content, bool):
-            content = _Number(int(content))
-        if not isinstance(content, _Number) and not _JSON_NUMBER.fullmatch(content):
-            raise _Refused(faults.NOT_A_NUMBER, feature.field)
+            content = Number(int(content))
+        if not isinstance(content, Number) and not _JSON_NUMBER.fullmatch(content):
+            if feature.derivation and (seconds := time_of(content)) is not None:
+                return DERIVATIONS[feature.derivation](seconds)
+            raise Refused(faults.NOT_A_TIME if feature.derivation else faults.NOT_A_NUMBER, label)
         number = float(content)
         if abs(number) >= _OVERFLOW:
-            raise _Refused(faults.OUT_OF_RANGE, feature.field)
-        return DERIVATIONS[feature.derivation](number) if feature.derivation else number
+            raise Refused(faults.OUT_OF_RANGE, label)
+        return DERIVATIONS[feature.derivation](number / UNITS[feature.unit or "s"]) if feature.derivation else number
 
 
-def _fields(value: bytes) -> _Object:
-    """The fields of the record as they are written."""
+def time_of(text: str) -> float | None:
+    """Seconds since 1970 of a time in ISO 8601, None for another text; of a fraction, nine digits count."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second, fraction, sign, ahead_hours, ahead_minutes = found.groups("0")
     try:
-        text = value.decode()
-    except UnicodeDecodeError as error:
-        raise _Refused(faults.NOT_UTF8, where=error.start) from None
-    _check_depth(text)
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        if "infinity" not in error.msg:  # a number beyond float64 is JSON; what follows it orjson has not seen
-            raise _Refused(faults.NOT_JSON, where=_byte(text, error.pos)) from None
-    try:
-        record = json.loads(
-            text, object_pairs_hook=_Object, parse_float=_Number, parse_int=_Number, parse_constant=_no_constant
-        )
-        if "\\u" in text:
-            json.dumps(record, ensure_ascii=False).encode()  # the other thing that json takes and orjson does not
-    except json.JSONDecodeError as error:
-        raise _Refused(faults.NOT_JSON, where=_byte(text, error.pos)) from None
-    except ValueError:
-        raise _Refused(faults.NOT_JSON) from None
-    if not isinstance(record, _Object):
-        raise _Refused(faults.NOT_AN_OBJECT)
-    return record
-
-
-def _check_depth(text: str) -> None:
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match.group(), 0)
-        if depth > MAX_DEPTH:
-            raise _Refused(faults.TOO_DEEP, where=_byte(text, match.start()))
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _byte(text: str, position: int) -> int:
-    return len(text[:position].encode())
+        days = date(int(year), int(month), int(day)).toordinal() - _EPOCH
+    except ValueError:  # no such day
+        return None
+    whole = days * 86400 + int(hour) * 3600 + int(minute) * 60 + int(second)
+    ahead = int(ahead_hours) * 3600 + int(ahead_minutes) * 60
+    return (whole + ahead if sign == "-" else whole - ahead) + int(fraction[:9].ljust(9, "0")) / 1e9

@@ -52,9 +52,14 @@ REPEATED = Fault("repeated_field", "expected it once, got it again")
 NESTED = Fault("wrong_type", "expected a number, a string or null, got an object or an array")
 BOOLEAN = Fault("wrong_type", "expected a number or a string, got true or false")
 NOT_A_NUMBER = Fault("wrong_type", "expected a number, got a string that is none")
+NOT_A_TIME = Fault("wrong_type", "expected a time, got a string that is neither a number nor ISO 8601")
+NO_OBJECT = Fault("wrong_type", "expected an object or null, got another value")
+NO_ARRAY = Fault("wrong_type", "expected an array or null, got another value")
 OUT_OF_RANGE = Fault("out_of_range", "expected a number within float32 (3.4e38), got one beyond")
 NO_IDENTIFIER = Fault("missing_field", "expected an identifier, got nothing")
 MISSING = Fault("missing_field", "expected a value, got nothing")
 
 #: By the numbers that the native decoder gives them (enum fault in kernels/native/rows/rows.h).
-BY_NUMBER = (EMPTY, BOOLEAN, NESTED, NOT_A_NUMBER, OUT_OF_RANGE, REPEATED, MISSING, NO_IDENTIFIER)
+BY_NUMBER = (
+    EMPTY, BOOLEAN, NESTED, NOT_A_NUMBER, OUT_OF_RANGE, REPEATED, MISSING, NO_IDENTIFIER, NOT_A_TIME, NO_OBJECT, NO_ARRAY,
+)  # fmt: skip

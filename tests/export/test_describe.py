@@ -182,7 +182,7 @@ def test_features_of_other_names_are_refused_for_a_booster(trained: Any, tmp_pat
     [
         ("threshold = ", "Invalid value"),
         ("", r"expected a \[\[features\]\] for each column"),
-        ("limit = 1", "the file has 'limit', expected one of id_field, threshold"),
+        ("limit = 1", "the file has 'limit', expected one of id_field, id_path, threshold"),
         ("threshold = true", "threshold is True"),
         ('score = "odds"\n[[features]]\nname = "a"', "score must be one of probability, value"),
         ("[[features]]\nrequired = true", "feature 1 has no name"),

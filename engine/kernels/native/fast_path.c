@@ -208,7 +208,7 @@ static int encode(FastPathObject *self, rd_kafka_message_t *const *messages, con
     }
     char *out = self->text;
     for (size_t i = 0; i < n; i++) {
-        Piece id = {(const char *)messages[i]->payload + ids[i].start, (Py_ssize_t)ids[i].length};
+        Piece id = {decoder_text(self->decoder, messages[i]->payload, &ids[i]), (Py_ssize_t)ids[i].length};
         char *end = put_score(digits, self->scores[i]);
         if (end == NULL) return 0;
         out =
@@ -238,6 +238,7 @@ static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size
     int width = decoder_width(self->decoder), kind;
     double started = seconds_of(CLOCK_MONOTONIC), now_ms = seconds_of(CLOCK_REALTIME) * 1000;
     double oldest_ms = now_ms - self->late_ms;
+    decoder_start(self->decoder);
     Demands demands = {self->most_bytes, far(now_ms - self->before_ms), far(now_ms + self->after_ms), self->needs_key};
     for (size_t i = 0; i < n; i++)
         if (messages[i]->err != 0 || messages[i]->payload == NULL ||

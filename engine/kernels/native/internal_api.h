@@ -9,10 +9,14 @@
 
 /* rows/decoder_type.c */
 typedef struct {
-    int64_t start, length; /* of the identifier, in the record's bytes */
+    int64_t start, length; /* in the record's bytes; of a text that the decoder keeps ~start */
 } Identifier;
 int is_decoder(PyObject *object);
 int decoder_width(PyObject *decoder);
+/* Before the records of a batch: the texts of earlier ones are dropped. */
+void decoder_start(PyObject *decoder);
+/* Where the identifier of a record is, until the decoder reads another. */
+const char *decoder_text(PyObject *decoder, const char *record, const Identifier *identifier);
 /* Fills a row and returns 1, or returns 0: the record is not one that is accepted here, for whatever reason. */
 int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier);
 /* A row that decoder_read made is answered: only then its record counts as decoded here. */

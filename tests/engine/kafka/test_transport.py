@@ -121,7 +121,7 @@ def test_results_carry_what_their_records_had_also_through_a_full_queue(
         indices = np.array([i for i in range(len(batch)) if batch[i]], np.int32)
         numbers = [b"%d" % int((batch[i] or b"")[6:-1]) for i in indices]
         ids = Identifiers(numbers, np.arange(len(numbers), dtype=np.int32), np.zeros(len(numbers), np.int64),
-                          np.array([len(number) for number in numbers]), {})  # fmt: skip
+                          np.array([len(number) for number in numbers]), b"")  # fmt: skip
         results = encoder.encode(ids, np.full(len(numbers), 0.25), 17)
         acknowledgements.append(one.transport.send(batch, indices, results))
         for i in indices:
@@ -143,7 +143,7 @@ def test_a_batch_is_delivered_when_each_of_its_partitions_is(client: Any, bootst
     encoder, acknowledgements = Encoder("id", 0.5, "m"), []
     for batch in one.batches(100):
         indices = np.arange(len(batch), dtype=np.int32)
-        ids = Identifiers([b"7"] * len(batch), indices, np.zeros(len(batch), np.int64), np.ones(len(batch), np.int64), {})
+        ids = Identifiers([b"7"] * len(batch), indices, np.zeros(len(batch), np.int64), np.ones(len(batch), np.int64), b"")
         results = encoder.encode(ids, np.full(len(batch), 0.25), 17)
         acknowledgements.append(one.transport.send(batch, indices, results))
     assert len(acknowledgements) > 1
@@ -230,7 +230,7 @@ def test_what_does_not_belong_together_is_refused(client: Any) -> None:
     producer = native.transport.result_producers[0]
     nothing = np.empty(0, np.int32)
     lines = Encoder("id", 0.5, "m").encode(
-        Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), {}), np.empty(0), 0
+        Identifiers([], nothing, np.empty(0, np.int64), np.empty(0, np.int64), b""), np.empty(0), 0
     )
     batch = next(native.batches(10))
     for messages, indices, results in (([], nothing, lines), (batch, np.zeros(1, np.int32), lines), (batch, nothing, [])):

@@ -16,11 +16,14 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from saker.engine.contract import Contract
 from saker.engine.records.decode import Decoded, Decoder
 from saker.engine.records.rejection import NOT_JSON, Rejection
-from tests.engine.records.decoders import DECODERS, EXTENSION, make_decoder, most_handed_over
+from tests.engine.records.decoders import CONTRACT, DECODERS, EXTENSION, NESTED, make_decoder, most_handed_over
 from tests.engine.records.nasty import NASTY
 from tests.support.collisions import pairs
 
@@ -29,7 +32,7 @@ BATCH = 64
 TOKENS = [
     b'"', b"\\", b"\\u", b"\\ud83d\\ude00", b",", b":", b"{", b"}", b"[", b"]", b"null", b"true", b"1e5", b"-", b".", b"0",
     b"9" * 20, b"1e400", b" ", b"\n", b"\0", b"\xff", b"\xc3\xa9", b"\xe2\x82\xac", b"\xf0\x9f\x98\x80", b'"id":', b'"ratio":',
-    b'"x":', b'""', b'"zz":1,',
+    b'"x":', b'""', b'"zz":1,', b'"card":{', b'"items":[', b"},", b'"t":"2024-02-29T01:02:03.5Z"',
 ]  # fmt: skip
 
 
@@ -60,6 +63,27 @@ def corpus() -> list[bytes]:
         *((full % i).replace(b":", b": ") for i in range(10)),
         *kept(),
     ]
+
+
+def nested_corpus() -> list[bytes]:
+    """Records for NESTED in four spellings, with what is optional there, null or absent."""
+    full = {
+        "meta": {"id": 7, "x": [1]},
+        "ratio": 1.5,
+        "card": {
+            "amount": 12.5, "holder": {"device": "web", "home": {"a_name_that_is_longer_than_any_token_can_be": 3}},
+            "number": 4242, "a.b": 1, "must": "y", "unknown": {"amount": 1},
+        },
+        "at": {"t": 86_400_000}, "since": "2024-02-29T01:02:03.5Z", "items": [{"price": 3}, None, {"kind": "x"}],
+        "grid": [[], [1]], "card.amount": 9,
+    }  # fmt: skip
+    styles: list[dict[str, Any]] = [{"separators": (",", ":")}, {}, {"indent": 1}, {"separators": (" ,", " : ")}]
+    sparse = full | {"card": {"amount": 1, "must": "n", "holder": None}, "items": None, "at": {}}
+    late = {key: full[key] for key in reversed(full)}
+    return [json.dumps(record, **style).encode() for record in (full, sparse, late) for style in styles] * 5
+
+
+CORPORA: list[tuple[Contract, Callable[[], list[bytes]]]] = [(CONTRACT, corpus), (NESTED, nested_corpus)]
 
 
 def mutate(rng: random.Random, values: list[bytes]) -> bytes:
@@ -102,8 +126,8 @@ def keep(batch: list[bytes]) -> Path:
     return path
 
 
-def decoders() -> dict[str, Decoder]:
-    return {name: make_decoder(name) for name in DECODERS if name != "reference"}
+def decoders(contract: Contract = CONTRACT) -> dict[str, Decoder]:
+    return {name: make_decoder(name, contract) for name in DECODERS if name != "reference"}
 
 
 def differ(batch: list[bytes], native: dict[str, Decoder], reference: Decoder, *, ask: bool) -> list[str]:
@@ -127,10 +151,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
     asked = parser.parse_args()
     rng = random.Random(asked.seed)
-    values, native, reference = corpus(), decoders(), make_decoder("reference")
+    corpora = [(contract, records()) for contract, records in CORPORA]
+    living = [(values, decoders(contract), make_decoder("reference", contract)) for contract, values in corpora]
     done = compared = 0
     until = time.monotonic() + asked.seconds
     while time.monotonic() < until:
+        at = rng.randrange(len(living))
+        values, native, reference = living[at]
         batch = [mutate(rng, values) for _ in range(BATCH)]
         ask = rng.random() < asked.reference_share
         if wrong := differ(batch, native, reference, ask=ask):
@@ -138,7 +165,7 @@ def main() -> None:
         done += BATCH
         compared += BATCH * ask
         if rng.random() < 0.001:
-            native = decoders()
+            living[at] = (values, decoders(corpora[at][0]), reference)
     sys.stdout.write(f"seed {asked.seed}: {done:,} records, {compared:,} compared with the reference, no difference\n")
 
 

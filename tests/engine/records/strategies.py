@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.engine.records.decoders import CONTRACT
+from saker.engine.field_tree import Branch, Field, field_tree
+from tests.engine.records.decoders import CONTRACT, CONTRACTS
 
 SPACE = st.sampled_from(["", "", "", " ", "\n  ", "\t", "\r\n"])
 DIGITS = st.text("0123456789", min_size=1, max_size=25)
@@ -135,9 +137,9 @@ PIECES = [b'"', b"\\", b",", b"}", b"[", b"\0", b"\xff", b"0", b"-", b".", b"e",
 
 
 @st.composite
-def damaged(draw: Draw) -> bytes:
+def damaged(draw: Draw, whole: st.SearchStrategy[bytes]) -> bytes:
     """A record with a few bytes changed, removed, doubled or put in."""
-    value = bytearray(draw(records()))
+    value = bytearray(draw(whole))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(value)))
         action = draw(st.sampled_from(["remove", "put in", "change", "double"]))
@@ -152,5 +154,77 @@ def damaged(draw: Draw) -> bytes:
     return bytes(value)
 
 
-VALUES = st.one_of(records(), records(), damaged(), st.none(), st.binary(max_size=20))
-BATCHES = st.lists(VALUES, max_size=8)
+TIMES = st.one_of(
+    st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-9, minutes=-30))])).map(datetime.isoformat),
+    st.datetimes().map(lambda at: f"{at:%Y-%m-%d %H:%M}"),
+    st.dates().map(date.isoformat),
+    st.text("0123456789-:TZ.+ ", max_size=26),
+    st.sampled_from(
+        ["2024-02-29T23:59:59.123456789123Z", "2023-02-29", "0000-01-01", "0001-01-01T00:00+23:59", "1999-12-31t24:00Z",
+         "2024-01-01T00:00:60Z", "2024-01-01T01:02:03,5-0100", "2024-01-01T", "2024-01-01T1:02", "2024-01-01T01:02:03.Z"]
+    ),
+)  # fmt: skip
+
+
+SPACING = [("", ":", ","), ("", ": ", ", "), ("\n  ", ": ", ",\n  "), (" ", " :", " ,")]
+
+
+def _of_branch(draw: Draw, branch: Branch, kind: str) -> Any:
+    """JSON for the branch. kind: plain (one producer's, so that its order is learned), usual, or wild."""
+    if kind == "wild" and draw(st.integers(0, 3)) == 0 and branch.path:
+        return draw(st.one_of(SCALARS, NESTED))
+    gap, colon, comma = SPACING[0] if kind == "plain" else draw(st.sampled_from(SPACING))
+    if branch.is_array:
+        highest = max(int(key) for key in branch.children)
+        filled = draw(st.integers(0, highest + 2)) if kind == "wild" else highest + 1
+        items = [_child(draw, branch.children[at], kind) if at in branch.children else draw(NESTED) for at in range(filled)]
+        return "[" + gap + comma.join(items) + gap + "]"
+    fields = [
+        (str(name), _child(draw, child, kind))
+        for name, child in branch.children.items()
+        if _is_needed(child) or draw(st.integers(0, 3))
+    ]
+    if kind != "plain" and draw(st.integers(0, 2)) == 0:
+        fields.insert(
+            draw(st.integers(0, len(fields))), (draw(st.sampled_from(["unknown", "id", "amount", "t"])), draw(NESTED))
+        )
+    if kind == "wild" and fields and draw(st.booleans()):
+        fields = [*draw(st.permutations(fields)), *draw(st.sampled_from([[], fields[:1]]))]
+    is_ascii = kind == "plain" or draw(st.booleans())
+    texts = [f"{json.dumps(name, ensure_ascii=is_ascii)}{colon}{value}" for name, value in fields]
+    return "{" + gap + comma.join(texts) + gap + "}"
+
+
+def _is_needed(child: Branch | Field) -> bool:
+    fields = list(child.fields()) if isinstance(child, Branch) else [child]
+    return any(field.required or field.is_identifier for field in fields)
+
+
+def _child(draw: Draw, child: Branch | Field, kind: str) -> Any:
+    if isinstance(child, Branch):
+        return "null" if not _is_needed(child) and draw(st.integers(0, 5)) == 0 else _of_branch(draw, child, kind)
+    features = [feature for _, feature in child.columns]
+    if kind == "wild":
+        values = st.one_of(SCALARS, NESTED, ALMOST_NUMBERS)
+    elif kind == "plain":
+        usual = st.sampled_from(["1", "-2.5", '"web"', "1e3"]) if child.is_identifier else st.integers(-9, 99_999).map(str)
+        values = st.one_of([usual] * 9 + [SCALARS])
+    elif any(feature.derivation for feature in features):
+        values = st.one_of(numbers(), strings(TIMES))
+    elif any(feature.kind == "category" for feature in features):
+        values = st.one_of(strings(TEXTS.filter(bool)), numbers(), st.just("true"))
+    else:
+        values = numbers()
+    return draw(values)
+
+
+@st.composite
+def records_of(draw: Draw, name: str) -> bytes:
+    """A record for one of CONTRACTS, usual or wild."""
+    kind = draw(st.sampled_from(["plain", "plain", "plain", "usual", "wild"]))
+    record: bytes = _of_branch(draw, field_tree(CONTRACTS[name]), kind).encode("utf-8", "surrogatepass")
+    return record
+
+
+def batches(whole: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes | None]]:
+    return st.lists(st.one_of(whole, whole, damaged(whole), st.none(), st.binary(max_size=20)), max_size=8)

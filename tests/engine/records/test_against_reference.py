@@ -10,14 +10,17 @@ import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saker.engine.contract import DERIVATIONS
 from saker.engine.records.decode import Decoded
-from tests.engine.records.decoders import CONTRACT, DECODERS, NATIVE, make_decoder, most_handed_over
-from tests.engine.records.strategies import BATCHES, records
+from tests.engine.records.decoders import CONTRACT, CONTRACTS, DECODERS, NATIVE, make_decoder, most_handed_over
+from tests.engine.records.strategies import batches, records, records_of
 from tests.support.examples import examples
 
-LONG_LIVED = {name: make_decoder(name) for name in DECODERS}  # what they learn depends on all the examples before
+# What they learn depends on all the examples before.
+LONG_LIVED = {(of, name): make_decoder(name, contract) for of, contract in CONTRACTS.items() for name in DECODERS}
+BATCHES = {of: batches(records_of(of)) for of in CONTRACTS} | {"flat": batches(records())}
 
 
 def same(values: Sequence[bytes | None], found: Decoded, expected: Decoded) -> None:
@@ -29,26 +32,30 @@ def same(values: Sequence[bytes | None], found: Decoded, expected: Decoded) -> N
 
 
 @pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("of", CONTRACTS)
 @settings(max_examples=examples(200))
-@given(values=BATCHES)
-def test_fresh_decoder(name: str, values: list[bytes | None]) -> None:
-    expected = LONG_LIVED["reference"].decode(values)
-    decoder = make_decoder(name)
+@given(data=st.data())
+def test_fresh_decoder(of: str, name: str, data: st.DataObject) -> None:
+    values = data.draw(BATCHES[of])
+    expected = LONG_LIVED[of, "reference"].decode(values)
+    decoder = make_decoder(name, CONTRACTS[of])
     same(values, decoder.decode(values), expected)
-    same(values, decoder.decode(values), LONG_LIVED["reference"].decode(values))
+    same(values, decoder.decode(values), LONG_LIVED[of, "reference"].decode(values))
 
 
 @pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("of", CONTRACTS)
 @settings(max_examples=examples(200))
-@given(values=BATCHES)
-def test_decoder_that_has_seen_much(name: str, values: list[bytes | None]) -> None:
-    same(values, LONG_LIVED[name].decode(values), LONG_LIVED["reference"].decode(values))
+@given(data=st.data())
+def test_decoder_that_has_seen_much(of: str, name: str, data: st.DataObject) -> None:
+    values = data.draw(BATCHES[of])
+    same(values, LONG_LIVED[of, name].decode(values), LONG_LIVED[of, "reference"].decode(values))
 
 
 @settings(max_examples=examples(400))
 @given(value=records())
 def test_orjson_finds_the_same_in_what_the_reference_accepts(value: bytes) -> None:
-    decoded = LONG_LIVED["reference"].decode([value])
+    decoded = LONG_LIVED["flat", "reference"].decode([value])
     reasons = [rejected.reason for rejected in decoded.rejections]
     try:
         parsed = orjson.loads(value)

@@ -213,7 +213,6 @@ def test_no_value_of_a_record_stands_in_a_message(decoder: Decoder) -> None:
     ("features", "why"),
     [
         ((Feature("a"), Feature("id")), "a feature reads the identifier 'id'"),
-        ((Feature("a", "category"), Feature("b", source="a")), "field 'a' is a category and read by another feature"),
     ],
 )
 def test_contracts_that_the_native_rows_do_not_take(features: tuple[Feature, ...], why: str) -> None:
@@ -225,4 +224,4 @@ def test_contracts_that_the_native_rows_do_not_take(features: tuple[Feature, ...
 
 def test_an_unknown_variant_is_named(extension: Native) -> None:
     with pytest.raises(ValueError, match="'sse9'"):
-        extension.Decoder(variant="sse9", width=1, names=(b"id",), fields=(), identifier_slot=0)
+        extension.Decoder(variant="sse9", width=1, branches=(), fields=(), identifier_slot=0)

@@ -15,7 +15,7 @@ from saker.engine.records.encode import Encoder
 from tests.engine.records.decoders import make_decoder
 from tests.support.examples import examples
 
-DECODER = make_decoder("reference")
+DECODER = make_decoder("baseline")
 NATIVE, PYTHON = "auto", "off"
 
 
@@ -81,4 +81,4 @@ def test_identifiers_that_lie_outside_of_their_values_are_noticed() -> None:
     with pytest.raises(ValueError, match="do not belong"):
         Encoder("id", 0.5, "m", NATIVE).encode(ids, np.zeros(2), 0)
     with pytest.raises(IndexError):
-        Encoder("id", 0.5, "m", NATIVE).encode(Identifiers([], ids.indices, ids.starts, ids.lengths, {}), np.zeros(2), 0)
+        Encoder("id", 0.5, "m", NATIVE).encode(Identifiers([], ids.indices, ids.starts, ids.lengths, b""), np.zeros(2), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable
 from typing import Any
@@ -140,3 +141,61 @@ def test_a_learned_field_that_is_longer_than_the_next_record(decoder: Decoder) -
     """Found by reading, not by a test: the compare with the expected field must not leave the buffer (`make sanitize`)."""
     for n in (20, 40, 100, 5000):
         slow_walks(decoder, [record([], i, extra=f',"{"k" * n}":1') for i in range(200)] + [record([], i) for i in range(5)])
+
+
+TREE = Contract(
+    (
+        *(Feature(f"f{i}", path=f"a.f{i}") for i in range(10)),
+        *(Feature(f"g{i}", path=f"a.b.f{i}") for i in range(10)),
+        *(Feature(f"h{i}", path=f"c.f{i}") for i in range(10)),
+        *(Feature(f"f_{i}", source=f"f{i}") for i in range(10)),
+    ),
+    id_field="id",
+)
+
+
+def nested(rng: random.Random, style: Any, number: int, *, absent: float = 0.0, extra: bool = False) -> bytes:
+    def numbered() -> dict[str, Any]:
+        fields: dict[str, Any] = {f"f{i}": i + number for i in range(10) if rng.random() >= absent}
+        return fields | ({"unknown": {"f1": [1]}} if extra else {})
+
+    inner = numbered() if rng.random() >= absent else None
+    tree = {"id": number, "a": numbered() | {"b": inner, "z": 1}, **numbered(), "c": numbered()}
+    return json.dumps(tree, **style).encode()
+
+
+def slow_nested(decoder: Decoder, values: list[bytes]) -> int:
+    before = statistics(decoder)["slow_walks"]
+    decoded, expected = decoder.decode(values), make_decoder("reference", TREE).decode(values)
+    assert decoded.matrix.tobytes() == expected.matrix.tobytes()
+    assert (decoded.handed_over, decoded.rejections) == (0, [])
+    return statistics(decoder)["slow_walks"] - before
+
+
+STYLES: list[Any] = [{"separators": (",", ":")}, {}, {"indent": 2}]
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("style", STYLES, ids=["compact", "as json.dumps writes", "indented"])
+def test_objects_on_paths_are_part_of_the_order(name: str, style: Any) -> None:
+    decoder, rng = make_decoder(name, TREE), random.Random(3)
+    assert slow_nested(decoder, [nested(rng, style, i, extra=True) for i in range(300)]) == 1
+
+
+@pytest.mark.parametrize("name", NATIVE)
+@pytest.mark.parametrize("style", STYLES, ids=["compact", "as json.dumps writes", "indented"])
+def test_absent_fields_and_null_objects_extend_a_nested_order(name: str, style: Any) -> None:
+    decoder, rng = make_decoder(name, TREE), random.Random(4)
+    values = [nested(rng, style, i, absent=0.3) for i in range(3000)]
+    slow_nested(decoder, values)
+    assert slow_nested(decoder, values) <= 60
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_a_repeated_key_is_found_in_its_object_only(name: str) -> None:
+    decoder, rng = make_decoder(name, TREE), random.Random(5)
+    slow_nested(decoder, [nested(rng, STYLES[0], i, extra=True) for i in range(20)])
+    good = nested(rng, STYLES[0], 1, extra=True)
+    assert faults(decoder, [good.replace(b'"c":{', b'"c":{"f3":0,'), good.replace(b'"z":1', b'"z":1,"z":2')]) == [
+        ("repeated_field", "c.f3"), ("repeated_field", "a.z"),
+    ]  # fmt: skip

@@ -13,7 +13,24 @@ typedef struct {
     PyObject_HEAD rows_decoder decoder;
     decode_record_function decode_record;
     int busy;
+    char *texts; /* identifiers of a batch that are not in their records as results have them */
+    size_t texts_length, texts_capacity;
 } DecoderObject;
+
+/* Returns where the text starts among the texts of this batch, as a negative number (~start), or 0 without memory. */
+static int64_t keep_text(DecoderObject *self, const char *text, size_t length) {
+    size_t needed = self->texts_length + length;
+    if (needed > self->texts_capacity) {
+        char *larger = realloc(self->texts, 2 * needed + 4096);
+        if (larger == NULL) return 0;
+        self->texts = larger;
+        self->texts_capacity = 2 * needed + 4096;
+    }
+    memcpy(self->texts + self->texts_length, text, length);
+    int64_t start = (int64_t)self->texts_length;
+    self->texts_length = needed;
+    return ~start;
+}
 
 static decode_record_function variant_named(const char *variant) {
 #if defined(__x86_64__)
@@ -23,37 +40,6 @@ static decode_record_function variant_named(const char *variant) {
     (void)variant;
 #endif
     return rows_decode_record_baseline;
-}
-
-/* (name, kind, required, column, targets, vocabulary or None, codes, unknown_code); see engine/kernels/row_kernel.py.
- */
-static int set_field(field *f, PyObject *description) {
-    PyObject *targets, *vocabulary;
-    int kind, required, column;
-    double unknown_code;
-    Py_buffer codes;
-    if (!PyArg_ParseTuple(description, "iiiO!O!y*d", &kind, &required, &column, &PyTuple_Type, &targets, &PyTuple_Type,
-                          &vocabulary, &codes, &unknown_code))
-        return -1;
-    f->kind = kind;
-    f->required = required;
-    f->column = column;
-    f->unknown_code = (float)unknown_code;
-    f->n_targets = (int32_t)PyTuple_Size(targets);
-    f->targets = calloc((size_t)f->n_targets + 1, sizeof *f->targets);
-    f->codes = calloc((size_t)codes.len + 4, 1);
-    if (f->codes != NULL) memcpy(f->codes, codes.buf, (size_t)codes.len);
-    PyBuffer_Release(&codes);
-    if (f->targets == NULL || f->codes == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (int32_t i = 0; i < f->n_targets; i++) {
-        int target_kind, target_column;
-        if (!PyArg_ParseTuple(PyTuple_GetItem(targets, i), "ii", &target_kind, &target_column)) return -1;
-        f->targets[i] = (target){target_column, target_kind};
-    }
-    return 0;
 }
 
 /* A tuple of bytes objects -> table of text -> position. */
@@ -81,13 +67,94 @@ done:
     return result;
 }
 
+/* (kind, column, targets, vocabulary, codes, unknown_code); see engine/kernels/row_kernel.py */
+static int set_use(field *f, PyObject *description) {
+    PyObject *targets, *vocabulary;
+    int kind, column;
+    double unknown_code;
+    Py_buffer codes;
+    if (!PyArg_ParseTuple(description, "iiO!O!y*d", &kind, &column, &PyTuple_Type, &targets, &PyTuple_Type, &vocabulary,
+                          &codes, &unknown_code))
+        return -1;
+    f->kind = kind;
+    f->column = column;
+    f->unknown_code = (float)unknown_code;
+    f->n_targets = (int32_t)PyTuple_Size(targets);
+    f->targets = calloc((size_t)f->n_targets + 1, sizeof *f->targets);
+    f->codes = calloc((size_t)codes.len + 4, 1);
+    if (f->codes != NULL) memcpy(f->codes, codes.buf, (size_t)codes.len);
+    PyBuffer_Release(&codes);
+    if (f->targets == NULL || f->codes == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (int32_t i = 0; i < f->n_targets; i++) {
+        int target_kind, target_column;
+        double per_second;
+        if (!PyArg_ParseTuple(PyTuple_GetItem(targets, i), "iid", &target_kind, &target_column, &per_second)) return -1;
+        f->targets[i] = (target){target_column, target_kind, per_second};
+    }
+    return build_table(&f->vocabulary, vocabulary);
+}
+
+/* (required, uses) */
+static int set_field(field *f, PyObject *description) {
+    PyObject *uses;
+    int required;
+    if (!PyArg_ParseTuple(description, "iO!", &required, &PyTuple_Type, &uses)) return -1;
+    Py_ssize_t n = PyTuple_Size(uses);
+    field **next = &f;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (i > 0 && (*next = calloc(1, sizeof **next)) == NULL) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        (*next)->required = required;
+        if (set_use(*next, PyTuple_GetItem(uses, i)) != 0) return -1;
+        next = &(*next)->also;
+    }
+    f->step_kind = n > 1 ? FIELD_SHARED : f->kind;
+    return 0;
+}
+
+/* A tuple of integers -> array; NULL with an exception. */
+static int32_t *int_array(PyObject *numbers) {
+    Py_ssize_t n = PyTuple_Size(numbers);
+    int32_t *array = calloc((size_t)n + 1, sizeof *array);
+    if (array == NULL) PyErr_NoMemory();
+    for (Py_ssize_t i = 0; array != NULL && i < n; i++) {
+        array[i] = (int32_t)PyLong_AsLong(PyTuple_GetItem(numbers, i));
+        if (PyErr_Occurred()) {
+            free(array);
+            array = NULL;
+        }
+    }
+    return array;
+}
+
+/* (is it an array, has it required fields, what it is in, keys or indices, entries) */
+static int set_branch(branch *b, PyObject *description) {
+    PyObject *keys, *entries;
+    int is_array, has_required, parent;
+    if (!PyArg_ParseTuple(description, "ppiO!O!", &is_array, &has_required, &parent, &PyTuple_Type, &keys,
+                          &PyTuple_Type, &entries))
+        return -1;
+    *b = (branch){.is_array = is_array, .has_required = has_required, .parent = parent};
+    b->n_children = (int32_t)PyTuple_Size(keys);
+    b->entries = int_array(entries);
+    if (b->entries == NULL) return -1;
+    if (!is_array) return build_table(&b->names, keys);
+    b->indices = int_array(keys);
+    return b->indices == NULL ? -1 : 0;
+}
+
 static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"variant", "width", "names", "fields", "identifier_slot", NULL};
+    static char *names[] = {"variant", "width", "branches", "fields", "identifier_slot", NULL};
     const char *variant;
     int width, identifier_slot;
-    PyObject *field_names, *fields;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "siO!O!i", names, &variant, &width, &PyTuple_Type,
-                                     &field_names, &PyTuple_Type, &fields, &identifier_slot))
+    PyObject *branches, *fields;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "siO!O!i", names, &variant, &width, &PyTuple_Type, &branches,
+                                     &PyTuple_Type, &fields, &identifier_slot))
         return NULL;
     if (!runs_variant(variant)) {
         PyErr_Format(PyExc_ValueError, "this processor does not run the variant '%s'", variant);
@@ -98,18 +165,16 @@ static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *
     if (self == NULL) return NULL;
     rows_decoder *d = &self->decoder;
     self->decode_record = variant_named(variant);
-    int32_t n_fields = (int32_t)PyTuple_Size(fields);
-    if (rows_init(d, width, n_fields) != 0) {
+    int32_t n_fields = (int32_t)PyTuple_Size(fields), n_branches = (int32_t)PyTuple_Size(branches);
+    if (rows_init(d, width, n_fields, n_branches) != 0) {
         PyErr_NoMemory();
         goto failed;
     }
     d->identifier_slot = identifier_slot;
-    if (build_table(&d->names, field_names) != 0) goto failed;
+    for (int32_t i = 0; i < n_branches; i++)
+        if (set_branch(&d->branches[i], PyTuple_GetItem(branches, i)) != 0) goto failed;
     for (int32_t i = 0; i < n_fields; i++) {
-        PyObject *description = PyTuple_GetItem(fields, i);
-        PyObject *vocabulary = PyTuple_GetItem(description, 4);
-        if (vocabulary == NULL || set_field(&d->fields[i], description) != 0) goto failed;
-        if (build_table(&d->fields[i].vocabulary, vocabulary) != 0) goto failed;
+        if (set_field(&d->fields[i], PyTuple_GetItem(fields, i)) != 0) goto failed;
         d->n_required += (uint32_t)d->fields[i].required;
     }
     return (PyObject *)self;
@@ -122,6 +187,7 @@ static void decoder_dealloc(PyObject *object) {
     DecoderObject *self = (DecoderObject *)object;
     PyTypeObject *type = Py_TYPE(object);
     rows_free(&self->decoder);
+    free(self->texts);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -141,43 +207,45 @@ static void accept(progress *so_far, Py_ssize_t index, int64_t start, int64_t le
     so_far->row += width;
 }
 
-/* hand_over(index, row number) -> (identifier start, its length), or None: rejected. */
-static int take_from_reference(progress *so_far, PyObject *hand_over, Py_ssize_t index, int32_t width) {
+typedef struct {
+    PyObject *hand_over, *on_rejection;
+} callbacks;
+
+/* Accepts a record whose identifier results have in this text. */
+static int accept_text(DecoderObject *self, progress *so_far, Py_ssize_t index, const char *text, size_t length) {
+    int64_t start = keep_text(self, text, length);
+    if (start == 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    accept(so_far, index, start, (int64_t)length, self->decoder.width);
+    return 0;
+}
+
+/* hand_over(index, row number) -> identifier, or None: rejected. */
+static int take_from_reference(DecoderObject *self, progress *so_far, PyObject *hand_over, Py_ssize_t index) {
     PyObject *answer = PyObject_CallFunction(hand_over, "nn", index, so_far->n_accepted);
     if (answer == NULL) return -1;
     so_far->n_handed_over++;
     int result = 0;
     if (answer != Py_None) {
-        long long start, length;
-        if (PyArg_ParseTuple(answer, "LL", &start, &length)) accept(so_far, index, start, length, width);
-        else result = -1;
+        char *text;
+        Py_ssize_t length;
+        result = PyBytes_AsStringAndSize(answer, &text, &length);
+        if (result == 0) result = accept_text(self, so_far, index, text, (size_t)length);
     }
     Py_DECREF(answer);
     return result;
 }
 
-/* on_rejection(index, code, slot or -1, name of an unknown field or None) */
+/* on_rejection(index, code, entry or -1, branch and name of an unknown field or None) */
 static int reject(PyObject *on_rejection, Py_ssize_t index, const record_result *fault) {
-    PyObject *answer = PyObject_CallFunction(on_rejection, "niiy#", index, (int)fault->code, (int)fault->slot,
-                                             fault->name, (Py_ssize_t)fault->name_length);
+    PyObject *answer = PyObject_CallFunction(on_rejection, "niiiy#", index, (int)fault->code, (int)fault->entry,
+                                             (int)fault->branch, fault->name, (Py_ssize_t)fault->name_length);
     if (answer == NULL) return -1;
     Py_DECREF(answer);
     return 0;
 }
-
-/* on_identifier(index, identifier): for one that is not in the record's bytes as it is in the result */
-static int rewritten(PyObject *on_identifier, Py_ssize_t index, record_result *result) {
-    PyObject *answer =
-        PyObject_CallFunction(on_identifier, "ny#", index, result->identifier, (Py_ssize_t)result->identifier_length);
-    if (answer == NULL) return -1;
-    Py_DECREF(answer);
-    result->identifier_start = 0;
-    return 0;
-}
-
-typedef struct {
-    PyObject *hand_over, *on_rejection, *on_identifier;
-} callbacks;
 
 static void count_blank(rows_decoder *d, const float *row) {
     d->n_blank += memcmp(row, d->blank_row, (size_t)d->width * sizeof *row) == 0;
@@ -186,18 +254,18 @@ static void count_blank(rows_decoder *d, const float *row) {
 static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index, progress *so_far,
                       const callbacks *python) {
     rows_decoder *d = &self->decoder;
-    record_result result = {.code = EMPTY, .slot = -1};
+    record_result result = {.code = EMPTY, .entry = -1};
     if (value->length == 0) return reject(python->on_rejection, index, &result);
-    if (value->length > LARGEST_RECORD) return take_from_reference(so_far, python->hand_over, index, d->width);
+    if (value->length > LARGEST_RECORD) return take_from_reference(self, so_far, python->hand_over, index);
     if (rows_load(d, value->bytes, (size_t)value->length) != 0) {
         PyErr_NoMemory();
         return -1;
     }
     int outcome = self->decode_record(d, (size_t)value->length, so_far->row, &result);
-    if (outcome == HAND_OVER) return take_from_reference(so_far, python->hand_over, index, d->width);
+    if (outcome == HAND_OVER) return take_from_reference(self, so_far, python->hand_over, index);
     if (outcome == REJECTED) return reject(python->on_rejection, index, &result);
-    if (result.identifier != NULL && rewritten(python->on_identifier, index, &result) != 0) return -1;
     count_blank(d, so_far->row);
+    if (result.identifier != NULL) return accept_text(self, so_far, index, result.identifier, result.identifier_length);
     accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
     return 0;
 }
@@ -210,25 +278,33 @@ int decoder_width(PyObject *decoder) { return ((DecoderObject *)decoder)->decode
 
 void decoder_count(PyObject *decoder, const float *row) { count_blank(&((DecoderObject *)decoder)->decoder, row); }
 
-int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
-    DecoderObject *self = (DecoderObject *)decoder;
-    record_result result = {.code = EMPTY, .slot = -1};
-    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0)
-        return 0;
-    if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED || result.identifier != NULL) return 0;
-    *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
-    return 1;
+void decoder_start(PyObject *decoder) { ((DecoderObject *)decoder)->texts_length = 0; }
+
+const char *decoder_text(PyObject *decoder, const char *record, const Identifier *identifier) {
+    return identifier->start < 0 ? ((DecoderObject *)decoder)->texts + ~identifier->start : record + identifier->start;
 }
 
-/* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection, on_identifier)
-   -> (accepted, handed over). The four buffers are writable and have room for every value. */
+int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
+    DecoderObject *self = (DecoderObject *)decoder;
+    record_result result = {.code = EMPTY, .entry = -1};
+    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0)
+        return 0;
+    if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED) return 0;
+    *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
+    if (result.identifier == NULL) return 1;
+    identifier->start = keep_text(self, result.identifier, result.identifier_length);
+    return identifier->start != 0;
+}
+
+/* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection)
+   -> (accepted, handed over, texts). The four buffers are writable and have room for every value. */
 static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
     PyObject *values, *answer = NULL;
     callbacks python;
     Py_buffer matrix, source_index, start, length;
-    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OOO", &values, &matrix, &source_index, &start, &length,
-                          &python.hand_over, &python.on_rejection, &python.on_identifier))
+    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OO", &values, &matrix, &source_index, &start, &length, &python.hand_over,
+                          &python.on_rejection))
         return NULL;
     Py_ssize_t n = PySequence_Size(values);
     if (n < 0) {
@@ -243,13 +319,16 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
         progress so_far = {matrix.buf, source_index.buf, start.buf, length.buf, 0, 0};
         int failed = 0;
         self->busy = 1; /* the callbacks run Python code, which must not come back in here */
+        self->texts_length = 0;
         for (Py_ssize_t i = 0; i < n && !failed; i++) {
             Value value;
             failed = value_at(values, i, &value) != 0 || decode_one(self, &value, i, &so_far, &python) != 0;
             Py_XDECREF(value.owner);
         }
         self->busy = 0;
-        if (!failed) answer = Py_BuildValue("nn", so_far.n_accepted, so_far.n_handed_over);
+        if (!failed)
+            answer = Py_BuildValue("nny#", so_far.n_accepted, so_far.n_handed_over,
+                                   self->texts_length == 0 ? "" : self->texts, (Py_ssize_t)self->texts_length);
     }
     PyBuffer_Release(&matrix);
     PyBuffer_Release(&source_index);

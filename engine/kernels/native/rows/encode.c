@@ -4,34 +4,17 @@
 #include "results.h"
 #include "batch_values.h"
 
-/* What the identifier of a record is cut out of. */
-static int identifier_source(PyObject *values, PyObject *replaced, Py_ssize_t index, Value *value) {
-    if (PyDict_Size(replaced) != 0) {
-        PyObject *key = PyLong_FromSsize_t(index), *found = key == NULL ? NULL : PyDict_GetItemWithError(replaced, key);
-        Py_XDECREF(key);
-        if (found != NULL) {
-            char *bytes;
-            *value = (Value){NULL, NULL, 0}; /* the dictionary keeps it */
-            int failed = PyBytes_AsStringAndSize(found, &bytes, &value->length);
-            value->bytes = bytes;
-            return failed;
-        }
-        if (PyErr_Occurred()) return -1;
-    }
-    return value_at(values, index, value);
-}
-
-/* encode(values, replaced, indices, starts, lengths, score texts, flags, pieces, (time, time of a late one)) ->
-   Results. replaced: {index: identifier} of those that are not in their value as they are to be written. flags, bits of
+/* encode(values, texts, indices, starts, lengths, score texts, flags, pieces, (time, time of a late one)) -> Results.
+   texts: of identifiers that are not in their value as they are to be written; their start is below 0. flags, bits of
    each record: 1 for fraud, 2 for late. */
 PyObject *rows_encode(PyObject *module, PyObject *arguments) {
     (void)module;
-    PyObject *values, *replaced, *pieces_object;
+    PyObject *values, *pieces_object;
     ResultsObject *lines = NULL;
     Py_buffer indices, starts, lengths, flags;
-    Piece scores, times[2];
+    Piece texts, scores, times[2];
     ResultPieces pieces;
-    if (!PyArg_ParseTuple(arguments, "OO!y*y*y*y#y*O(y#y#)", &values, &PyDict_Type, &replaced, &indices, &starts,
+    if (!PyArg_ParseTuple(arguments, "Oy#y*y*y*y#y*O(y#y#)", &values, &texts.text, &texts.length, &indices, &starts,
                           &lengths, &scores.text, &scores.length, &flags, &pieces_object, &times[0].text,
                           &times[0].length, &times[1].text, &times[1].length))
         return NULL;
@@ -49,7 +32,10 @@ PyObject *rows_encode(PyObject *module, PyObject *arguments) {
         int64_t start = ((const int64_t *)starts.buf)[i], length = ((const int64_t *)lengths.buf)[i];
         const char *comma = score < scores_end ? memchr(score, ',', (size_t)(scores_end - score)) : NULL;
         Piece printed = {score, (comma != NULL ? comma : scores_end) - score};
-        if (identifier_source(values, replaced, index, &value) != 0) {
+        if (start < 0) {
+            value = (Value){NULL, texts.text, texts.length};
+            start = ~start;
+        } else if (value_at(values, index, &value) != 0) {
             Py_CLEAR(lines);
             break;
         }

@@ -21,11 +21,22 @@
 
 #define MAX_DEPTH 64 /* engine/records/rejection.py; a nesting is tracked in the bits of one word */
 
-/* How a field's value is used. */
-enum field_kind { FIELD_UNKNOWN, FIELD_NUMBER, FIELD_TEXT, FIELD_IDENTIFIER, FIELD_DERIVED };
+/* What is done with a value. The last four are kinds of steps only: a field with several readers, an object on a path
+   and its end, and an array on a path. */
+enum field_kind {
+    FIELD_UNKNOWN,
+    FIELD_NUMBER,
+    FIELD_TEXT,
+    FIELD_IDENTIFIER,
+    FIELD_DERIVED,
+    FIELD_SHARED,
+    FIELD_OPEN,
+    FIELD_CLOSE,
+    FIELD_ARRAY
+};
 
-/* What one column takes from a number; only FIELD_DERIVED fields have more than the plain value. */
-enum target_kind { TARGET_VALUE, TARGET_HOUR_OF_DAY, TARGET_DAY_OF_WEEK };
+/* What one column takes from a number or a time; only FIELD_DERIVED fields have more than the plain value. */
+enum target_kind { TARGET_VALUE, TARGET_HOUR_OF_DAY, TARGET_DAY_OF_WEEK, TARGET_SECONDS };
 
 /* In the order of BY_NUMBER in engine/records/rejection.py. The other faults are found by the reference only. */
 enum fault {
@@ -37,6 +48,9 @@ enum fault {
     REPEATED_KEY,
     MISSING_REQUIRED,
     MISSING_IDENTIFIER,
+    NOT_A_TIME,
+    NOT_AN_OBJECT,
+    NOT_AN_ARRAY,
     NO_FAULT = -1
 };
 
@@ -60,11 +74,13 @@ typedef struct {
 
 typedef struct {
     int32_t column;
-    int32_t kind; /* enum target_kind */
+    int32_t kind;      /* enum target_kind */
+    double per_second; /* of a time that is a number */
 } target;
 
-typedef struct {
-    int32_t kind; /* enum field_kind */
+typedef struct field {
+    int32_t kind;      /* enum field_kind, up to FIELD_DERIVED */
+    int32_t step_kind; /* the same, or FIELD_SHARED */
     int32_t required;
     int32_t column;    /* FIELD_NUMBER and FIELD_TEXT */
     int32_t n_targets; /* FIELD_DERIVED */
@@ -72,31 +88,55 @@ typedef struct {
     text_table vocabulary; /* FIELD_TEXT: text -> index into codes */
     float *codes;
     float unknown_code;
+    struct field *also; /* another use of the same value, or NULL */
 } field;
+
+/* An object or array that paths go through; number 0 is the record. What is in it has an entry: the index of a field,
+   n_fields plus the number of a branch, or -1. */
+typedef struct {
+    int32_t is_array, has_required;
+    int32_t parent;
+    int32_t n_children;
+    text_table names; /* of an object: key -> index into entries */
+    int32_t *indices; /* of an array: ascending, those of the elements in entries */
+    int32_t *entries;
+} branch;
 
 /* For a number of `length` bytes with its point at `point` (none: point == length): which byte goes to which lane so
    that the digits end in lane 15. [length][point][lane], filled by rows_init. */
 extern uint8_t rows_digit_shuffles[16][16][16];
 
-/* One key of a learned order. `token` is what stands between two values: separator, key, colon, white space. */
+/* One key of a learned order, or the end of an object on a path. `token` is what is between two values: separator, key,
+   colon, white space; the first key of an object has the separator of the second. The token of an end is its brace. */
 #define TOKEN_BYTES 32
 typedef struct {
     uint32_t token_bits; /* one bit for each byte of a token of at most TOKEN_BYTES */
     int32_t token_length;
-    uint64_t name_hash; /* of the name without escapes */
-    int32_t slot;       /* index of the field, -1 for an unknown one */
-    int32_t column;
+    int32_t entry; /* as in a branch; n_fields + n_branches + its number for the end of one */
+    union {
+        int32_t column;
+        int32_t close; /* FIELD_OPEN: the step that ends it */
+    };
+    int32_t outer; /* FIELD_OPEN: the step that opened what it is in, -1 for the record */
     uint8_t kind;
     uint8_t required;
+    uint8_t key_at;           /* in the token */
     uint32_t required_before; /* required fields among the steps before this one */
     char *long_token;         /* the whole token if it is longer than TOKEN_BYTES */
 } step;
 
+/* What a step is, for learning. */
+typedef struct {
+    uint64_t name_hash; /* of the name without escapes */
+    int32_t branch;     /* what it is in */
+} step_identity;
+
 typedef struct {
     char (*tokens)[TOKEN_BYTES];
     step *steps;
-    int32_t n_steps, capacity;
-    int32_t *position; /* slot -> step, -1 if the order lacks the field */
+    step_identity *identities;
+    int32_t n_steps;
+    int32_t *position; /* entry -> step, -1 if the order lacks it */
     char separator[TOKEN_BYTES];
     int32_t separator_length;
     uint32_t n_required;
@@ -108,8 +148,8 @@ typedef struct {
 /* One key as met by the slow walk, for learning. Offsets are into the scratch buffer. */
 typedef struct {
     uint64_t name_hash;
-    uint32_t token_start, key_start, value_start;
-    int32_t slot;
+    uint32_t token_start, key_start, value_start; /* the first key of an object: token_start == key_start */
+    int32_t entry, branch;                        /* what it is, what it is in */
 } trace_entry;
 
 #define MAX_TRACE 8192
@@ -121,13 +161,13 @@ typedef struct {
     uint64_t hash;
     const char *text; /* in the scratch buffer or, without its escapes, in the other one */
     uint32_t serial, length;
+    int32_t branch;
 } unknown_key;
 
 typedef struct rows_decoder {
-    int32_t width, n_fields;
+    int32_t width, n_fields, n_branches;
     field *fields;
-    char *field_names; /* what `names` was built from */
-    text_table names;  /* key -> slot */
+    branch *branches;
     int32_t identifier_slot;
     uint32_t n_required; /* fields, the identifier included */
     float *blank_row;    /* NaN everywhere */
@@ -155,10 +195,12 @@ typedef struct {
     size_t identifier_start, identifier_length; /* in the record's bytes, quotes included */
     const char *identifier; /* NULL, or the same without needless escapes; valid until the next record is loaded */
     int32_t code;           /* enum fault, of the first fault in document order */
-    int32_t slot;           /* the field at fault, -1 if the contract does not know it */
-    const char *name;       /* then its name, without escapes; valid until the next record is loaded */
+    int32_t entry;          /* of the field or branch at fault, -1 if the contract does not know it */
+    int32_t branch;         /* then what it is in, */
+    const char *name;       /* and its name, without escapes; valid until the next record is loaded */
     uint32_t name_length;
-    uint32_t n_steps; /* keys that the slow walk met; the first MAX_TRACE are in the trace */
+    uint32_t n_steps;  /* that the slow walk made; the first MAX_TRACE are in the trace */
+    int32_t learnable; /* whether an ordered walk can do the same */
     uint32_t non_ascii;
 } record_result;
 
@@ -170,7 +212,7 @@ int rows_decode_record_avx2(rows_decoder *, size_t, float *, record_result *);
 int rows_decode_record_avx512(rows_decoder *, size_t, float *, record_result *);
 
 /* decoder.c. Functions that allocate return 0 on success and -1 without memory. */
-int rows_init(rows_decoder *, int32_t width, int32_t n_fields);
+int rows_init(rows_decoder *, int32_t width, int32_t n_fields, int32_t n_branches);
 /* Correctly rounded conversion of a NUL-terminated JSON number that the fast ways leave; infinity on overflow. */
 double rows_exact_number(const char *text);
 void rows_free(rows_decoder *);
