@@ -67,7 +67,13 @@ class Decoder:
     """Belongs to one thread: it learns orders of fields."""
 
     def __init__(
-        self, variant: str, width: int, branches: tuple[Any, ...], fields: tuple[Any, ...], identifier_slot: int
+        self,
+        variant: str,
+        width: int,
+        branches: tuple[Any, ...],
+        fields: tuple[Any, ...],
+        identifier_slot: int,
+        record_format: int = 0,
     ) -> None: ...
     def decode(
         self,
@@ -80,6 +86,10 @@ class Decoder:
         reject: Callable[[int, int, int, int, bytes | None], None],
         /,
     ) -> tuple[int, int, bytes]: ...
+    def add_schema(self, number: int, program: tuple[Any, ...] | bool, /) -> None: ...
+    def unknown_schemas(self, values: Values, /) -> list[tuple[int, int]]:
+        """(index, id) of records whose schema was not added."""
+
     def statistics(self) -> Mapping[str, int]: ...
 
 class Results(Sequence[bytes]):

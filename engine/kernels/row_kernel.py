@@ -25,28 +25,33 @@ _TARGETS = {None: 0, "hour_of_day": 1, "day_of_week": 2, "seconds": 3}
 
 HandOver = Callable[[int, int], bytes | None]
 Reject = Callable[[int, int, str | None], None]
+#: Operations, places, texts, where each text ends; and of each table its keys and the places of their programs.
+NativeProgram = tuple[bytes, bytes, bytes, bytes, tuple[tuple[tuple[bytes, ...], tuple[int, ...]], ...]]
 
 
 class RowKernel:
     """Raises `Refused` for a contract that it does not take."""
 
-    def __init__(self, native: Native, contract: Contract, variant: str | None = None) -> None:
-        """variant: one of `native.variants()` instead of the best."""
+    def __init__(self, native: Native, contract: Contract, variant: str | None = None, of_format: int = 0) -> None:
+        """variant: one of `native.variants()` instead of the best. of_format: `Format.native_number`."""
         self.variant: str = variant or native.variants()[0]
         if not contract.features:
             raise Refused("it has no features")
-        tree = field_tree(contract)
+        self.tree = field_tree(contract)
         # The first missing required field is reported, so these are in the order of the required columns.
-        fields = sorted(tree.fields(), key=lambda field: field.first_required)
-        self._branches = list(tree.branches())
+        fields = sorted(self.tree.fields(), key=lambda field: field.first_required)
+        self._branches = list(self.tree.branches())
+        #: id of a field or branch of `tree` -> its number in programs.
+        self.entries = {id(one): number for number, one in enumerate((*fields, *self._branches))}
         self._labels = [field.label for field in fields] + [branch.label for branch in self._branches]
         try:
             self.decoder = native.Decoder(
                 variant=self.variant,
                 width=len(contract.features),
-                branches=_describe_branches(fields, self._branches),
+                branches=_describe_branches(self._branches, self.entries),
                 fields=tuple((int(field.required or field.is_identifier), _describe_uses(field)) for field in fields),
                 identifier_slot=next(slot for slot, field in enumerate(fields) if field.is_identifier),
+                record_format=of_format,
             )
         except ValueError as error:
             raise Refused(str(error)) from error
@@ -77,6 +82,10 @@ class RowKernel:
 
         return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
 
+    def add_schema(self, number: int, program: NativeProgram | bool) -> None:
+        """How records of a schema are read: by the program, as JSON (True), or by the reference (False)."""
+        self.decoder.add_schema(number, program)
+
     @property
     def statistics(self) -> dict[str, int]:
         """Counters since it was made, for measurements and tests: slow_walks, learned, exact_numbers, orders;
@@ -84,9 +93,8 @@ class RowKernel:
         return dict(self.decoder.statistics())
 
 
-def _describe_branches(fields: list[Field], branches: list[Branch]) -> tuple[Any, ...]:
+def _describe_branches(branches: list[Branch], entries: dict[int, int]) -> tuple[Any, ...]:
     """Of each: is it an array, has it required fields, the branch that it is in, keys or indices, and their entries."""
-    entries = {id(one): number for number, one in enumerate((*fields, *branches))}
     parents = {id(child): number for number, branch in enumerate(branches) for child in branch.children.values()}
     described = []
     for branch in branches:

@@ -1,6 +1,6 @@
 """A parsed record, whatever its format: what the reference decoder walks through.
 
-A value is None, bool, `str`, `Number`, `Time`, `Object`, a list (an array), or `Other`.
+A value is None, bool, str, `Number` (of these `Time`), float, bytes, `Object`, `Map`, or any other list, which is an array.
 """
 
 from __future__ import annotations
@@ -16,8 +16,28 @@ class Number(str):
     __slots__ = ()
 
 
+class Time(Number):
+    """A whole number that is a moment by its schema; without the schema, it is only the number."""
+
+    __slots__ = ("seconds",)
+    seconds: float
+
+    def __new__(cls, value: int, seconds: float) -> Time:
+        made = super().__new__(cls, value)
+        made.seconds = seconds
+        return made
+
+
 class Object(list[tuple[str, Any]]):
     """An object as its fields in order, to see repeated ones."""
+
+
+class Map(Object):
+    """An object whose keys are data: only those that a path names matter."""
+
+
+class SchemaError(Exception):
+    """A schema that cannot be used, and why."""
 
 
 class Refused(Exception):

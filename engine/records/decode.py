@@ -1,4 +1,4 @@
-"""JSON bytes to a float32 matrix. A record that cannot be scored is a rejection and leaves its neighbours alone.
+"""Records to a float32 matrix. A record that cannot be scored is a rejection and leaves its neighbours alone.
 
     values --> native rows: accepted records straight into the matrix
                    | rejected, by the number of its fault                     --> Rejection
@@ -20,7 +20,11 @@ from saker.engine.contract import Contract
 from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
-from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
+from saker.engine.kernels.row_kernel import HandOver, NativeProgram, Reject, RowKernel
+from saker.engine.records.avro import Type
+from saker.engine.records.avro_program import compile_program, native_form
+from saker.engine.records.content import SchemaError
+from saker.engine.records.formats import JSON, Format, FormatReader
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, Rejection
 
@@ -84,18 +88,23 @@ class Decoded(NamedTuple):
 class Decoder:
     """Turns raw records into the matrix that the contract describes. One matrix is allocated and used again."""
 
-    def __init__(self, contract: Contract, kernels: str | None = None, *, variant: str | None = None) -> None:
+    def __init__(
+        self, contract: Contract, kernels: str | None = None, of: Format = JSON, *, variant: str | None = None
+    ) -> None:
         """kernels: auto or off; without it SAKER_KERNELS, or auto. `backend` is then what decodes, and `backend_reason` why
-        not the native rows. variant: one of the native ones instead of the best, for measurements and tests.
+        not the native rows. of: how the records are written. variant: one of the native ones instead of the best, for
+        measurements and tests.
         """
         self._width = len(contract.features)
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
-        self._reference = Reference(contract)
+        self._reader = FormatReader(contract, of)
+        self._reference = Reference(contract, self._reader.parse)
         self._native: RowKernel | None = None
+        self._has_schemas = of.schemas is not None or of.schema is not None
         native, self.backend_reason = load_native(mode_of(kernels))
         if native is not None:
             try:
-                self._native = RowKernel(native, contract, variant)
+                self._native = RowKernel(native, contract, variant, of.native_number)
             except Refused as error:
                 self.backend_reason = f"the native rows do not take this contract: {error}"
         self.backend = self._native.variant if self._native else "reference"
@@ -112,8 +121,25 @@ class Decoder:
         found, self._told_blank = total - self._told_blank, total
         return found
 
+    def unknown_schemas(self, values: Values) -> Sequence[tuple[int, int]]:
+        """(index, id) of the records whose schemas have to be asked for before they can be decoded."""
+        if not self._has_schemas:
+            return ()
+        return self._native.decoder.unknown_schemas(values) if self._native else self._reader.unknown(values)
+
+    def learn(self, schema: int) -> None:
+        """Ask for the schema of this id. Raises `SakerError` where the registry does not answer."""
+        learned = self._reader.learn(schema)
+        if self._native is not None:
+            self._native.add_schema(schema, _program(learned, self._native) if isinstance(learned, Type) else learned)
+
     def decode(self, values: Values) -> Decoded:
-        """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch."""
+        """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch.
+
+        Raises `SakerError` where a record names a new schema and the registry does not answer.
+        """
+        for schema in {schema for _, schema in self.unknown_schemas(values)}:
+            self.learn(schema)
         n = len(values)
         if n > len(self._matrix):
             self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
@@ -137,6 +163,14 @@ class Decoder:
         if accepted < n:
             ids = ids[:accepted]
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
+
+
+def _program(of: Type, rows: RowKernel) -> NativeProgram | bool:
+    """False leaves its records to the reference."""
+    try:
+        return native_form(compile_program(of, rows.tree, rows.entries))
+    except SchemaError:
+        return False
 
 
 def _by_reference(

@@ -21,7 +21,7 @@ from saker.engine.contract import DERIVATIONS, UNITS, Contract, Feature
 from saker.engine.field_tree import Branch, Field, field_tree
 from saker.engine.paths import Path
 from saker.engine.records import rejection as faults
-from saker.engine.records.content import Number, Object, Refused
+from saker.engine.records.content import Map, Number, Object, Refused, Time
 from saker.engine.records.json_text import parse_json
 from saker.engine.records.rejection import Rejection
 
@@ -83,10 +83,12 @@ class Reference:
         """Read the fields below `branch`, an object or an array, in the order of the record."""
         seen: set[str | int] = set()
         for key, value in content if isinstance(content, Object) else enumerate(content):
+            child = branch.children.get(key)
+            if child is None and isinstance(content, Map):
+                continue
             if key in seen:
                 raise Refused(faults.REPEATED, branch.label_of(key))
             seen.add(key)
-            child = branch.children.get(key)
             if isinstance(child, Field):
                 self._read(child, value, row)
             elif child is not None and value is not None:
@@ -99,6 +101,10 @@ class Reference:
             raise Refused(faults.BOOLEAN, field.label)
         if isinstance(content, list):
             raise Refused(faults.NESTED, field.label)
+        if isinstance(content, bytes) or (isinstance(content, float) and field.is_identifier):
+            raise Refused(faults.OTHER_TYPE, field.label)
+        if isinstance(content, str) and not _is_unicode(content):
+            raise Refused(faults.NOT_TEXT, field.label)
         if field.is_identifier and content not in (None, ""):
             row.identifier = content
         for column, feature in field.columns:
@@ -106,18 +112,24 @@ class Reference:
                 row.columns[column] = self._column(feature, content, field.label)
                 row.filled.add(field.path)
 
-    def _misses(self, feature: Feature, content: str | bool | None) -> bool:
+    def _misses(self, feature: Feature, content: str | float | None) -> bool:
+        if isinstance(content, float):
+            return math.isnan(content)
         return content is None or (content == "" and "" not in self._codes.get(feature.name, ()))
 
-    def _column(self, feature: Feature, content: str | bool, label: str) -> float:
+    def _column(self, feature: Feature, content: str | float, label: str) -> float:
         if feature.kind == "category":
+            if isinstance(content, float):
+                raise Refused(faults.OTHER_TYPE, label)
             codes, text = self._codes[feature.name], json.dumps(content) if isinstance(content, bool) else content
             if isinstance(text, Number) and text not in codes:
                 text = _FRACTION_OF_ZEROS.sub("", text)
             return codes.get(text, math.nan)
         if isinstance(content, bool):
             content = Number(int(content))
-        if not isinstance(content, Number) and not _JSON_NUMBER.fullmatch(content):
+        if isinstance(content, Time) and feature.derivation:
+            return DERIVATIONS[feature.derivation](content.seconds)
+        if isinstance(content, str) and not isinstance(content, Number) and not _JSON_NUMBER.fullmatch(content):
             if feature.derivation and (seconds := time_of(content)) is not None:
                 return DERIVATIONS[feature.derivation](seconds)
             raise Refused(faults.NOT_A_TIME if feature.derivation else faults.NOT_A_NUMBER, label)
@@ -125,6 +137,15 @@ class Reference:
         if abs(number) >= _OVERFLOW:
             raise Refused(faults.OUT_OF_RANGE, label)
         return DERIVATIONS[feature.derivation](number / UNITS[feature.unit or "s"]) if feature.derivation else number
+
+
+def _is_unicode(text: str) -> bool:
+    """False where bytes of a string are not UTF-8: they were decoded with surrogateescape."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def time_of(text: str) -> float | None:

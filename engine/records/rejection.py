@@ -10,7 +10,7 @@ from typing import Literal
 
 Reason = Literal[
     "empty_record", "invalid_json", "too_deep", "not_an_object", "missing_field", "wrong_type", "out_of_range",
-    "repeated_field", "not_finite", "worker_crash", "undeliverable",
+    "repeated_field", "invalid_avro", "unknown_schema", "schema_mismatch", "not_finite", "worker_crash", "undeliverable",
 ]  # fmt: skip
 
 #: Deepest nesting of objects and arrays that a record may have, the record itself being 1.
@@ -52,6 +52,10 @@ REPEATED = Fault("repeated_field", "expected it once, got it again")
 NESTED = Fault("wrong_type", "expected a number, a string or null, got an object or an array")
 BOOLEAN = Fault("wrong_type", "expected a number or a string, got true or false")
 NOT_A_NUMBER = Fault("wrong_type", "expected a number, got a string that is none")
+OTHER_TYPE = Fault("wrong_type", "expected a value that the feature can use, got one of another type")
+NOT_TEXT = Fault("wrong_type", "expected a string in UTF-8, got other bytes")
+NOT_AVRO = Fault("invalid_avro", "expected a record of its Avro schema, got bytes that do not fit it")
+NOT_FRAMED = Fault("invalid_avro", "expected Confluent's wire format (a zero byte and a schema id of 4 bytes), got other bytes")
 NOT_A_TIME = Fault("wrong_type", "expected a time, got a string that is neither a number nor ISO 8601")
 NO_OBJECT = Fault("wrong_type", "expected an object or null, got another value")
 NO_ARRAY = Fault("wrong_type", "expected an array or null, got another value")
@@ -62,4 +66,5 @@ MISSING = Fault("missing_field", "expected a value, got nothing")
 #: By the numbers that the native decoder gives them (enum fault in kernels/native/rows/rows.h).
 BY_NUMBER = (
     EMPTY, BOOLEAN, NESTED, NOT_A_NUMBER, OUT_OF_RANGE, REPEATED, MISSING, NO_IDENTIFIER, NOT_A_TIME, NO_OBJECT, NO_ARRAY,
+    OTHER_TYPE, NOT_TEXT, NOT_AVRO, TOO_DEEP, NOT_FRAMED,
 )  # fmt: skip

@@ -1,6 +1,7 @@
 /* Python's view of the row decoder: arguments in, results out. The GIL is kept: a batch takes a fraction of a
    millisecond, and handed-over records need it. */
 #include "../internal_api.h"
+#include "avro.h"
 #include "batch_values.h"
 #include "rows.h"
 #include <stdlib.h>
@@ -9,10 +10,28 @@
 /* A record above this goes to the reference: offsets in the kernel are 32-bit. */
 #define LARGEST_RECORD ((Py_ssize_t)64 << 20)
 
+/* How records are written, and what is before them. */
+enum { JSON, JSON_WITH_ID, AVRO, AVRO_WITH_ID };
+#define ID_BYTES 5 /* Confluent's wire format: a zero, and the id of the schema in 4 bytes */
+
+/* A schema of a registry. Records of one that is not usable are the reference's, which rejects them. */
+typedef struct {
+    uint32_t id;
+    int is_known, is_usable;
+    avro_program program;
+} schema;
+
+typedef struct {
+    decode_record_function json;
+    decode_avro_function avro;
+} variant_functions;
+
 typedef struct {
     PyObject_HEAD rows_decoder decoder;
-    decode_record_function decode_record;
-    int busy;
+    variant_functions decode;
+    int format, busy;
+    schema *schemas; /* open addressing, at most half full */
+    uint32_t n_schemas, schema_mask;
     char *texts; /* identifiers of a batch that are not in their records as results have them */
     size_t texts_length, texts_capacity;
 } DecoderObject;
@@ -32,14 +51,14 @@ static int64_t keep_text(DecoderObject *self, const char *text, size_t length) {
     return ~start;
 }
 
-static decode_record_function variant_named(const char *variant) {
+static variant_functions variant_named(const char *variant) {
 #if defined(__x86_64__)
-    if (strcmp(variant, "avx512") == 0) return rows_decode_record_avx512;
-    if (strcmp(variant, "avx2") == 0) return rows_decode_record_avx2;
+    if (strcmp(variant, "avx512") == 0) return (variant_functions){rows_decode_record_avx512, rows_decode_avro_avx512};
+    if (strcmp(variant, "avx2") == 0) return (variant_functions){rows_decode_record_avx2, rows_decode_avro_avx2};
 #else
     (void)variant;
 #endif
-    return rows_decode_record_baseline;
+    return (variant_functions){rows_decode_record_baseline, rows_decode_avro_baseline};
 }
 
 /* A tuple of bytes objects -> table of text -> position. */
@@ -149,12 +168,12 @@ static int set_branch(branch *b, PyObject *description) {
 }
 
 static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"variant", "width", "branches", "fields", "identifier_slot", NULL};
+    static char *names[] = {"variant", "width", "branches", "fields", "identifier_slot", "record_format", NULL};
     const char *variant;
-    int width, identifier_slot;
+    int width, identifier_slot, format = JSON;
     PyObject *branches, *fields;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "siO!O!i", names, &variant, &width, &PyTuple_Type, &branches,
-                                     &PyTuple_Type, &fields, &identifier_slot))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "siO!O!i|i", names, &variant, &width, &PyTuple_Type,
+                                     &branches, &PyTuple_Type, &fields, &identifier_slot, &format))
         return NULL;
     if (!runs_variant(variant)) {
         PyErr_Format(PyExc_ValueError, "this processor does not run the variant '%s'", variant);
@@ -164,7 +183,8 @@ static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *
     DecoderObject *self = (DecoderObject *)allocate(type, 0);
     if (self == NULL) return NULL;
     rows_decoder *d = &self->decoder;
-    self->decode_record = variant_named(variant);
+    self->decode = variant_named(variant);
+    self->format = format;
     int32_t n_fields = (int32_t)PyTuple_Size(fields), n_branches = (int32_t)PyTuple_Size(branches);
     if (rows_init(d, width, n_fields, n_branches) != 0) {
         PyErr_NoMemory();
@@ -188,6 +208,9 @@ static void decoder_dealloc(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     rows_free(&self->decoder);
     free(self->texts);
+    for (uint32_t i = 0; self->schemas != NULL && i <= self->schema_mask; i++)
+        if (self->schemas[i].is_usable) avro_program_free(&self->schemas[i].program);
+    free(self->schemas);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
 }
@@ -251,19 +274,165 @@ static void count_blank(rows_decoder *d, const float *row) {
     d->n_blank += memcmp(row, d->blank_row, (size_t)d->width * sizeof *row) == 0;
 }
 
+/* ---- schemas ---- */
+
+/* Where the id is in the table, or would be; NULL without a table. */
+static schema *schema_place(const DecoderObject *self, uint32_t id) {
+    if (self->schemas == NULL) return NULL;
+    uint32_t at = id * 0x9E3779B1u & self->schema_mask; /* ids are the registry's, not the senders' */
+    while (self->schemas[at].is_known && self->schemas[at].id != id) at = (at + 1) & self->schema_mask;
+    return &self->schemas[at];
+}
+
+static int grow_schemas(DecoderObject *self) {
+    uint32_t old_mask = self->schema_mask, mask = self->schemas == NULL ? 15 : 2 * old_mask + 1;
+    schema *old = self->schemas, *larger = calloc((size_t)mask + 1, sizeof *larger);
+    if (larger == NULL) return -1;
+    self->schemas = larger;
+    self->schema_mask = mask;
+    for (uint32_t i = 0; old != NULL && i <= old_mask; i++)
+        if (old[i].is_known) *schema_place(self, old[i].id) = old[i];
+    free(old);
+    return 0;
+}
+
+/* The id before a record, 0 for records without; -1 if it is not there. */
+static int64_t id_of(const DecoderObject *self, const char *record, size_t length) {
+    if (self->format == JSON || self->format == AVRO) return 0;
+    if (length < ID_BYTES || record[0] != 0) return -1;
+    const unsigned char *p = (const unsigned char *)record + 1;
+    return (int64_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3];
+}
+
+/* A copy of a buffer, and `more` bytes of zeros. NULL with an exception. */
+static void *copy_of(const Py_buffer *buffer, size_t more) {
+    char *copy = calloc((size_t)buffer->len + more + 1, 1);
+    if (copy == NULL) PyErr_NoMemory();
+    else memcpy(copy, buffer->buf, (size_t)buffer->len);
+    return copy;
+}
+
+/* (operations, places, texts, where each text ends, ((keys, their programs), ...)); see records/avro_program.py */
+static int set_program(const rows_decoder *d, avro_program *program, PyObject *description) {
+    Py_buffer operations, places, texts, ends;
+    PyObject *keys;
+    if (!PyArg_ParseTuple(description, "y*y*y*y*O!", &operations, &places, &texts, &ends, &PyTuple_Type, &keys))
+        return -1;
+    Py_ssize_t n = PyTuple_Size(keys);
+    int result = -1;
+    program->operations = copy_of(&operations, 0);
+    program->places = copy_of(&places, 0);
+    program->texts = copy_of(&texts, 16);
+    program->text_ends = copy_of(&ends, 0);
+    program->keys = calloc((size_t)n + 1, sizeof *program->keys);
+    program->programs = calloc((size_t)n + 1, sizeof *program->programs);
+    if (!program->operations || !program->places || !program->texts || !program->text_ends) goto done;
+    int32_t n_operations = (int32_t)(operations.len / (Py_ssize_t)sizeof(avro_operation));
+    if (program->keys == NULL || program->programs == NULL || avro_specialize(d, program, n_operations) != 0) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *texts_of_keys, *places_of_keys;
+        if (!PyArg_ParseTuple(PyTuple_GetItem(keys, i), "O!O!", &PyTuple_Type, &texts_of_keys, &PyTuple_Type,
+                              &places_of_keys))
+            goto done;
+        program->n_keys = (int32_t)i + 1;
+        if (build_table(&program->keys[i], texts_of_keys) != 0) goto done;
+        program->programs[i] = int_array(places_of_keys);
+        if (program->programs[i] == NULL) goto done;
+    }
+    result = 0;
+done:
+    PyBuffer_Release(&operations);
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&texts);
+    PyBuffer_Release(&ends);
+    return result;
+}
+
+/* add_schema(id, program; or for JSON whether its records are read) */
+static PyObject *decoder_add_schema(PyObject *object, PyObject *arguments) {
+    DecoderObject *self = (DecoderObject *)object;
+    unsigned int id;
+    PyObject *description;
+    if (!PyArg_ParseTuple(arguments, "IO", &id, &description)) return NULL;
+    if ((self->schemas == NULL || 2 * (self->n_schemas + 1) > self->schema_mask) && grow_schemas(self) != 0)
+        return PyErr_NoMemory();
+    schema made = {.id = id, .is_known = 1};
+    if (description == Py_True) {
+        made.is_usable = 1;
+    } else if (description != Py_False) {
+        if (set_program(&self->decoder, &made.program, description) != 0) {
+            avro_program_free(&made.program);
+            return NULL;
+        }
+        made.is_usable = 1;
+    }
+    schema *place = schema_place(self, id);
+    if (place->is_usable) avro_program_free(&place->program);
+    self->n_schemas += !place->is_known;
+    *place = made;
+    Py_RETURN_NONE;
+}
+
+/* unknown_schemas(values) -> [(index, id)] of the records whose schema is not known */
+static PyObject *decoder_unknown_schemas(PyObject *object, PyObject *values) {
+    const DecoderObject *self = (const DecoderObject *)object;
+    Py_ssize_t n = PySequence_Size(values);
+    PyObject *found = n < 0 ? NULL : PyList_New(0);
+    for (Py_ssize_t i = 0; found != NULL && i < n; i++) {
+        Value value;
+        int failed = value_at(values, i, &value);
+        int64_t id = failed ? -1 : id_of(self, value.bytes, (size_t)value.length);
+        const schema *known = id < 0 ? NULL : schema_place(self, (uint32_t)id);
+        if (id >= 0 && (known == NULL || !known->is_known)) {
+            PyObject *pair = Py_BuildValue("nL", i, (long long)id);
+            failed = pair == NULL || PyList_Append(found, pair) != 0;
+            Py_XDECREF(pair);
+        }
+        Py_XDECREF(value.owner);
+        if (failed) Py_CLEAR(found);
+    }
+    return found;
+}
+
+/* ---- records ---- */
+
+/* One that is neither empty nor too large; without memory -1. */
+static int read_record(DecoderObject *self, const char *record, size_t length, float *row, record_result *result) {
+    rows_decoder *d = &self->decoder;
+    int64_t id = id_of(self, record, length);
+    if (id < 0) {
+        *result = (record_result){.code = NOT_FRAMED, .entry = -1};
+        return REJECTED;
+    }
+    const schema *of = self->format == JSON ? NULL : schema_place(self, (uint32_t)id);
+    if (self->format != JSON && (of == NULL || !of->is_usable)) return HAND_OVER;
+    if (self->format == AVRO || self->format == AVRO_WITH_ID) {
+        if (rows_load(d, record, length) != 0) return -1;
+        return self->decode.avro(d, &of->program, self->format == AVRO ? 0 : ID_BYTES, length, row, result);
+    }
+    size_t before = self->format == JSON ? 0 : ID_BYTES;
+    if (length == before) return HAND_OVER;
+    if (rows_load(d, record + before, length - before) != 0) return -1;
+    int outcome = self->decode.json(d, length - before, row, result);
+    result->identifier_start += before;
+    return outcome;
+}
+
 static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index, progress *so_far,
                       const callbacks *python) {
     rows_decoder *d = &self->decoder;
     record_result result = {.code = EMPTY, .entry = -1};
     if (value->length == 0) return reject(python->on_rejection, index, &result);
     if (value->length > LARGEST_RECORD) return take_from_reference(self, so_far, python->hand_over, index);
-    if (rows_load(d, value->bytes, (size_t)value->length) != 0) {
-        PyErr_NoMemory();
-        return -1;
+    switch (read_record(self, value->bytes, (size_t)value->length, so_far->row, &result)) {
+    case HAND_OVER: return take_from_reference(self, so_far, python->hand_over, index);
+    case REJECTED: return reject(python->on_rejection, index, &result);
+    case ACCEPTED: break;
+    default: PyErr_NoMemory(); return -1;
     }
-    int outcome = self->decode_record(d, (size_t)value->length, so_far->row, &result);
-    if (outcome == HAND_OVER) return take_from_reference(self, so_far, python->hand_over, index);
-    if (outcome == REJECTED) return reject(python->on_rejection, index, &result);
     count_blank(d, so_far->row);
     if (result.identifier != NULL) return accept_text(self, so_far, index, result.identifier, result.identifier_length);
     accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
@@ -287,9 +456,8 @@ const char *decoder_text(PyObject *decoder, const char *record, const Identifier
 int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
     DecoderObject *self = (DecoderObject *)decoder;
     record_result result = {.code = EMPTY, .entry = -1};
-    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD || rows_load(&self->decoder, record, length) != 0)
-        return 0;
-    if (self->decode_record(&self->decoder, length, row, &result) != ACCEPTED) return 0;
+    if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD) return 0;
+    if (read_record(self, record, length, row, &result) != ACCEPTED) return 0;
     *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
     if (result.identifier == NULL) return 1;
     identifier->start = keep_text(self, result.identifier, result.identifier_length);
@@ -347,6 +515,8 @@ static PyObject *decoder_statistics(PyObject *object, PyObject *unused) {
 
 static PyMethodDef decoder_methods[] = {
     {"decode", decoder_decode, METH_VARARGS, NULL},
+    {"add_schema", decoder_add_schema, METH_VARARGS, NULL},
+    {"unknown_schemas", decoder_unknown_schemas, METH_O, NULL},
     {"statistics", decoder_statistics, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -51,6 +51,11 @@ enum fault {
     NOT_A_TIME,
     NOT_AN_OBJECT,
     NOT_AN_ARRAY,
+    OTHER_TYPE,
+    NOT_TEXT,
+    NOT_AVRO,
+    TOO_DEEP,
+    NOT_FRAMED,
     NO_FAULT = -1
 };
 
