@@ -16,6 +16,10 @@ def stack(
         bool,
         typer.Option("--monitoring", help="Also run Prometheus with saker's rules and alerts."),
     ] = False,
+    registry: Annotated[
+        bool,
+        typer.Option("--registry", help="Also run a schema registry (Apicurio, 159 MB to download once)."),
+    ] = False,
 ) -> None:
     """Run a local Kafka and MLflow until Ctrl-C, then remove their data."""
     from contextlib import ExitStack
@@ -24,7 +28,7 @@ def stack(
 
     stop = told_to_stop()
     typer.echo("starting Kafka and MLflow ...")
-    with local_stack(lasting=True, usual_ports=True) as running, ExitStack() as more:
+    with local_stack(lasting=True, usual_ports=True, registry=registry) as running, ExitStack() as more:
         prometheus = ""
         if monitoring:
             from saker.deploy.local.monitoring import Prometheus
@@ -36,7 +40,8 @@ def stack(
             prometheus = f"Prometheus  {server.url}\n"
         typer.echo(
             f"Kafka   {running.bootstrap_servers}\n"
-            f"MLflow  {running.tracking_uri}\n{prometheus}\n"
+            f"MLflow  {running.tracking_uri}\n{prometheus}"
+            f"{f'Registry  {running.registry}{chr(10)}' if running.registry else ''}\n"
             "In another terminal:\n"
             f"  export MLFLOW_TRACKING_URI={running.tracking_uri}\n"
             "  saker train && saker export && saker promote\n"

@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,7 +41,7 @@ def _root(
 #: The groups of commands in `saker --help`.
 MODELS, SERVING, OPERATING, MEASURING = "Models", "Serving", "Operating", "Measuring"
 #: The groups of options that several commands have.
-ON_KAFKA, ON_DATA, ON_MODEL, ON_OUTPUT = "Kafka", "Data", "Model", "Output"
+ON_KAFKA, ON_DATA, ON_MODEL, ON_OUTPUT, ON_RECORDS = "Kafka", "Data", "Model", "Output", "Records"
 
 models = typer.Typer(help="List, inspect, roll back, sign and describe models.", no_args_is_help=True)
 app.add_typer(models, name="models", rich_help_panel=MODELS)
@@ -100,6 +100,21 @@ Kernels = Annotated[
 ]
 Model = Annotated[
     str, typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL)
+]
+RecordFormat = Annotated[
+    Literal["json", "avro"], typer.Option("--format", help="Format of the records.", rich_help_panel=ON_RECORDS)
+]
+RegistryUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        help="Schema registry (URL of Confluent's API), for records that begin with the id of their schema.",
+        rich_help_panel=ON_RECORDS,
+    ),
+]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option("--schema", help="Avro schema of all records, which have no id.", rich_help_panel=ON_RECORDS),
 ]
 #: Topics, by the name that the option has where it is used.
 Input = Annotated[str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)]

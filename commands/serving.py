@@ -23,7 +23,10 @@ from saker.commands.options import (
     MetricsAddress,
     Missing,
     Model,
+    RecordFormat,
+    RegistryUrl,
     RejectedTopic,
+    SchemaFile,
     Scored,
     Seed,
     Tracking,
@@ -145,6 +148,9 @@ def serve(
             "--hung-seconds", min=1, help="Seconds without a heartbeat before a worker is restarted.", rich_help_panel="Workers"
         ),
     ] = 60.0,
+    record_format: RecordFormat = "json",
+    registry_url: RegistryUrl = None,
+    schema: SchemaFile = None,
     kernels: Kernels = None,
     transport: Annotated[
         Literal["auto", "native", "public"],
@@ -159,6 +165,7 @@ def serve(
     """Score a Kafka topic until SIGTERM or Ctrl-C, then drain and commit."""
     from saker.engine.kernels import mode_of
     from saker.engine.model import registry
+    from saker.engine.schema_registry import open_format
     from saker.engine.serving.pool import Pool
 
     settings = config.ServeSettings(
@@ -182,7 +189,9 @@ def serve(
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
         transport=transport,
+        records=config.RecordSettings(record_format, registry_url, schema),
     )
+    open_format(settings.records)  # before anything starts: do its settings fit?
     uri = tracking_uri or config.tracking_uri()
     first = registry.locate_or_last(model, uri, public_key)
     if public_key is None and not model.endswith(".onnx"):

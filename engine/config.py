@@ -44,6 +44,15 @@ class TopicLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordSettings:
+    """How records are written. With a registry each of them names its schema, with a file all are of that one."""
+
+    format: str = "json"
+    registry: str | None = None
+    schema_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What a pool and its workers need to know; handed to every worker process as it is."""
 
@@ -92,3 +101,4 @@ class ServeSettings:
     kernels: str = "auto"
     #: auto: librdkafka itself where the installed confluent-kafka was tested; native: that, or an error; public: public calls.
     transport: str = "auto"
+    records: RecordSettings = RecordSettings()

@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from saker import to_onnx
 from saker.deploy.local.kafka import Broker
+from saker.deploy.local.registry import SchemaRegistry
 from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from saker.deploy.local.tracking import Tracking
@@ -35,7 +36,7 @@ ULB = Path(__file__).parent / "data" / "ulb_creditcard_sample.csv"
 
 #: A test has a marker when it uses one of these fixtures, itself or by way of another one.
 MARKED_BY = {
-    "kafka": {"bootstrap_servers", "own_broker", "secure"},
+    "kafka": {"bootstrap_servers", "own_broker", "secure", "registry"},
     "mlflow": {"tracking_uri", "tracking_server"},
     "airflow": {"airflow"},
     "slow": {"wheel"},
@@ -94,6 +95,18 @@ def bootstrap_servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.T
         await_broker(shared)
         create_topics(shared, PARTITIONS)
     yield shared
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """A real schema registry; its URL."""
+    server = SchemaRegistry()
+    try:
+        server.launch()
+        server.wait()
+        yield server.url
+    finally:
+        server.stop()
 
 
 @pytest.fixture

@@ -25,9 +25,22 @@ ALLOWED: dict[str, set[str]] = {
 }
 #: The rooms of the engine from the ground up: a room may import itself and the rooms before it.
 ENGINE = (
-    ("apart", "config", "contract", "errors", "field_tree", "log", "onnx_metadata", "onnx_trees", "paths", "protobuf"),
+    (
+        "apart",
+        "config",
+        "contract",
+        "errors",
+        "field_tree",
+        "log",
+        "onnx_metadata",
+        "onnx_trees",
+        "paths",
+        "properties",
+        "protobuf",
+    ),
     ("kernels",),
     ("records",),
+    ("schema_registry",),
     ("model",),
     ("metrics",),
     ("pipeline",),
@@ -56,6 +69,7 @@ HOMES = {
     "confluent_kafka": ("engine/kafka/", "bench/peers/"),  # there as a peer
     "pandas": ("training/", "export/registry/publish.py", "commands/evidently.py", "bench/peers/"),
     "airflow": ("dags/",),
+    "urllib3": ("engine/schema_registry.py",),
 }
 
 

@@ -237,6 +237,12 @@ ENGINE = Dashboard(
             [Query("max by (instance) (unread_partitions)", "{{instance}}")],
         ),
         Panel(
+            "Waiting for a schema",
+            "Partitions that wait for the schema registry.",
+            "short",
+            [Query("max by (instance) (schema_waiting_partitions)", "{{instance}}")],
+        ),
+        Panel(
             "Kafka reachable",
             "1 if a broker answers, 0 if none does.",
             "short",

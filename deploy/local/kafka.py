@@ -6,7 +6,6 @@ checked at every start.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import tempfile
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from saker.deploy.local.maven import fetched
 from saker.deploy.local.server import Server, StackError, free_port
 from saker.engine.config import cache
 from saker.engine.kafka import admin
@@ -40,31 +40,7 @@ def jars() -> list[Path]:
     """The locked jars, fetched when they are not in the cache; raises `StackError` when one is not as locked."""
     folder = cache("kafka")
     with ThreadPoolExecutor(8) as pool, tempfile.TemporaryDirectory(dir=folder) as scratch:
-        return list(pool.map(lambda line: _jar(line, folder, Path(scratch)), _LOCK.read_text().splitlines()))
-
-
-def _jar(line: str, folder: Path, scratch: Path) -> Path:
-    digest, coordinates = line.split()
-    group, artifact, version = coordinates.split(":")
-    path = folder / f"{artifact}-{version}.jar"
-    if not path.exists():
-        # jgo's resolver brings single files; resolving the tree here would mix the versions of two roots.
-        from jgo.maven import MavenContext
-
-        context = MavenContext(repo_cache=scratch, timeout=60)
-        fetched = context.project(group, artifact).at_version(version).artifact().resolve()
-        _check(fetched, digest, coordinates)
-        fetched.replace(path)
-    _check(path, digest, coordinates)
-    return path
-
-
-def _check(path: Path, digest: str, coordinates: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
-        raise StackError(
-            f"{coordinates}: {path} has SHA-256 {found}, {_LOCK.name} says {digest}; remove the file to download it again",
-        )
+        return list(pool.map(lambda line: fetched(line, folder, Path(scratch)), _LOCK.read_text().splitlines()))
 
 
 class Broker(Server):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from saker.deploy.local.kafka import Broker
+from saker.deploy.local.registry import SchemaRegistry
 from saker.deploy.local.tracking import Tracking
 from saker.engine.kafka import admin, clients
 
@@ -18,6 +19,7 @@ SHADOW = "shadow-scores"
 class Stack:
     bootstrap_servers: str
     tracking_uri: str
+    registry: str | None = None
 
 
 @contextmanager
@@ -38,16 +40,25 @@ def local_kafka(partitions: int = 4, *, lasting: bool = False, usual_port: bool 
 
 
 @contextmanager
-def local_stack(partitions: int = 4, *, lasting: bool = False, usual_ports: bool = False) -> Iterator[Stack]:
-    """Kafka with its topics, and MLflow, started in parallel. lasting: see `Broker`. usual_ports: 9092, 5000 if free."""
-    tracking = Tracking(usual_port=usual_ports)
-    try:
+def local_stack(
+    partitions: int = 4, *, lasting: bool = False, usual_ports: bool = False, registry: bool = False
+) -> Iterator[Stack]:
+    """Kafka with its topics, and MLflow, started in parallel. lasting: see `Broker`. usual_ports: 9092, 5000, 8081 if free.
+    registry: with a schema registry.
+    """
+    with ExitStack() as stop:
+        tracking = Tracking(usual_port=usual_ports)
+        stop.callback(tracking.stop)
         tracking.launch()
-        with local_kafka(partitions, lasting=lasting, usual_port=usual_ports) as bootstrap_servers:
-            tracking.wait()
-            yield Stack(bootstrap_servers, tracking.uri)
-    finally:
-        tracking.stop()
+        schemas = SchemaRegistry(usual_port=usual_ports) if registry else None
+        if schemas is not None:
+            stop.callback(schemas.stop)
+            schemas.launch()
+        bootstrap_servers = stop.enter_context(local_kafka(partitions, lasting=lasting, usual_port=usual_ports))
+        tracking.wait()
+        if schemas is not None:
+            schemas.wait()
+        yield Stack(bootstrap_servers, tracking.uri, None if schemas is None else schemas.url)
 
 
 def create_topics(bootstrap_servers: str, partitions: int, suffix: str = "") -> None:

@@ -114,35 +114,36 @@ class PublicBatch:
         ]
 
 
-class SingleRecord:
-    """One record of a batch as its own batch."""
+class SelectedRecords:
+    """Some records of a batch, in their order, as their own batch."""
 
-    def __init__(self, of: ConsumedBatch, index: int) -> None:
-        self._of, self._index = of, index
+    def __init__(self, of: ConsumedBatch, indices: list[int]) -> None:
+        self._of, self._indices = of, indices
 
     def __len__(self) -> int:
-        return 1
+        return len(self._indices)
 
     def __getitem__(self, at: int, /) -> bytes | None:
-        if at:
-            raise IndexError(at)
-        return self._of[self._index]
+        return self._of[self._indices[at]]
 
-    def origin(self, index: int, /) -> Origin:  # noqa: ARG002 - it is 0
-        return self._of.origin(self._index)
+    def origin(self, index: int, /) -> Origin:
+        return self._of.origin(self._indices[index])
 
     def positions(self) -> dict[Partition, int]:
-        origin = self._of.origin(self._index)
-        return {(origin.topic, origin.partition): origin.offset + 1}
+        origins = map(self.origin, range(len(self)))
+        return {(origin.topic, origin.partition): origin.offset + 1 for origin in origins}
 
     def timestamps(self, into: NDArray[np.int64], /) -> None:
-        into[0] = self._of.origin(self._index).timestamp_ms
+        into[:] = [self.origin(at).timestamp_ms for at in range(len(self))]
 
     def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
-        is_one = is_beyond(self.origin(0), len(self[0] or b""), most_bytes, earliest_ms, latest_ms, needs_key)
-        return [0] if is_one else []
+        return [
+            at
+            for at in range(len(self))
+            if is_beyond(self.origin(at), len(self[at] or b""), most_bytes, earliest_ms, latest_ms, needs_key)
+        ]
 
 
-def single_records(batch: ConsumedBatch) -> Iterator[SingleRecord]:
+def single_records(batch: ConsumedBatch) -> Iterator[SelectedRecords]:
     """The records of a batch, each as its own batch."""
-    return (SingleRecord(batch, index) for index in range(len(batch)))
+    return (SelectedRecords(batch, [index]) for index in range(len(batch)))

@@ -7,7 +7,7 @@
     sasl.password = file:/run/secrets/kafka-password
     ssl.ca.location = /etc/kafka/ca.pem
 
-Names are librdkafka's. A value `file:PATH` is the content of that file, `env:NAME` that of a variable. No value is printed.
+Names are librdkafka's; values as in `saker.engine.properties`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from saker.engine.errors import ServingError
+from saker.engine.properties import read_properties
 
 VARIABLE = "SAKER_KAFKA_CONFIG"
 _ALLOWED = ("security.protocol", "sasl.", "ssl.", "enable.sasl.", "enable.ssl.", "https.")
@@ -28,25 +28,9 @@ _ALLOWED = ("security.protocol", "sasl.", "ssl.", "enable.sasl.", "enable.ssl.",
 
 def security(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Settings for a client of confluent_kafka; none without the variable. Raises `ServingError` for a file that is not so."""
-    name = environment.get(VARIABLE)
-    if not name:
-        return {}
-    path, settings = Path(name), {}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ServingError(f"{VARIABLE}: cannot read {path}: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        key, separator, value = (part.strip() for part in line.partition("="))
-        if not line.strip() or key.startswith("#"):
-            continue
-        if not separator or not key.startswith(_ALLOWED):
-            raise ServingError(
-                f"{path}, line {number}: expected NAME = VALUE with a name that begins with {', '.join(_ALLOWED)}; "
-                "all other settings are command options"
-            )
-        settings[key] = _secret(value, f"{path}, line {number}: {key}", environment)
-    _try(name, tuple(settings.items()))
+    settings = read_properties(VARIABLE, _ALLOWED, environment)
+    if settings:
+        _try(environment[VARIABLE], tuple(settings.items()))
     return settings
 
 
@@ -60,20 +44,6 @@ def _try(path: str, settings: tuple[tuple[str, str], ...]) -> None:
         for _, value in settings:
             told = told.replace(value, "...") if value else told
         raise ServingError(f"{path}: librdkafka rejects these settings: {told}") from None
-
-
-def _secret(value: str, where: str, environment: Mapping[str, str]) -> str:
-    kind, _, name = value.partition(":")
-    if kind == "env":
-        if name not in environment:
-            raise ServingError(f"{where}: environment variable {name} is not set")
-        return environment[name]
-    if kind == "file":
-        try:
-            return Path(name).read_text().strip()
-        except OSError as error:
-            raise ServingError(f"{where}: cannot read {name}: {error.strerror}") from error
-    return value
 
 
 def for_kafka_python(settings: Mapping[str, str]) -> dict[str, str] | None:

@@ -82,8 +82,8 @@ class RowKernel:
 
         return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
 
-    def add_schema(self, number: int, program: NativeProgram | bool) -> None:
-        """How records of a schema are read: by the program, as JSON (True), or by the reference (False)."""
+    def add_schema(self, number: int, program: NativeProgram | bool | None) -> None:
+        """How records of a schema are read: by the program, as JSON (True), or by the reference (False). None: not known."""
         self.decoder.add_schema(number, program)
 
     @property

@@ -35,6 +35,7 @@ METRICS: Mapping[str, Declared] = {
     "in_flight_records": Declared("gauge", "Records whose results Kafka has not acknowledged yet."),
     "consumer_lag_records": Declared("gauge", "Records of the input that the group has not committed.", ("topic", "partition")),
     "unread_partitions": Declared("gauge", "Partitions of the input without a reader, or that the output topics lack."),
+    "schema_waiting_partitions": Declared("gauge", "Partitions that wait for the schema registry."),
     "broker_up": Declared("gauge", "1 if a Kafka broker answers, 0 if none does."),
     "rebalances": Declared("counter", "Partition assignments from the group coordinator."),
     "worker_restarts": Declared("counter", "Restarts of workers that died.", ("worker",)),

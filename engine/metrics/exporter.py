@@ -41,7 +41,7 @@ class PoolMetrics(Collector):
         self._shadowed: Counter[str] = Counter()
         self._newest: dict[int, Counts] = {}
         self._lags: dict[tuple[str, int], int] | None = {}
-        self._unread = 0
+        self._unread = self._waiting = 0
         self._backends: dict[int, tuple[str, str, str]] = {}
         self._restarts: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -60,6 +60,10 @@ class PoolMetrics(Collector):
     def unread(self, partitions: int) -> None:
         with self._lock:
             self._unread = partitions
+
+    def waiting_for_schemas(self, partitions: int) -> None:
+        with self._lock:
+            self._waiting = partitions
 
     def runs_on(self, worker: int, trees: str, rows: str, kafka: str) -> None:
         with self._lock:
@@ -114,6 +118,7 @@ class PoolMetrics(Collector):
         lags = (self._lags or {}).items()
         yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in lags])
         yield family("unread_partitions", [((), self._unread)])
+        yield family("schema_waiting_partitions", [((), self._waiting)])
         yield family("broker_up", [((), float(self._lags is not None))])
         yield family("rebalances", [((), total.rebalances)])
         yield family("worker_restarts", [((str(worker),), count) for worker, count in sorted(self._restarts.items())])

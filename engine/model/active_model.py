@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from saker.engine.model.session import Session, open_session
 from saker.engine.records.decode import Decoder
 from saker.engine.records.encode import Encoder, Pieces
+from saker.engine.records.formats import JSON, Format
 
 if TYPE_CHECKING:
     from saker.engine.kernels import _native
@@ -51,13 +52,13 @@ class ActiveModel:
     encoder: Encoder
 
     @classmethod
-    def load(cls, path: Path, name: str, kernels: str | None = None) -> ActiveModel:
+    def load(cls, path: Path, name: str, kernels: str | None = None, records: Format = JSON) -> ActiveModel:
         """Open and prove the model in `path`; `name` (such as fraud/7) is what every result carries.
 
-        kernels: auto or off; without it SAKER_KERNELS, or auto.
+        kernels: auto or off; without it SAKER_KERNELS, or auto. records: how they are written.
         """
         data = path.read_bytes()
-        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels)
+        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels, records)
 
     @property
     def backends(self) -> Backends:
@@ -76,7 +77,7 @@ class ActiveModel:
         return NativeModel(decoder, *scorer, self.session.contract.threshold, self.encoder.pieces)
 
     @classmethod
-    def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None) -> ActiveModel:
+    def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None, records: Format = JSON) -> ActiveModel:
         contract = session.contract
         encoder = Encoder(contract.id_field, contract.threshold, name, kernels)
-        return cls(name, sha256, session, Decoder(contract, kernels), encoder)
+        return cls(name, sha256, session, Decoder(contract, kernels, records), encoder)

@@ -125,6 +125,9 @@ class Decoder:
         """(index, id) of the records whose schemas have to be asked for before they can be decoded."""
         if not self._has_schemas:
             return ()
+        for number in self._reader.forget_unknown():
+            if self._native is not None:
+                self._native.add_schema(number, None)
         return self._native.decoder.unknown_schemas(values) if self._native else self._reader.unknown(values)
 
     def learn(self, schema: int) -> None:

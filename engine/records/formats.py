@@ -8,6 +8,7 @@ A registry never changes what an id stands for, so what is known of a schema sta
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -26,6 +27,8 @@ from saker.engine.records.rejection import Fault
 Kind = Literal["json", "avro"]
 #: Of Confluent's wire format, before the record.
 ID_BYTES = 5
+#: How long an id that the registry did not have is not asked for again.
+UNKNOWN_SECONDS = 30.0
 
 
 class UnknownSchema(SakerError):
@@ -71,6 +74,15 @@ class FormatReader:
     def __init__(self, contract: Contract, of: Format) -> None:
         self._format, self._tree = of, field_tree(contract)
         self._known: dict[int, Type | Refused | None] = {}
+        self._unknown_since: dict[int, float] = {}
+
+    def forget_unknown(self) -> list[int]:
+        """The ids that the registry did not have a while ago: it may have them now."""
+        before = time.monotonic() - UNKNOWN_SECONDS if self._unknown_since else 0.0
+        forgotten = [number for number, since in self._unknown_since.items() if since < before]
+        for number in forgotten:
+            del self._unknown_since[number], self._known[number]
+        return forgotten
 
     def unknown(self, values: Values) -> Sequence[tuple[int, int]]:
         """(index, id) of the records whose schema `learn` has not been called for; an id of 0 where all are of one schema."""
@@ -90,6 +102,7 @@ class FormatReader:
             except UnknownSchema:
                 message = f"schema {number} is not in the registry: does the producer use another one?"
                 self._known[number] = Refused(Fault("unknown_schema", message))
+                self._unknown_since[number] = time.monotonic()
         known = self._known[number]
         return known if isinstance(known, Type) else known is None
 

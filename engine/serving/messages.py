@@ -20,6 +20,8 @@ class Ready:
 
     backends: Backends
     partitions: frozenset[int]
+    #: How many of them wait for a schema of their records.
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from saker.engine.config import ServeSettings
 from saker.engine.errors import ModelRefused
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.model.registry import ResolvedModel
+from saker.engine.records.formats import Format
 
 
-def load(resolved: ResolvedModel, settings: ServeSettings) -> ActiveModel:
+def load(resolved: ResolvedModel, settings: ServeSettings, records: Format) -> ActiveModel:
     """The proven model; raises `ModelRefused` if it is not, or not the file that the pool resolved."""
-    model = ActiveModel.load(resolved.path, resolved.name, settings.kernels)
+    model = ActiveModel.load(resolved.path, resolved.name, settings.kernels, records)
     if model.sha256 != resolved.sha256:
         raise ModelRefused(
             f"model {resolved.name}: SHA-256 of its file is {model.sha256}, expected {resolved.sha256}, as resolved"
@@ -23,14 +24,14 @@ def load(resolved: ResolvedModel, settings: ServeSettings) -> ActiveModel:
 class LoadingModel(threading.Thread):
     """One model that is being loaded. Only the thread itself sets `result`, as the last thing it does."""
 
-    def __init__(self, resolved: ResolvedModel, settings: ServeSettings) -> None:
+    def __init__(self, resolved: ResolvedModel, settings: ServeSettings, records: Format) -> None:
         super().__init__(name="model-loading", daemon=True)
-        self._resolved, self._settings = resolved, settings
+        self._resolved, self._settings, self._records = resolved, settings, records
         self.result: ActiveModel | ModelRefused | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            self.result = load(self._resolved, self._settings)
+            self.result = load(self._resolved, self._settings, self._records)
         except ModelRefused as error:
             self.result = error

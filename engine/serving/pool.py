@@ -213,7 +213,7 @@ class Pool:
         if self._watch is None or not self._settled or self._missing or not self._watch.seen.broker:
             return False
         late = time.monotonic() - _LATE_SECONDS
-        return all(worker.ready and worker.heard > late for worker in self._workers)
+        return all(worker.ready and worker.heard > late and not worker.waiting for worker in self._workers)
 
     def _is_alive(self) -> bool:
         return time.monotonic() - self._passed < _STUCK_SECONDS
@@ -274,8 +274,9 @@ class Pool:
         match message:
             case Counted(counts):
                 self._metrics.add(worker.number, counts)
-            case Ready(backends, partitions):
-                worker.partitions = partitions
+            case Ready(backends, partitions, waiting):
+                worker.partitions, worker.waiting = partitions, waiting
+                self._metrics.waiting_for_schemas(sum(one.waiting for one in self._workers))
                 if not worker.ready:
                     worker.ready = True
                     self._note_backends(worker.number, backends)

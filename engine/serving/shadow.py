@@ -25,7 +25,7 @@ import numpy as np
 import orjson
 
 from saker.engine.config import ServeSettings
-from saker.engine.errors import ModelRefused
+from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.batch import ConsumedBatch
 from saker.engine.kafka.clients import TopicPartition
@@ -34,6 +34,7 @@ from saker.engine.log import log_to_stderr
 from saker.engine.metrics.exporter import PoolMetrics
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.model.registry import ResolvedModel
+from saker.engine.schema_registry import open_format
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
@@ -105,7 +106,8 @@ def main(settings: ServeSettings, served: ResolvedModel, second: ResolvedModel, 
     log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
-    comparison = Comparison(*(ActiveModel.load(one.path, one.name, settings.kernels) for one in (served, second)))
+    records = open_format(settings.records)
+    comparison = Comparison(*(ActiveModel.load(one.path, one.name, settings.kernels, records) for one in (served, second)))
     process = _Process(settings, comparison, parent)
     signal.signal(signal.SIGTERM, process.stop)
     process.run()
@@ -175,7 +177,7 @@ class _Process:
         while not self._stopping and os.getppid() == self._parent_id:
             batch, _ = self._transport.poll(self._settings.max_batch, 0.1)
             if len(batch) and not self._skip(batch):
-                for index, line in self._comparison.lines(batch):
+                for index, line in self._compared(batch):
                     origin = batch.origin(index)
                     place = origin._replace(partition=origin.partition % self._partitions)
                     self._transport.send_one(self._settings.shadow_output, line, place, DeliveryReports())
@@ -188,6 +190,14 @@ class _Process:
         self._producer.flush(_AGAIN_SECONDS)
         self._report()
         self._transport.close()
+
+    def _compared(self, batch: ConsumedBatch) -> list[tuple[int, bytes]]:
+        try:
+            return list(self._comparison.lines(batch))
+        except SakerError as error:  # a schema that cannot be fetched now
+            clients.warn(f"shadow: {error}; these records are skipped")
+            self._comparison.counts["skipped"] += len(batch)
+            return []
 
     def _skip(self, batch: ConsumedBatch) -> bool:
         """Go on at the newest records when it is too far behind them."""

@@ -15,6 +15,7 @@ import os
 import select
 import signal
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from types import FrameType
 from typing import assert_never
@@ -33,6 +34,8 @@ from saker.engine.log import log_to_stderr
 from saker.engine.metrics.counts import Counts
 from saker.engine.model.active_model import ActiveModel, Backends
 from saker.engine.model.registry import ResolvedModel
+from saker.engine.records.formats import Format
+from saker.engine.schema_registry import open_format
 from saker.engine.serving.batch_scorer import BatchScorer
 from saker.engine.serving.messages import (
     ChangeModel,
@@ -48,6 +51,7 @@ from saker.engine.serving.messages import (
 )
 from saker.engine.serving.model_loading import LoadingModel, load
 from saker.engine.serving.poison_records import SuspectRecords
+from saker.engine.serving.schema_wait import AskedSchemas, SchemaWait
 
 _log = logging.getLogger("saker")
 
@@ -70,7 +74,9 @@ def main(
     log_to_stderr()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool decides
     try:
-        worker = Worker(number, settings, load(resolved, settings), pool, marker, suspects)
+        records = _nonblocking(open_format(settings.records))
+        model = load(resolved, settings, records)
+        worker = Worker(number, settings, model, pool, marker, suspects, records)
         gc.collect()
         gc.freeze()  # existing objects stay: a collection that walks them takes 20 ms and frees none
         signal.signal(signal.SIGTERM, worker.stop)
@@ -88,6 +94,10 @@ def main(
     # At once. With a broker that went away, librdkafka may wait for ever in a call that has a timeout (of a transaction, 2.16)
     # or while a client is closed; the restarted worker ends what this one leaves open.
     os._exit(1)
+
+
+def _nonblocking(records: Format) -> Format:
+    return records if records.schemas is None else replace(records, schemas=AskedSchemas(records.schemas))
 
 
 def instance_of(settings: ServeSettings, number: int) -> str:
@@ -123,8 +133,9 @@ class Worker:
         pool: Connection,
         marker: InFlightMarker,
         suspects: SuspectRecords,
+        records: Format,
     ) -> None:
-        self._settings, self._pool, self._model = settings, pool, model
+        self._settings, self._pool, self._model, self._records = settings, pool, model, records
         self._scorer = BatchScorer(marker, suspects, settings.late_ms)
         self._counts = Counts()  # those of the delivery are its own
         self._parent_id = os.getppid()
@@ -153,6 +164,8 @@ class Worker:
         self._transport = choice.open(self._consumer, producers, settings.output)
         self._why_public = choice.reason
         self._delivery = deliver(self._consumer, self._transport, settings, marker)
+        schemas = records.schemas
+        self._schemas = SchemaWait(schemas, self._consumer) if isinstance(schemas, AskedSchemas) else None
         self._use(model)
 
     def _use(self, model: ActiveModel) -> None:
@@ -181,6 +194,8 @@ class Worker:
                     self._report()
                     self._hear()
                     self._change_model()
+                    if self._schemas is not None:
+                        self._schemas.resume()
                     # A parent that was killed sends no signal; its children go to another parent.
                     self._stopping |= os.getppid() != self._parent_id
             if not self._delivery.drain(self._settings.drain_seconds):
@@ -198,6 +213,8 @@ class Worker:
             self._delivery.wait()
             return
         batch, errors = self._delivery.consume(fast_path=not self._scorer.has_suspects)
+        if self._schemas is not None and len(batch):
+            batch = self._schemas.ready(self._model.decoder, batch)
         if len(batch):
             for part in self._scorer.score(self._model, batch):
                 self._delivery.send(part.batch, part.positions, part.scored, alone=part.alone)
@@ -231,7 +248,7 @@ class Worker:
         self._say(Counted(delivered))
         if self._joined:
             partitions = frozenset(number for _, number in self._transport.partitions)
-            self._say(Ready(self._backends(), partitions))
+            self._say(Ready(self._backends(), partitions, self._schemas.long if self._schemas else 0))
 
     def _say(self, message: FromWorker) -> None:
         with contextlib.suppress(OSError):  # the pool is gone; the loop ends soon
@@ -260,7 +277,7 @@ class Worker:
         """Load the model that the pool asks for, and use it as soon as it is proven: between two batches."""
         if self._loading is None:
             if self._asked is not None:
-                self._loading, self._asked = LoadingModel(self._asked, self._settings), None
+                self._loading, self._asked = LoadingModel(self._asked, self._settings, self._records), None
             return
         if self._loading.is_alive():
             return
@@ -348,6 +365,8 @@ class Worker:
     def _on_lost(self, _: object, partitions: list[TopicPartition]) -> None:
         """What is not committed is read again by the new owner: twice, not lost."""
         self._transport.drop_partitions(_names(partitions))
+        if self._schemas is not None:
+            self._schemas.drop_partitions(_names(partitions))
         self._delivery.drop_partitions(_names(partitions))
 
 

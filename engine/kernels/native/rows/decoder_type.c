@@ -17,7 +17,7 @@ enum { JSON, JSON_WITH_ID, AVRO, AVRO_WITH_ID };
 /* A schema of a registry. Records of one that is not usable are the reference's, which rejects them. */
 typedef struct {
     uint32_t id;
-    int is_known, is_usable;
+    int is_known, is_usable, is_forgotten; /* is_known: the place is taken */
     avro_program program;
 } schema;
 
@@ -351,7 +351,7 @@ done:
     return result;
 }
 
-/* add_schema(id, program; or for JSON whether its records are read) */
+/* add_schema(id, program; or for JSON whether its records are read; or None: it is to be asked for again) */
 static PyObject *decoder_add_schema(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
     unsigned int id;
@@ -360,7 +360,9 @@ static PyObject *decoder_add_schema(PyObject *object, PyObject *arguments) {
     if ((self->schemas == NULL || 2 * (self->n_schemas + 1) > self->schema_mask) && grow_schemas(self) != 0)
         return PyErr_NoMemory();
     schema made = {.id = id, .is_known = 1};
-    if (description == Py_True) {
+    if (description == Py_None) {
+        made.is_forgotten = 1;
+    } else if (description == Py_True) {
         made.is_usable = 1;
     } else if (description != Py_False) {
         if (set_program(&self->decoder, &made.program, description) != 0) {
@@ -386,7 +388,7 @@ static PyObject *decoder_unknown_schemas(PyObject *object, PyObject *values) {
         int failed = value_at(values, i, &value);
         int64_t id = failed ? -1 : id_of(self, value.bytes, (size_t)value.length);
         const schema *known = id < 0 ? NULL : schema_place(self, (uint32_t)id);
-        if (id >= 0 && (known == NULL || !known->is_known)) {
+        if (id >= 0 && (known == NULL || !known->is_known || known->is_forgotten)) {
             PyObject *pair = Py_BuildValue("nL", i, (long long)id);
             failed = pair == NULL || PyList_Append(found, pair) != 0;
             Py_XDECREF(pair);

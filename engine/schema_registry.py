@@ -1,0 +1,188 @@
+"""Schemas by their ids: a client of Confluent's REST API for schema registries, which Apicurio, Karapace and Redpanda have.
+
+    # registry.properties, named by SAKER_REGISTRY_CONFIG; names are Confluent's
+    basic.auth.user.info = user:password      (or)      bearer.auth.token = file:/run/secrets/token
+    ssl.ca.location = /etc/ca.pem
+    proxy.url = http://proxy:3128
+
+What was read is kept in the user's cache, for when the registry does not answer. Values as in `engine/properties.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
+
+import urllib3
+
+from saker.engine.config import RecordSettings, cache
+from saker.engine.errors import SakerError, ServingError
+from saker.engine.properties import read_properties
+from saker.engine.records.formats import Format, Kind, Schema, UnknownSchema
+
+VARIABLE = "SAKER_REGISTRY_CONFIG"
+_ALLOWED = ("basic.auth.user.info", "bearer.auth.token", "ssl.ca.location", "ssl.certificate.location", "ssl.key.location",
+            "proxy.url")  # fmt: skip
+_log = logging.getLogger("saker")
+_TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
+_MOST_BYTES, _MOST_REFERENCES = 5_000_000, 200
+_ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"
+#: error_code of the API: no such subject, version, schema.
+_NOT_FOUND = (40401, 40402, 40403)
+
+
+class RegistryUnavailable(SakerError):
+    """The registry gave no answer, or one that says nothing about the schema."""
+
+
+class Registry:
+    """`Schemas` of a registry. Any thread may call it."""
+
+    def __init__(self, url: str, environment: Mapping[str, str] = os.environ) -> None:
+        """url: with the path of Confluent's API, such as http://apicurio:8080/apis/ccompat/v7. Raises `ServingError`."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
+            raise ServingError(
+                "--registry: expected a URL such as https://registry:8081 without a user; "
+                f"passwords are in the file that {VARIABLE} names"
+            )
+        self.url, settings = url.rstrip("/"), read_properties(VARIABLE, _ALLOWED, environment)
+        self._headers = {"Accept": _ACCEPT}
+        if user := settings.get("basic.auth.user.info"):
+            self._headers |= urllib3.make_headers(basic_auth=user)
+        elif token := settings.get("bearer.auth.token"):
+            self._headers["Authorization"] = f"Bearer {token}"
+        tls = {
+            "ca_certs": settings.get("ssl.ca.location"),
+            "cert_file": settings.get("ssl.certificate.location"),
+            "key_file": settings.get("ssl.key.location"),
+        }
+        given: dict[str, Any] = {name: value for name, value in tls.items() if value}
+        proxy = settings.get("proxy.url")
+        self._http = urllib3.ProxyManager(proxy, **given) if proxy else urllib3.PoolManager(**given)
+        self._folder = cache("schemas") / hashlib.sha256(self.url.encode()).hexdigest()[:16]
+
+    def get(self, number: int) -> Schema:
+        """Raises `UnknownSchema` where the registry says so, and `RegistryUnavailable`."""
+        path = self._folder / f"{number}.json"
+        try:
+            found = self._found(self._ask(f"/schemas/ids/{number}"), [])
+        except RegistryUnavailable as error:
+            if (kept := _read_cached(path)) is None:
+                raise
+            _log.warning("%s; schema %d is the one of an earlier answer", error, number)
+            return kept
+        _write_cached(path, found)
+        return found
+
+    def newest(self, subject: str) -> tuple[int, int, Schema]:
+        """Id, version and schema of a subject. Raises as `get`."""
+        answer = self._ask(f"/subjects/{quote(subject, safe='')}/versions/latest")
+        if type(answer.get("id")) is not int or type(answer.get("version")) is not int:
+            raise RegistryUnavailable(f"{self.url}: subject {subject} has no id in the answer")
+        return answer["id"], answer["version"], self._found(answer, [])
+
+    def register(self, subject: str, schema: Schema) -> int:
+        """The id of the schema, which is added to the subject unless it is there. Raises `RegistryUnavailable`."""
+        body = {"schema": schema.text} | ({"schemaType": schema.kind.upper()} if schema.kind != "avro" else {})
+        answer = self._ask(f"/subjects/{quote(subject, safe='')}/versions", body)
+        if type(answer.get("id")) is not int:
+            raise RegistryUnavailable(f"{self.url}: registering {subject} gave no id")
+        return cast("int", answer["id"])
+
+    def _found(self, answer: dict[str, Any], above: list[str]) -> Schema:
+        """With what it refers to, what that refers to first."""
+        text, kind, references = answer.get("schema"), answer.get("schemaType", "AVRO"), answer.get("references") or []
+        if not isinstance(text, str) or not isinstance(kind, str) or not isinstance(references, list):
+            raise RegistryUnavailable(f"{self.url}: the answer has no schema")
+        found: dict[str, None] = {}
+        for reference in references:
+            try:
+                subject, version = str(reference["subject"]), int(reference["version"])
+            except (TypeError, KeyError, ValueError):
+                raise RegistryUnavailable(f"{self.url}: a reference of the schema has no subject and version") from None
+            name = f"/subjects/{quote(subject, safe='')}/versions/{version}"
+            if name in above or len(above) + len(found) > _MOST_REFERENCES:
+                raise RegistryUnavailable(f"{self.url}: the references of the schema are a circle, or too many")
+            inner = self._found(self._ask(name), [*above, name])
+            found |= dict.fromkeys((*inner.references, inner.text))
+        return Schema(kind.lower(), text, tuple(found))
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self._http.request(
+                "GET" if body is None else "POST",
+                self.url + path,
+                headers=self._headers,
+                json=body,
+                timeout=_TIMEOUT,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+            try:
+                data = response.read(_MOST_BYTES + 1)
+            finally:
+                response.close()
+        except urllib3.exceptions.HTTPError as error:
+            raise RegistryUnavailable(f"{self.url} does not answer: {_told(error)}") from error
+        try:
+            answer = json.loads(data) if len(data) <= _MOST_BYTES else None
+        except (ValueError, RecursionError):
+            answer = None
+        if response.status == 404 and isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:  # noqa: PLR2004
+            raise UnknownSchema(f"{self.url}{path}: not found")
+        if response.status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
+            hint = f"; is the password in {VARIABLE} right?" if response.status in (401, 403) else ""
+            raise RegistryUnavailable(f"{self.url}{path}: status {response.status}, expected 200 with a schema{hint}")
+        return answer
+
+
+def _told(error: Exception) -> str:
+    """The innermost reason, without the address of an object."""
+    reason = getattr(error, "reason", None) or error
+    return str(reason).rpartition(": ")[2] or type(reason).__name__
+
+
+def _read_cached(path: Path) -> Schema | None:
+    try:
+        kept = json.loads(path.read_text())
+        return Schema(str(kept["kind"]), str(kept["text"]), tuple(map(str, kept["references"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_cached(path: Path, schema: Schema) -> None:
+    """Whole or not at all; without the cache the registry is asked again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump({"kind": schema.kind, "text": schema.text, "references": schema.references}, file)
+        Path(file.name).replace(path)
+    except OSError:
+        return
+
+
+def open_format(records: RecordSettings) -> Format:
+    """How the records of a topic are written. Raises `ServingError` for settings that contradict each other."""
+    if records.schema_file is not None:
+        if records.registry:
+            raise ServingError("expected --registry or --schema, got both")
+        if records.format != "avro":
+            raise ServingError("--schema: JSON needs no schema; use it with --format avro")
+        try:
+            return Format("avro", schema=Schema("avro", records.schema_file.read_text()))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServingError(f"--schema: cannot read {records.schema_file}: {error}") from error
+    if records.registry:
+        return Format(cast("Kind", records.format), schemas=Registry(records.registry))
+    if records.format == "avro":
+        raise ServingError("--format avro: expected --registry URL, or --schema FILE for records without Confluent's prefix")
+    return Format()

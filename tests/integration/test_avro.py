@@ -1,0 +1,246 @@
+"""Avro on a real Kafka with a real registry: every record is scored as fastavro and LightGBM would, or rejected by name."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import signal
+import struct
+from collections import Counter
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fastavro
+import lightgbm
+import numpy as np
+import orjson
+import pytest
+
+from saker.engine.contract import Contract, Feature
+from saker.engine.kafka import clients
+from saker.engine.kafka.reader import Record
+from saker.export.external_models import export_file
+from tests.support.inbox import until
+from tests.support.registry import breakable, register
+from tests.support.serving import Read, Serve, Topics
+
+NETWORKS = ("VISA", "AMEX", "OTHER")
+FIELDS: list[dict[str, Any]] = [
+    {"name": "id", "type": "string"},
+    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "online", "type": "boolean"},
+]
+CARD: list[dict[str, Any]] = [
+    {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
+    {"name": "network", "type": {"type": "enum", "name": "Network", "symbols": list(NETWORKS)}},
+    {"name": "limit", "type": ["null", "double"]},
+    {"name": "age", "type": ["int", "null"]},
+]
+
+
+def schema(card: list[dict[str, Any]] = CARD, more: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    inner = {"type": "record", "name": "Card", "fields": card}
+    fields = [*FIELDS, *(more or []), {"name": "card", "type": ["null", inner]}]
+    return {"type": "record", "name": "Payment", "fields": fields}
+
+
+FIRST = schema()
+ADDED = schema(
+    [{"name": "new", "type": {"type": "array", "items": "string"}}, *CARD], [{"name": "note", "type": ["null", "string"]}]
+)
+REMOVED = schema([field for field in CARD if field["name"] != "limit"])
+GONE = schema([field for field in CARD if field["name"] != "amount"])
+CONTRACT = Contract(
+    (
+        Feature("amount", path="card.amount", required=True),
+        Feature("network", "category", path="card.network", vocabulary=NETWORKS),
+        Feature("limit", path="card.limit"),
+        Feature("age", path="card.age"),
+        Feature("hour", "derived", path="at", derivation="hour_of_day"),
+        Feature("online"),
+    ),
+    id_field="id",
+)
+
+
+class Trained(NamedTuple):
+    booster: lightgbm.Booster
+    path: Path
+
+    def scores(self, records: dict[str, dict[str, Any]]) -> dict[str, float]:
+        """LightGBM's own, of rows that are made here from what fastavro reads."""
+        rows = [
+            [
+                float(record["card"]["amount"]), NETWORKS.index(record["card"]["network"]),
+                *(np.nan if (value := record["card"].get(name)) is None else value for name in ("limit", "age")),
+                record["at"].hour, record["online"],
+            ]
+            for record in records.values()
+        ]  # fmt: skip
+        matrix = np.array(rows, np.float32).astype(np.float64)
+        return dict(zip(records, self.booster.predict(matrix, num_threads=1).tolist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    rng = np.random.default_rng(1)
+    n = 4_000
+    columns = [
+        rng.lognormal(3, 1, n),
+        rng.integers(0, 3, n),
+        rng.uniform(0, 50, n),
+        rng.integers(0, 60, n),
+        rng.integers(0, 24, n),
+    ]
+    x = np.column_stack([*columns, rng.integers(0, 2, n)])
+    x[rng.random(n) < 0.2, 2] = np.nan
+    y = x[:, 0] + 20 * (x[:, 1] == 1) + 5 * (x[:, 4] < 5) > 60
+    data = lightgbm.Dataset(x, y, feature_name=[f.name for f in CONTRACT.features], categorical_feature=["network"])
+    parameters = {"objective": "binary", "num_leaves": 15, "verbose": -1, "deterministic": True}
+    booster = lightgbm.train(parameters, data, 40)
+    folder = tmp_path_factory.mktemp("avro")
+    booster.save_model(folder / "booster.txt")
+    path = folder / "payments.onnx"
+    path.write_bytes(export_file(folder / "booster.txt", CONTRACT).data)
+    return Trained(booster, path)
+
+
+def payment(rng: random.Random, number: int, of: dict[str, Any]) -> dict[str, Any]:
+    card = {
+        "amount": Decimal(rng.randint(-10_000, 1_000_000)) / 100,
+        "network": rng.choice(NETWORKS),
+        "limit": rng.choice([None, 12.5, rng.uniform(0, 50)]),
+        "age": rng.choice([None, rng.randint(0, 60)]),
+        "new": ["a", "b"],
+    }
+    names = {field["name"] for field in of["fields"][-1]["type"][1]["fields"]}
+    return {
+        "id": f"t{number}",
+        "at": 1_796_075_999_500 + number * 60_000,
+        "online": rng.random() < 0.5,
+        "note": "x",
+        "card": None if number % 97 == 0 else {name: value for name, value in card.items() if name in names},
+    }
+
+
+def written(record: dict[str, Any], of: dict[str, Any], number: int) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(of), record)
+    return struct.pack(">bI", 0, number) + out.getvalue()
+
+
+def send(bootstrap_servers: str, topic: str, values: list[bytes], partition: Callable[[int], int]) -> None:
+    producer = clients.producer(bootstrap_servers)
+    for at, value in enumerate(values):
+        producer.produce(topic, value, partition=partition(at))
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+def name_of(record: Record) -> str:
+    return str(orjson.loads(record.value or b"")["id"])
+
+
+def code(record: Record) -> str:
+    return record.header("saker.error.code")
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_a_schema_that_changes_under_load(
+    delivery: str, bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained
+) -> None:
+    schemas = [FIRST, ADDED, REMOVED, GONE]
+    numbers = [register(registry, f"{topics.raw}-value", one) for one in schemas]
+    serve(str(model.path), options=["--format", "avro", "--registry", registry, "--delivery", delivery])
+    rng = random.Random(7)
+    values: list[bytes] = []
+    good: dict[str, dict[str, Any]] = {}
+    expected: Counter[str] = Counter()
+    for number in range(6_000):
+        which = rng.choices([0, 1, 2, 3], [5, 1 + number // 1000, 1, 1])[0]
+        record = payment(rng, number, schemas[which])
+        value = written(record, schemas[which], numbers[which])
+        if number % 50 == 7:
+            value = value[: len(value) // 2]
+        elif number % 50 == 9:
+            value = struct.pack(">bI", 0, 987_654) + value[5:]
+        reason = (
+            "unknown_schema" if number % 50 == 9
+            else "schema_mismatch" if which == 3
+            else "invalid_avro" if number % 50 == 7
+            else "missing_field" if record["card"] is None
+            else ""
+        )  # fmt: skip
+        values.append(value)
+        if reason:
+            expected[reason] += 1
+        else:
+            of = fastavro.parse_schema(schemas[which])
+            read_back: Any = fastavro.schemaless_reader(io.BytesIO(value[5:]), of, None)
+            good[record["id"]] = read_back
+    send(bootstrap_servers, topics.raw, values, lambda at: at % 4)
+    results = read(topics.scored, len(good), name_of)
+    rejected = read(
+        topics.rejected, expected.total(), lambda record: record.header("saker.error.offset") + str(record.partition)
+    )
+    answers = [orjson.loads(record.value or b"") for record in results]
+    assert len(answers) == len(good)
+    assert {answer["id"]: answer["fraud_score"] for answer in answers} == model.scores(good)
+    assert Counter(map(code, rejected)) == expected
+    assert {record.header("saker.error.field") for record in rejected if code(record) == "schema_mismatch"} == {"card.amount"}
+    assert {record.value for record in rejected} <= set(values)
+
+
+def test_a_registry_that_is_away_holds_up_its_partitions_only(
+    bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained
+) -> None:
+    first, second = (register(registry, f"{topics.raw}-value", one) for one in (FIRST, ADDED))
+    rng = random.Random(8)
+    with breakable(registry) as proxy:
+        serving = serve(str(model.path), options=["--format", "avro", "--registry", proxy.url])
+        records = [payment(rng, number, FIRST) | {"id": f"t{number}"} for number in range(1, 61)]
+        send(bootstrap_servers, topics.raw, [written(record, FIRST, first) for record in records[:8]], lambda at: at % 4)
+        assert len(read(topics.scored, 8)) == 8
+        proxy.mode = "down"
+        mixed = [
+            written(payment(rng, 1000, ADDED), ADDED, second),
+            *(written(record, FIRST, first) for record in records[8:20]),
+        ]
+        send(bootstrap_servers, topics.raw, mixed, lambda _: 0)
+        send(bootstrap_servers, topics.raw, [written(record, FIRST, first) for record in records[20:40]], lambda at: 1 + at % 3)
+        assert "status 503" in serving.await_line(f"cannot fetch schema {second}")
+        others = read(topics.scored, 28)
+        assert {record.partition for record in others[8:]} == {1, 2, 3}
+        until("one waits", lambda: serving.metric("schema_waiting_partitions") == 1)
+        with pytest.raises(OSError, match="503"):
+            serving.get("/readyz")
+        for worker in serving.worker_ids():  # what they knew is gone, but for the cache of schemas
+            os.kill(worker, signal.SIGKILL)
+        send(bootstrap_servers, topics.raw, [written(record, FIRST, first) for record in records[40:]], lambda at: 1 + at % 3)
+        serving.await_line("is the one of an earlier answer")
+        proxy.mode = "denied"
+        assert "SAKER_REGISTRY_CONFIG" in serving.await_line(f"cannot fetch schema {second}")
+        proxy.mode = "nonsense"
+        serving.await_line("status 404, expected 200")
+        proxy.mode = "slow"
+        results = read(topics.scored, 61, name_of)
+        until("none waits", lambda: serving.metric("schema_waiting_partitions") == 0)
+        serving.get("/readyz")
+    held = [orjson.loads(record.value or b"")["id"] for record in results if record.partition == 0]
+    assert held[2:] == ["t1000", *(f"t{number}" for number in range(9, 21))]
+    assert serving.metric("failed_transactions") == 0
+
+
+def test_records_of_one_schema_without_an_id(
+    bootstrap_servers: str, topics: Topics, serve: Serve, read: Read, model: Trained, tmp_path: Path
+) -> None:
+    file = tmp_path / "payment.avsc"
+    file.write_bytes(orjson.dumps(FIRST))
+    serve(str(model.path), options=["--format", "avro", "--schema", str(file)])
+    rng = random.Random(9)
+    records = [payment(rng, number, FIRST) for number in range(1, 90)]
+    send(bootstrap_servers, topics.raw, [written(record, FIRST, 0)[5:] for record in records], lambda at: at % 4)
+    assert len({orjson.loads(one.value or b"")["id"] for one in read(topics.scored, 89)}) == 89

@@ -1,0 +1,76 @@
+"""A schema registry that can be broken: a proxy in front of a real one."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+
+def register(url: str, subject: str, schema: Any) -> int:
+    """The id of an Avro schema in the registry."""
+    body = json.dumps({"schema": schema if isinstance(schema, str) else json.dumps(schema)}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{url}/subjects/{subject}/versions", body, headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        number: int = json.load(answer)["id"]
+        return number
+
+
+class BreakableRegistry:
+    """mode: up; down (503), slow (3 s), silent (no answer), denied (401), or nonsense (a page of another server)."""
+
+    def __init__(self, real: str) -> None:
+        self.mode, self.requests = "up", list[str]()
+        self.headers: dict[str, str] = {}
+        parts = urlsplit(real)
+        registry, base = self, f"{parts.scheme}://{parts.netloc}"
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                registry.requests.append(self.path)
+                registry.headers = {name.lower(): value for name, value in self.headers.items()}
+                status, body = registry.answer(base + self.path)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}{parts.path}"
+
+    def answer(self, url: str) -> tuple[int, bytes]:
+        match self.mode:
+            case "down":
+                return 503, b'{"error_code":50302,"message":"no leader"}'
+            case "denied":
+                return 401, b'{"error_code":401,"message":"no"}'
+            case "nonsense":
+                return 404, b"<html>not found</html>"
+            case "slow":
+                time.sleep(3)
+        try:
+            with urllib.request.urlopen(url, timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+
+@contextmanager
+def breakable(real: str) -> Iterator[BreakableRegistry]:
+    registry = BreakableRegistry(real)
+    threading.Thread(target=registry.server.serve_forever, daemon=True).start()
+    try:
+        yield registry
+    finally:
+        registry.server.shutdown()
+        registry.server.server_close()
