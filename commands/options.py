@@ -102,7 +102,7 @@ Model = Annotated[
     str, typer.Option("--model", help="FILE.onnx, or a registered model: fraud@champion, fraud/7.", rich_help_panel=ON_MODEL)
 ]
 RecordFormat = Annotated[
-    Literal["json", "avro"], typer.Option("--format", help="Format of the records.", rich_help_panel=ON_RECORDS)
+    Literal["json", "avro", "protobuf"], typer.Option("--format", help="Format of the records.", rich_help_panel=ON_RECORDS)
 ]
 RegistryUrl = Annotated[
     str | None,
@@ -114,7 +114,15 @@ RegistryUrl = Annotated[
 ]
 SchemaFile = Annotated[
     Path | None,
-    typer.Option("--schema", help="Avro schema of all records, which have no id.", rich_help_panel=ON_RECORDS),
+    typer.Option(
+        "--schema",
+        help="Schema of all records, which have no id: Avro, a .proto file, or descriptors that protoc wrote.",
+        rich_help_panel=ON_RECORDS,
+    ),
+]
+MessageName = Annotated[
+    str,
+    typer.Option("--message", help="Protobuf message in --schema (default: the first one).", rich_help_panel=ON_RECORDS),
 ]
 #: Topics, by the name that the option has where it is used.
 Input = Annotated[str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)]

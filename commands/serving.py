@@ -20,6 +20,7 @@ from saker.commands.options import (
     Input,
     Kernels,
     Label,
+    MessageName,
     MetricsAddress,
     Missing,
     Model,
@@ -151,6 +152,7 @@ def serve(
     record_format: RecordFormat = "json",
     registry_url: RegistryUrl = None,
     schema: SchemaFile = None,
+    message: MessageName = "",
     kernels: Kernels = None,
     transport: Annotated[
         Literal["auto", "native", "public"],
@@ -189,7 +191,7 @@ def serve(
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
         transport=transport,
-        records=config.RecordSettings(record_format, registry_url, schema),
+        records=config.RecordSettings(record_format, registry_url, schema, message),
     )
     open_format(settings.records)  # before anything starts: do its settings fit?
     uri = tracking_uri or config.tracking_uri()

@@ -50,6 +50,8 @@ class RecordSettings:
     format: str = "json"
     registry: str | None = None
     schema_file: Path | None = None
+    #: Of Protobuf from a file: the name of the message.
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

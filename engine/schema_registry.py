@@ -172,17 +172,28 @@ def _write_cached(path: Path, schema: Schema) -> None:
 
 def open_format(records: RecordSettings) -> Format:
     """How the records of a topic are written. Raises `ServingError` for settings that contradict each other."""
+    if records.message and records.schema_file is None:
+        raise ServingError("--message: expected with --schema FILE; with a registry each record names its message")
     if records.schema_file is not None:
         if records.registry:
             raise ServingError("expected --registry or --schema, got both")
-        if records.format != "avro":
-            raise ServingError("--schema: JSON needs no schema; use it with --format avro")
-        try:
-            return Format("avro", schema=Schema("avro", records.schema_file.read_text()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServingError(f"--schema: cannot read {records.schema_file}: {error}") from error
+        return Format(cast("Kind", records.format), schema=_schema_of_file(records, records.schema_file))
     if records.registry:
         return Format(cast("Kind", records.format), schemas=Registry(records.registry))
-    if records.format == "avro":
-        raise ServingError("--format avro: expected --registry URL, or --schema FILE for records without Confluent's prefix")
+    if records.format != "json":
+        raise ServingError(
+            f"--format {records.format}: expected --registry URL, or --schema FILE for records without the id of their schema"
+        )
     return Format()
+
+
+def _schema_of_file(records: RecordSettings, path: Path) -> Schema:
+    if records.format == "json":
+        raise ServingError("--schema: JSON needs no schema; use it with --format avro or protobuf")
+    try:
+        data = path.read_bytes()
+        if records.format == "protobuf" and path.suffix != ".proto":
+            return Schema("protobuf", "", descriptors=data, message=records.message)
+        return Schema(records.format, data.decode(), message=records.message)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServingError(f"--schema: cannot read {path}: {error}") from error

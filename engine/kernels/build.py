@@ -1,6 +1,6 @@
 """Compiles native/ into the extension next to this file: `python engine/kernels/build.py [--target MACHINE] [--sanitize]`.
 
-    native/**/*.c --(each once; score.c, parse.c and avro.c once for each instruction set)--> objects --> _native.abi3.so
+    native/**/*.c --(each once; those of BY_VARIANT once for each instruction set)--> objects --> _native.abi3.so
 
 The compiler is Zig's clang, from the wheel `ziglang`, so the machine needs no toolchain and the binary no newer
 glibc than 2.17. The variable CC names another compiler (gcc or clang). setup.py calls this file, so it imports only
@@ -48,7 +48,10 @@ VARIANTS: dict[str, dict[str, list[str]]] = {
     "aarch64": {"baseline": []},
 }
 #: Compiled once for each variant, under the name that the macro gives it.
-BY_VARIANT = {"trees/score.c": "-DSCORE=score_{}", "rows/parse.c": "-DROWS_VARIANT={}", "rows/avro.c": "-DROWS_VARIANT={}"}
+BY_VARIANT = {
+    "trees/score.c": "-DSCORE=score_{}",
+    **dict.fromkeys(("rows/parse.c", "rows/avro.c", "rows/protobuf.c"), "-DROWS_VARIANT={}"),
+}
 
 
 class BuildError(RuntimeError):

@@ -27,6 +27,10 @@ HandOver = Callable[[int, int], bytes | None]
 Reject = Callable[[int, int, str | None], None]
 #: Operations, places, texts, where each text ends; and of each table its keys and the places of their programs.
 NativeProgram = tuple[bytes, bytes, bytes, bytes, tuple[tuple[tuple[bytes, ...], tuple[int, ...]], ...]]
+#: Tables, actions, finals, places, texts, where each text ends, keys of each map, number of cells.
+NativeTables = tuple[bytes, bytes, bytes, bytes, bytes, bytes, tuple[tuple[bytes, ...], ...], int]
+#: Of each message of a schema: its path in the file, and its tables.
+NativeMessages = tuple[tuple[tuple[int, ...], NativeTables], ...]
 
 
 class RowKernel:
@@ -82,7 +86,7 @@ class RowKernel:
 
         return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
 
-    def add_schema(self, number: int, program: NativeProgram | bool | None) -> None:
+    def add_schema(self, number: int, program: NativeProgram | NativeMessages | bool | None) -> None:
         """How records of a schema are read: by the program, as JSON (True), or by the reference (False). None: not known."""
         self.decoder.add_schema(number, program)
 

@@ -28,6 +28,12 @@ class Time(Number):
         return made
 
 
+class Moment(float):
+    """Seconds since 1970."""
+
+    __slots__ = ()
+
+
 class Object(list[tuple[str, Any]]):
     """An object as its fields in order, to see repeated ones."""
 

@@ -20,10 +20,7 @@ from saker.engine.contract import Contract
 from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
-from saker.engine.kernels.row_kernel import HandOver, NativeProgram, Reject, RowKernel
-from saker.engine.records.avro import Type
-from saker.engine.records.avro_program import compile_program, native_form
-from saker.engine.records.content import SchemaError
+from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.formats import JSON, Format, FormatReader
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, Rejection
@@ -134,7 +131,9 @@ class Decoder:
         """Ask for the schema of this id. Raises `SakerError` where the registry does not answer."""
         learned = self._reader.learn(schema)
         if self._native is not None:
-            self._native.add_schema(schema, _program(learned, self._native) if isinstance(learned, Type) else learned)
+            self._native.add_schema(
+                schema, learned.native(self._native.tree, self._native.entries) if learned is not None else False
+            )
 
     def decode(self, values: Values) -> Decoded:
         """Decode a batch. Bad records never raise: each is in `rejections`, in the order of the batch.
@@ -166,14 +165,6 @@ class Decoder:
         if accepted < n:
             ids = ids[:accepted]
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
-
-
-def _program(of: Type, rows: RowKernel) -> NativeProgram | bool:
-    """False leaves its records to the reference."""
-    try:
-        return native_form(compile_program(of, rows.tree, rows.entries))
-    except SchemaError:
-        return False
 
 
 def _by_reference(

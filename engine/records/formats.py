@@ -17,14 +17,14 @@ from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
 from saker.engine.field_tree import Branch, Field, field_tree
 from saker.engine.kernels import Values
+from saker.engine.kernels.row_kernel import NativeMessages, NativeProgram
 from saker.engine.records import rejection as faults
-from saker.engine.records.avro import Type, parse_schema, read_record
-from saker.engine.records.avro_program import misfit
 from saker.engine.records.content import Object, Refused, SchemaError
 from saker.engine.records.json_text import parse_json
 from saker.engine.records.rejection import Fault
 
-Kind = Literal["json", "avro"]
+Kind = Literal["json", "avro", "protobuf"]
+KINDS: tuple[Kind, ...] = ("json", "avro", "protobuf")
 #: Of Confluent's wire format, before the record.
 ID_BYTES = 5
 #: How long an id that the registry did not have is not asked for again.
@@ -37,11 +37,17 @@ class UnknownSchema(SakerError):
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A schema as a registry has it, with the texts of those that it refers to in the order of their definition."""
+    """A schema as a registry has it, with the texts of those that it refers to in the order of their definition.
+
+    Of Protobuf also from a file: `descriptors` is then a FileDescriptorSet instead of a text, and `message` the name of the
+    message that all records are.
+    """
 
     kind: str
     text: str
     references: tuple[str, ...] = ()
+    descriptors: bytes = b""
+    message: str = ""
 
 
 class Schemas(Protocol):
@@ -53,7 +59,7 @@ class Schemas(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """json or avro. With `schemas` each record names its own; with `schema` all are of that one."""
+    """With `schemas` each record names its own; with `schema` all are of that one."""
 
     kind: Kind = "json"
     schemas: Schemas | None = None
@@ -62,10 +68,135 @@ class Format:
     @property
     def native_number(self) -> int:
         """enum in native/rows/decoder_type.c"""
-        return 2 * (self.kind == "avro") + (self.schemas is not None)
+        return 2 * KINDS.index(self.kind) + (self.schemas is not None)
 
 
 JSON = Format()
+
+
+class Records(Protocol):
+    """How to read the records of one schema."""
+
+    def read(self, data: bytes) -> Object:
+        """Raises `Refused`."""
+
+    def native(self, tree: Branch, entries: dict[int, int]) -> NativeProgram | NativeMessages | bool:
+        """The same for the native decoder; False leaves them to the reference. entries: id of a node of `tree` -> number."""
+
+
+class JsonRecords:
+    """With or without a JSON schema, which may show that a field cannot be there."""
+
+    def __init__(self, schema: Schema | None, tree: Branch) -> None:
+        if schema is not None and (why := _misfit_of_json(json.loads(schema.text), tree)):
+            raise Refused(Fault("schema_mismatch", why[1]), why[0])
+
+    def read(self, data: bytes) -> Object:
+        return parse_json(data)
+
+    def native(self, _tree: Branch, _entries: dict[int, int]) -> bool:
+        return True
+
+
+class AvroRecords:
+    def __init__(self, schema: Schema, tree: Branch) -> None:
+        from saker.engine.records import avro, avro_program
+
+        self._of = avro.parse_schema(schema.text, schema.references)
+        if why := avro_program.misfit(self._of, tree):
+            raise Refused(Fault("schema_mismatch", why[1]), why[0])
+
+    def read(self, data: bytes) -> Object:
+        from saker.engine.records.avro import read_record
+
+        return read_record(data, self._of)
+
+    def native(self, tree: Branch, entries: dict[int, int]) -> NativeProgram | bool:
+        from saker.engine.records.avro_program import compile_program, native_form
+
+        try:
+            return native_form(compile_program(self._of, tree, entries))
+        except SchemaError:  # too large
+            return False
+
+
+class ProtobufRecords:
+    """Where records have ids, each says which message of its schema it is, by the path to it in the file."""
+
+    def __init__(self, schema: Schema, tree: Branch, *, has_ids: bool) -> None:
+        from saker.engine.records import protobuf
+
+        self._tree, self._has_ids = tree, has_ids
+        if schema.descriptors:
+            self._messages = protobuf.read_descriptors(schema.descriptors)
+        else:
+            self._messages = protobuf.parse_messages(schema.text, schema.references)
+        self._names = {path: name for path, name in self._messages.paths.items() if has_ids or not schema.message}
+        if schema.message:
+            self._names = {(): f".{schema.message.lstrip('.')}"}
+        elif not has_ids:
+            self._names = {(): next(iter(self._names.values()), "")}
+        self._known: dict[tuple[int, ...], Any] = {}
+        if not has_ids and isinstance(known := self._reader(()), Refused):
+            raise known
+
+    def _reader(self, path: tuple[int, ...]) -> Any:
+        """A ProtobufReader, or why such records are rejected."""
+        from saker.engine.records import protobuf
+
+        if path not in self._known:
+            name = self._names.get(path)
+            try:
+                if name is None:
+                    raise Refused(Fault("schema_mismatch", f"has no message at {list(path)}, which its record names"))
+                plan = protobuf.plan_of(self._messages.message(name), self._tree)
+                self._known[path] = protobuf.ProtobufReader(plan, self._tree)
+            except Refused as refused:
+                self._known[path] = refused
+        return self._known[path]
+
+    def read(self, data: bytes) -> Object:
+        path: tuple[int, ...] = ()
+        if self._has_ids:
+            path, data = _message_path(data)
+        reader = self._reader(path)
+        if isinstance(reader, Refused):
+            raise reader
+        record: Object = reader.read(data)
+        return record
+
+    def native(self, tree: Branch, entries: dict[int, int]) -> NativeMessages | bool:
+        from saker.engine.records import protobuf
+        from saker.engine.records.protobuf_tables import native_tables
+
+        made = []
+        for path, name in list(self._names.items())[:_MOST_MESSAGES]:
+            try:
+                made.append((path, native_tables(protobuf.plan_of(self._messages.message(name), tree), tree, entries)))
+            except Refused:
+                continue
+        return tuple(made) or False
+
+
+_MOST_MESSAGES, _LONGEST_PATH = 64, 8
+
+
+def _message_path(data: bytes) -> tuple[tuple[int, ...], bytes]:
+    """The list of indices before a message (a 0 for the first message of the file), and the message."""
+    numbers: list[int] = []
+    at = value = shift = 0
+    while at < len(data) and shift < 35:  # noqa: PLR2004 - 5 bytes of 7 bits
+        value |= (data[at] & 0x7F) << shift
+        shift += 7
+        at += 1
+        if data[at - 1] < 0x80:  # noqa: PLR2004
+            numbers.append(value >> 1 ^ -(value & 1))
+            value = shift = 0
+            if not 0 <= numbers[0] <= _LONGEST_PATH:
+                break
+            if len(numbers) > numbers[0]:
+                return tuple(numbers[1:]) or (0,), data[at:]
+    raise Refused(faults.NOT_INDEXED)
 
 
 class FormatReader:
@@ -73,7 +204,7 @@ class FormatReader:
 
     def __init__(self, contract: Contract, of: Format) -> None:
         self._format, self._tree = of, field_tree(contract)
-        self._known: dict[int, Type | Refused | None] = {}
+        self._known: dict[int, Records | Refused] = {}
         self._unknown_since: dict[int, float] = {}
 
     def forget_unknown(self) -> list[int]:
@@ -91,51 +222,52 @@ class FormatReader:
         named = ((index, _id_of(values[index] or b"")) for index in range(len(values)))
         return [(index, number) for index, number in named if number is not None and number not in self._known]
 
-    def learn(self, number: int) -> Type | bool:
-        """What the schema says of Avro, True of JSON; False if records of the schema are rejected.
+    def learn(self, number: int) -> Records | None:
+        """How records of the schema are read; None if they are rejected.
 
         Raises `SakerError` where the registry does not answer.
         """
+        known = self._records(number)
+        return None if isinstance(known, Refused) else known
+
+    def _records(self, number: int) -> Records | Refused:
         if number not in self._known:
             try:
-                self._known[number] = self._learned(number)
+                self._known[number] = self._read_schema(number)
             except UnknownSchema:
                 message = f"schema {number} is not in the registry: does the producer use another one?"
                 self._known[number] = Refused(Fault("unknown_schema", message))
                 self._unknown_since[number] = time.monotonic()
-        known = self._known[number]
-        return known if isinstance(known, Type) else known is None
+        return self._known[number]
 
-    def _learned(self, number: int) -> Type | Refused | None:
-        schemas, schema = self._format.schemas, self._format.schema
-        schema = schemas.get(number) if schemas is not None else schema
-        name = f"schema {number}" if schemas is not None else "the schema"
-        if schema is None:
-            return None
-        if schema.kind != self._format.kind:
-            return Refused(Fault("schema_mismatch", f"{name} is of {schema.kind}, expected {self._format.kind}"))
+    def _read_schema(self, number: int) -> Records | Refused:
+        of = self._format
+        schema = of.schemas.get(number) if of.schemas is not None else of.schema
+        name = f"schema {number}" if of.schemas is not None else "the schema"
+        if schema is not None and schema.kind != of.kind:
+            return Refused(Fault("schema_mismatch", f"{name} is of {schema.kind}, expected {of.kind}"))
         try:
-            of = parse_schema(schema.text, schema.references) if schema.kind == "avro" else None
-            why = misfit(of, self._tree) if of is not None else _misfit_of_json(json.loads(schema.text), self._tree)
+            if schema is None or of.kind == "json":
+                return JsonRecords(schema, self._tree)
+            if of.kind == "avro":
+                return AvroRecords(schema, self._tree)
+            return ProtobufRecords(schema, self._tree, has_ids=of.schemas is not None)
+        except Refused as refused:
+            return Refused(Fault(refused.fault.reason, f"{name}: {refused.fault.message}"), refused.field)
         except (SchemaError, ValueError, RecursionError) as error:
             return Refused(Fault("schema_mismatch", f"{name} cannot be read: {error}"))
-        return of if why is None else Refused(Fault("schema_mismatch", f"{name}: {why[1]}"), why[0])
 
     def parse(self, value: bytes) -> Object:
         """The record; raises `Refused`, and `SakerError` where its schema is needed and the registry does not answer."""
-        number = 0
+        number: int | None = 0
         if self._format.schemas is not None:
-            found = _id_of(value)
-            if found is None:
+            number, value = _id_of(value), value[ID_BYTES:]
+            if number is None:
                 raise Refused(faults.NOT_FRAMED)
-            number, value = found, value[ID_BYTES:]
-        if self._format.schemas is None and self._format.schema is None:
-            return parse_json(value)
-        self.learn(number)
-        known = self._known[number]
+        known = self._records(number or 0)
         if isinstance(known, Refused):
             raise known
-        return parse_json(value) if known is None else read_record(value, known)
+        return known.read(value)
 
 
 def _id_of(value: bytes) -> int | None:

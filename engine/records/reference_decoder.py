@@ -21,7 +21,7 @@ from saker.engine.contract import DERIVATIONS, UNITS, Contract, Feature
 from saker.engine.field_tree import Branch, Field, field_tree
 from saker.engine.paths import Path
 from saker.engine.records import rejection as faults
-from saker.engine.records.content import Map, Number, Object, Refused, Time
+from saker.engine.records.content import Map, Moment, Number, Object, Refused, Time
 from saker.engine.records.json_text import parse_json
 from saker.engine.records.rejection import Rejection
 
@@ -127,8 +127,8 @@ class Reference:
             return codes.get(text, math.nan)
         if isinstance(content, bool):
             content = Number(int(content))
-        if isinstance(content, Time) and feature.derivation:
-            return DERIVATIONS[feature.derivation](content.seconds)
+        if isinstance(content, Time | Moment) and feature.derivation:
+            return DERIVATIONS[feature.derivation](content.seconds if isinstance(content, Time) else content)
         if isinstance(content, str) and not isinstance(content, Number) and not _JSON_NUMBER.fullmatch(content):
             if feature.derivation and (seconds := time_of(content)) is not None:
                 return DERIVATIONS[feature.derivation](seconds)

@@ -10,7 +10,8 @@ from typing import Literal
 
 Reason = Literal[
     "empty_record", "invalid_json", "too_deep", "not_an_object", "missing_field", "wrong_type", "out_of_range",
-    "repeated_field", "invalid_avro", "unknown_schema", "schema_mismatch", "not_finite", "worker_crash", "undeliverable",
+    "repeated_field", "invalid_avro", "invalid_protobuf", "no_schema_id", "unknown_schema", "schema_mismatch", "not_finite",
+    "worker_crash", "undeliverable",
 ]  # fmt: skip
 
 #: Deepest nesting of objects and arrays that a record may have, the record itself being 1.
@@ -55,7 +56,9 @@ NOT_A_NUMBER = Fault("wrong_type", "expected a number, got a string that is none
 OTHER_TYPE = Fault("wrong_type", "expected a value that the feature can use, got one of another type")
 NOT_TEXT = Fault("wrong_type", "expected a string in UTF-8, got other bytes")
 NOT_AVRO = Fault("invalid_avro", "expected a record of its Avro schema, got bytes that do not fit it")
-NOT_FRAMED = Fault("invalid_avro", "expected Confluent's wire format (a zero byte and a schema id of 4 bytes), got other bytes")
+NOT_PROTOBUF = Fault("invalid_protobuf", "expected a Protobuf message of its schema, got bytes that do not fit it")
+NOT_INDEXED = Fault("invalid_protobuf", "expected the indices of the message's type behind the schema id, got other bytes")
+NOT_FRAMED = Fault("no_schema_id", "expected Confluent's wire format (a zero byte and a schema id of 4 bytes), got other bytes")
 NOT_A_TIME = Fault("wrong_type", "expected a time, got a string that is neither a number nor ISO 8601")
 NO_OBJECT = Fault("wrong_type", "expected an object or null, got another value")
 NO_ARRAY = Fault("wrong_type", "expected an array or null, got another value")
@@ -66,5 +69,5 @@ MISSING = Fault("missing_field", "expected a value, got nothing")
 #: By the numbers that the native decoder gives them (enum fault in kernels/native/rows/rows.h).
 BY_NUMBER = (
     EMPTY, BOOLEAN, NESTED, NOT_A_NUMBER, OUT_OF_RANGE, REPEATED, MISSING, NO_IDENTIFIER, NOT_A_TIME, NO_OBJECT, NO_ARRAY,
-    OTHER_TYPE, NOT_TEXT, NOT_AVRO, TOO_DEEP, NOT_FRAMED,
+    OTHER_TYPE, NOT_TEXT, NOT_AVRO, TOO_DEEP, NOT_FRAMED, NOT_PROTOBUF,
 )  # fmt: skip

@@ -160,6 +160,7 @@ def test_an_address_that_is_none_is_refused(url: str) -> None:
         (RecordSettings("avro", "http://r", Path("x")), "expected --registry or --schema, got both"),
         (RecordSettings("json", None, Path("x")), "JSON needs no schema"),
         (RecordSettings("avro", None, Path("/not/there")), "cannot read /not/there"),
+        (RecordSettings("protobuf", "http://r", None, "a.B"), "--message: expected with --schema FILE"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(records: RecordSettings, message: str) -> None:

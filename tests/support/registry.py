@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 
-def register(url: str, subject: str, schema: Any) -> int:
-    """The id of an Avro schema in the registry."""
-    body = json.dumps({"schema": schema if isinstance(schema, str) else json.dumps(schema)}).encode()
+def register(url: str, subject: str, schema: Any, kind: str = "AVRO") -> int:
+    """The id of a schema in the registry."""
+    text = schema if isinstance(schema, str) else json.dumps(schema)
+    body = json.dumps({"schema": text, "schemaType": kind}).encode()
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{url}/subjects/{subject}/versions", body, headers)
     with urllib.request.urlopen(request, timeout=30) as answer:

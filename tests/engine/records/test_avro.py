@@ -249,7 +249,7 @@ def test_a_batch_may_hold_records_of_many_schemas(kernels: str) -> None:
         assert decoded.indices.tolist() == [0, 1]
         np.testing.assert_array_equal(decoded.matrix[0], decoded.matrix[1])
         assert [(r.index, r.reason) for r in decoded.rejections] == [
-            (2, "unknown_schema"), (3, "invalid_avro"), (4, "schema_mismatch"), (5, "invalid_avro"),
+            (2, "unknown_schema"), (3, "no_schema_id"), (4, "schema_mismatch"), (5, "no_schema_id"),
         ]  # fmt: skip
     assert sorted(registry.asked) == [3, 7, 8, 2**31 + 5]
     assert list(decoder.unknown_schemas([framed(99, b""), framed(7, b""), framed(98, b"x")])) == [(0, 99), (2, 98)]
@@ -270,7 +270,7 @@ def test_json_with_the_id_of_a_schema(kernels: str) -> None:
         [framed(1, record), framed(2, record), framed(3, record), record, framed(1, b""), framed(1, b'{"id":7,"a":2}')]
     )
     assert [(r.index, r.reason, r.field) for r in decoded.rejections] == [
-        (1, "schema_mismatch", "a"), (2, "schema_mismatch", None), (3, "invalid_avro", None), (4, "invalid_json", None),
+        (1, "schema_mismatch", "a"), (2, "schema_mismatch", None), (3, "no_schema_id", None), (4, "invalid_json", None),
     ]  # fmt: skip
     assert list(decoded.ids) == [b'"xa"', b"7"]
 

@@ -4,21 +4,10 @@
    operation ends at or before the end of the record, or the record is malformed. Work is in proportion to the record:
    whatever is read in a loop has at least a byte, and subprograms of what has none are never called. */
 #include "avro.h"
-#include "values.h"
-#include <stdio.h>
-
-/* What a run of a program comes to; the last two end the record. */
-enum { DONE, MALFORMED, LEFT_TO_REFERENCE };
-
-typedef struct {
-    walk w;
-    const avro_program *program;
-    char *p;
-    uint32_t n_filled;
-} avro_run;
+#include "uses.h"
 
 /* A number of 1 to 10 bytes with 7 bits each, zigzag. Returns 0 if it is not one of 64 bits. */
-static inline int read_long(avro_run *r, int64_t *value) {
+static inline int read_long(binary_run *r, int64_t *value) {
     const unsigned char *p = (const unsigned char *)r->p;
     uint64_t n = p[0];
     if (__builtin_expect(n < 0x80, 1)) {
@@ -36,172 +25,18 @@ static inline int read_long(avro_run *r, int64_t *value) {
 }
 
 /* The bytes of a string, from *text on. */
-static inline int read_bytes(avro_run *r, char **text, int64_t *length) {
+static inline int read_bytes(binary_run *r, char **text, int64_t *length) {
     if (!read_long(r, length) || *length < 0 || *length > r->w.end - r->p) return 0;
     *text = r->p;
     r->p += *length;
     return 1;
 }
 
-static void mark_filled(avro_run *r, int32_t entry) {
-    rows_decoder *d = r->w.decoder;
-    if (!d->fields[entry].required || d->filled[entry] == d->serial) return;
-    d->filled[entry] = d->serial;
-    r->n_filled++;
-}
-
-/* A number for one use; seconds: of a moment, NULL for what is only a number. Returns 0 if it is the reference's. */
-static int use_number(avro_run *r, const field *f, int32_t entry, double value, const double *seconds) {
-    if (seconds == NULL || f->kind == FIELD_NUMBER) return store_number(&r->w, f, entry, value);
-    for (int32_t i = 0; i < f->n_targets; i++) {
-        const target *t = &f->targets[i];
-        if (t->kind == TARGET_VALUE) r->w.row[t->column] = (float)value; /* of 64 bits: within float32's range */
-        else if (!store_time(&r->w, t, *seconds)) return 0;
-    }
-    return 1;
-}
-
-/* The text of a number, which is in the buffer for texts or of the program, as identifier or category. */
-static void use_digits(avro_run *r, const field *f, const char *text, uint32_t length) {
-    if (f->kind == FIELD_TEXT) {
-        r->w.row[f->column] = code_of_number(f, text, text + length);
-        return;
-    }
-    char *kept = r->w.decoder->unescaped + r->w.kept;
-    memmove(kept, text, length);
-    r->w.result->identifier = kept;
-    r->w.result->identifier_length = length;
-    r->w.kept += length;
-}
-
-static int use_long(avro_run *r, int32_t entry, int64_t value, int32_t unit) {
-    static const double per_second[] = {1.0, 1e3, 1e6, 1e9, 1.0};
-    double seconds = unit == 4 ? (double)value * 86400.0 : (double)value / per_second[unit];
-    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
-        if (f->kind == FIELD_NUMBER || f->kind == FIELD_DERIVED) {
-            if (!use_number(r, f, entry, (double)value, unit ? &seconds : NULL)) return LEFT_TO_REFERENCE;
-            continue;
-        }
-        char digits[64] = {0}, *out = digits + 40; /* zeros on both sides */
-        uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-        do *--out = (char)('0' + rest % 10);
-        while ((rest /= 10) != 0);
-        if (value < 0) *--out = '-';
-        use_digits(r, f, out, (uint32_t)(digits + 40 - out));
-    }
-    mark_filled(r, entry);
-    return DONE;
-}
-
-static int use_double(avro_run *r, int32_t entry, double value) {
-    int is_nan = value != value, is_filled = 0;
-    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
-        if (f->kind == FIELD_IDENTIFIER) {
-            note_fault(&r->w, OTHER_TYPE, entry);
-        } else if (!is_nan) {
-            is_filled = 1;
-            if (f->kind == FIELD_TEXT) note_fault(&r->w, OTHER_TYPE, entry);
-            else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
-        }
-    }
-    if (is_filled) mark_filled(r, entry);
-    return DONE;
-}
-
-static int use_boolean(avro_run *r, int32_t entry, int value) {
-    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
-        if (f->kind == FIELD_IDENTIFIER) note_fault(&r->w, BOOLEAN, entry);
-        else if (f->kind == FIELD_TEXT) {
-            static const char words[2][24] = {"false", "true"};
-            r->w.row[f->column] = code_of(f, words[value], value ? 4 : 5);
-        } else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
-    }
-    mark_filled(r, entry);
-    return DONE;
-}
-
-/* The text as a JSON string, as orjson writes it. Returns 0 if there may be no room. */
-static int keep_identifier(avro_run *r, const char *text, size_t length) {
-    rows_decoder *d = r->w.decoder;
-    char *start = d->unescaped + r->w.kept, *out = start;
-    if (r->w.kept + 6 * length + 2 > d->scratch_capacity) return 0;
-    *out++ = '"';
-    for (size_t i = 0; i < length; i++) {
-        unsigned char c = (unsigned char)text[i];
-        if (c >= 0x80) *out++ = (char)c;
-        else out = put_escaped(out, c);
-    }
-    *out++ = '"';
-    r->w.result->identifier = start;
-    r->w.result->identifier_length = (size_t)(out - start);
-    r->w.kept += (size_t)(out - start);
-    return 1;
-}
-
-/* A text that is a number, or a time. */
-static int use_number_text(avro_run *r, const field *f, int32_t entry, const char *text, size_t length) {
-    rows_decoder *d = r->w.decoder;
-    if (r->w.kept + length + PADDING_AFTER > d->scratch_capacity) return 0;
-    char *copy = d->unescaped + r->w.kept; /* what follows the text in the record may be digits */
-    memcpy(copy, text, length);
-    memset(copy + length, 0, PADDING_AFTER);
-    double value;
-    return read_number(d, copy, &value) == copy + length ? store_number(&r->w, f, entry, value)
-                                                         : store_text(&r->w, f, entry, copy, copy + length);
-}
-
-static int use_text(avro_run *r, int32_t entry, const char *text, size_t length) {
-    const unsigned char *first = (const unsigned char *)text;
-    if (!valid_utf8(first, first + length)) {
-        note_fault(&r->w, NOT_TEXT, entry);
-        return DONE;
-    }
-    int is_filled = 0;
-    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
-        if (length == 0 && (f->kind != FIELD_TEXT || text_find(&f->vocabulary, text, 0) < 0)) continue;
-        is_filled = 1;
-        if (f->kind == FIELD_TEXT) r->w.row[f->column] = code_of(f, text, (uint32_t)length);
-        else if (!(f->kind == FIELD_IDENTIFIER ? keep_identifier(r, text, length)
-                                               : use_number_text(r, f, entry, text, length)))
-            return LEFT_TO_REFERENCE;
-    }
-    if (is_filled) mark_filled(r, entry);
-    return DONE;
-}
-
-/* A decimal of at most 18 digits; the reference reads longer ones. */
-static int use_decimal(avro_run *r, int32_t entry, const char *bytes, int64_t length, int32_t scale) {
-    int64_t mantissa = 0;
-    if (length > 0 && (bytes[0] & 0x80)) mantissa = -1;
-    for (int64_t i = 0; i < length; i++) {
-        if (mantissa > INT64_MAX >> 8 || mantissa < INT64_MIN >> 8) return LEFT_TO_REFERENCE;
-        mantissa = (int64_t)((uint64_t)mantissa << 8 | (unsigned char)bytes[i]);
-    }
-    if (mantissa > 999999999999999999 || mantissa < -999999999999999999 || scale > 18) return LEFT_TO_REFERENCE;
-    /* As Python's format(.., "f") writes it: a zero has no sign, and all decimals. */
-    char text[80] = {0}, *start = text + 16, *out = start;
-    uint64_t rest = mantissa < 0 ? (uint64_t)-mantissa : (uint64_t)mantissa, power = 1;
-    for (int32_t i = 0; i < scale; i++) power *= 10;
-    if (mantissa < 0) *out++ = '-';
-    out += sprintf(out, "%llu", (unsigned long long)(rest / power));
-    if (scale > 0) out += sprintf(out, ".%0*llu", (int)scale, (unsigned long long)(rest % power));
-    double value = 0;
-    if (rest < (uint64_t)1 << 53) value = (double)mantissa / (double)power; /* both exact, so it is rounded once */
-    else if (!eisel_lemire(rest, -scale, &value)) value = rows_exact_number(start);
-    else value = mantissa < 0 ? -value : value;
-    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
-        if (f->kind == FIELD_TEXT || f->kind == FIELD_IDENTIFIER) use_digits(r, f, start, (uint32_t)(out - start));
-        else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
-    }
-    mark_filled(r, entry);
-    return DONE;
-}
-
 /* The usual operations again, for fields with one use that are not required. Each does its work without a branch that
    depends on the record, and returns 0, with nothing done, for what is not usual. */
 
 /* A number that is there or not: NaN is missing, and is stored as all other missing ones. */
-static inline int plain_value(avro_run *r, int32_t column, double value, int is_there) {
+static inline int plain_value(binary_run *r, int32_t column, double value, int is_there) {
     float nearest = (is_there & (value == value)) ? (float)value : __builtin_nanf("");
     if (__builtin_isinf(nearest)) return 0;
     r->w.row[column] = nearest;
@@ -209,13 +44,13 @@ static inline int plain_value(avro_run *r, int32_t column, double value, int is_
 }
 
 /* For an OPTIONAL: how many bytes are before the value, and whether there is one. */
-static inline int plain_choice(const avro_run *r, int32_t null_index, int *is_there) {
+static inline int plain_choice(const binary_run *r, int32_t null_index, int *is_there) {
     unsigned char choice = (unsigned char)*r->p;
     *is_there = choice >> 1 != null_index;
     return (choice & ~2) == 0;
 }
 
-static inline int plain_double(avro_run *r, int32_t column, int before, int is_there) {
+static inline int plain_double(binary_run *r, int32_t column, int before, int is_there) {
     double value;
     memcpy(&value, r->p + before, 8);
     char *next = r->p + before + 8 * is_there;
@@ -224,7 +59,7 @@ static inline int plain_double(avro_run *r, int32_t column, int before, int is_t
     return 1;
 }
 
-static inline int plain_float(avro_run *r, int32_t column, int before, int is_there) {
+static inline int plain_float(binary_run *r, int32_t column, int before, int is_there) {
     float value;
     memcpy(&value, r->p + before, 4);
     char *next = r->p + before + 4 * is_there;
@@ -234,7 +69,7 @@ static inline int plain_float(avro_run *r, int32_t column, int before, int is_th
 }
 
 /* Of at most 8 bytes. */
-static inline int plain_long(avro_run *r, int32_t column, int before, int is_there) {
+static inline int plain_long(binary_run *r, int32_t column, int before, int is_there) {
     uint64_t bytes = load64(r->p + before), stops = ~bytes & 0x8080808080808080u;
     if (stops == 0) return 0;
     uint64_t n = bytes & (stops ^ (stops - 1)) & 0x7F7F7F7F7F7F7F7Fu;
@@ -250,7 +85,7 @@ static inline int plain_long(avro_run *r, int32_t column, int before, int is_the
 }
 
 /* A category of 1 to 16 bytes in ASCII. (Looking up what is not there, to save the branch, takes longer.) */
-static inline int plain_text(avro_run *r, const field *f, int before, int is_there) {
+static inline int plain_text(binary_run *r, const field *f, int before, int is_there) {
     char *p = r->p + before;
     uint32_t length = (unsigned char)*p >> 1;
     uint64_t low, high;
@@ -269,22 +104,22 @@ static inline int plain_text(avro_run *r, const field *f, int before, int is_the
     return 1;
 }
 
-static int run(avro_run *r, int32_t at, int32_t depth);
+static int run(binary_run *r, int32_t at, int32_t depth);
 
 /* An item, with the place of its program. */
-static inline int run_place(avro_run *r, int32_t place, int32_t depth) {
-    return run(r, r->program->places[place], depth);
+static inline int run_place(binary_run *r, int32_t place, int32_t depth) {
+    return run(r, ((const avro_program *)r->program)->places[place], depth);
 }
 
 /* A key of a map that is known. */
-static void meet(avro_run *r, int32_t entry) {
+static void meet(binary_run *r, int32_t entry) {
     rows_decoder *d = r->w.decoder;
     if (d->seen[entry] == d->serial) note_fault(&r->w, REPEATED_KEY, entry);
     d->seen[entry] = d->serial;
 }
 
 /* An array or a map: blocks of items. `of` says which. */
-static int run_blocks(avro_run *r, const avro_operation *of, int32_t depth) {
+static int run_blocks(binary_run *r, const avro_operation *of, int32_t depth) {
     const avro_program *program = r->program;
     const int32_t *pairs = program->places + of->a; /* ELEMENTS */
     int64_t index = 0, count;
@@ -322,7 +157,7 @@ static int run_blocks(avro_run *r, const avro_operation *of, int32_t depth) {
     }
 }
 
-static int run(avro_run *r, int32_t at, int32_t depth) {
+static int run(binary_run *r, int32_t at, int32_t depth) {
     const avro_program *program = r->program;
     const field *fields = r->w.decoder->fields;
     const char *end = r->w.end;
@@ -465,10 +300,11 @@ int JOIN(rows_decode_avro_, ROWS_VARIANT)(rows_decoder *d, const avro_program *p
                                           float *row, record_result *result) {
     char *record = d->scratch + PADDING_BEFORE;
     *result = (record_result){.code = NO_FAULT, .entry = -1};
-    avro_run r = {{.decoder = d, .record = record, .end = record + length, .row = row, .result = result},
-                  program,
-                  record + start,
-                  0};
+    binary_run r = {{.decoder = d, .record = record, .end = record + length, .row = row, .result = result},
+                    program,
+                    record + start,
+                    0,
+                    0};
     memcpy(row, d->blank_row, (size_t)d->width * sizeof *row);
     if (++d->serial == 0) {
         memset(d->filled, 0, (size_t)d->n_fields * sizeof *d->filled);

@@ -3,7 +3,7 @@
 #include "../internal_api.h"
 #include "avro.h"
 #include "batch_values.h"
-#include "rows.h"
+#include "protobuf.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,19 +11,29 @@
 #define LARGEST_RECORD ((Py_ssize_t)64 << 20)
 
 /* How records are written, and what is before them. */
-enum { JSON, JSON_WITH_ID, AVRO, AVRO_WITH_ID };
+enum { JSON, JSON_WITH_ID, AVRO, AVRO_WITH_ID, PROTOBUF, PROTOBUF_WITH_ID };
 #define ID_BYTES 5 /* Confluent's wire format: a zero, and the id of the schema in 4 bytes */
+
+/* How to read one kind of message of a schema: that at `path`, which is before the record where records have ids. */
+#define LONGEST_PATH 8
+typedef struct {
+    int32_t path[LONGEST_PATH], n_path;
+    proto_program program;
+} message_program;
 
 /* A schema of a registry. Records of one that is not usable are the reference's, which rejects them. */
 typedef struct {
     uint32_t id;
     int is_known, is_usable, is_forgotten; /* is_known: the place is taken */
     avro_program program;
+    message_program *messages;
+    int32_t n_messages;
 } schema;
 
 typedef struct {
     decode_record_function json;
     decode_avro_function avro;
+    decode_protobuf_function protobuf;
 } variant_functions;
 
 typedef struct {
@@ -53,12 +63,14 @@ static int64_t keep_text(DecoderObject *self, const char *text, size_t length) {
 
 static variant_functions variant_named(const char *variant) {
 #if defined(__x86_64__)
-    if (strcmp(variant, "avx512") == 0) return (variant_functions){rows_decode_record_avx512, rows_decode_avro_avx512};
-    if (strcmp(variant, "avx2") == 0) return (variant_functions){rows_decode_record_avx2, rows_decode_avro_avx2};
+    if (strcmp(variant, "avx512") == 0)
+        return (variant_functions){rows_decode_record_avx512, rows_decode_avro_avx512, rows_decode_protobuf_avx512};
+    if (strcmp(variant, "avx2") == 0)
+        return (variant_functions){rows_decode_record_avx2, rows_decode_avro_avx2, rows_decode_protobuf_avx2};
 #else
     (void)variant;
 #endif
-    return (variant_functions){rows_decode_record_baseline, rows_decode_avro_baseline};
+    return (variant_functions){rows_decode_record_baseline, rows_decode_avro_baseline, rows_decode_protobuf_baseline};
 }
 
 /* A tuple of bytes objects -> table of text -> position. */
@@ -203,13 +215,20 @@ failed:
     return NULL;
 }
 
+static void schema_free(schema *s) {
+    avro_program_free(&s->program);
+    for (int32_t i = 0; i < s->n_messages; i++) proto_program_free(&s->messages[i].program);
+    free(s->messages);
+    s->messages = NULL;
+    s->n_messages = 0;
+}
+
 static void decoder_dealloc(PyObject *object) {
     DecoderObject *self = (DecoderObject *)object;
     PyTypeObject *type = Py_TYPE(object);
     rows_free(&self->decoder);
     free(self->texts);
-    for (uint32_t i = 0; self->schemas != NULL && i <= self->schema_mask; i++)
-        if (self->schemas[i].is_usable) avro_program_free(&self->schemas[i].program);
+    for (uint32_t i = 0; self->schemas != NULL && i <= self->schema_mask; i++) schema_free(&self->schemas[i]);
     free(self->schemas);
     ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
     Py_DECREF(type);
@@ -298,7 +317,7 @@ static int grow_schemas(DecoderObject *self) {
 
 /* The id before a record, 0 for records without; -1 if it is not there. */
 static int64_t id_of(const DecoderObject *self, const char *record, size_t length) {
-    if (self->format == JSON || self->format == AVRO) return 0;
+    if (self->format == JSON || self->format == AVRO || self->format == PROTOBUF) return 0;
     if (length < ID_BYTES || record[0] != 0) return -1;
     const unsigned char *p = (const unsigned char *)record + 1;
     return (int64_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3];
@@ -351,6 +370,79 @@ done:
     return result;
 }
 
+/* (path, tables, actions, finals, places, texts, where each text ends, keys of each map, cells); see
+   records/protobuf_tables.py */
+static int set_message(const rows_decoder *d, message_program *m, PyObject *description) {
+    proto_program *p = &m->program;
+    Py_buffer tables, actions, finals, places, texts, ends;
+    PyObject *path, *keys;
+    if (!PyArg_ParseTuple(description, "O!(y*y*y*y*y*y*O!i)", &PyTuple_Type, &path, &tables, &actions, &finals, &places,
+                          &texts, &ends, &PyTuple_Type, &keys, &p->n_cells))
+        return -1;
+    Py_ssize_t n = PyTuple_Size(keys);
+    int result = -1;
+    m->n_path = (int32_t)PyTuple_Size(path);
+    int32_t *steps = m->n_path <= LONGEST_PATH ? int_array(path) : NULL;
+    p->tables = copy_of(&tables, 0);
+    p->actions = copy_of(&actions, 0);
+    p->finals = copy_of(&finals, 0);
+    p->n_finals = (int32_t)(finals.len / (Py_ssize_t)sizeof(proto_final));
+    p->places = copy_of(&places, 0);
+    p->texts = copy_of(&texts, 16);
+    p->text_ends = copy_of(&ends, 0);
+    p->keys = calloc((size_t)n + 1, sizeof *p->keys);
+    if (!steps || !p->tables || !p->actions || !p->finals || !p->places || !p->texts || !p->text_ends || !p->keys ||
+        protobuf_specialize(d, p, (int32_t)(tables.len / (Py_ssize_t)sizeof(proto_table)),
+                            (int32_t)(actions.len / (Py_ssize_t)sizeof(proto_action))) != 0) {
+        if (!PyErr_Occurred()) PyErr_NoMemory();
+        goto done;
+    }
+    memcpy(m->path, steps, (size_t)m->n_path * sizeof *steps);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        p->n_keys = (int32_t)i + 1;
+        if (build_table(&p->keys[i], PyTuple_GetItem(keys, i)) != 0) goto done;
+    }
+    result = 0;
+done:
+    free(steps);
+    PyBuffer_Release(&tables);
+    PyBuffer_Release(&actions);
+    PyBuffer_Release(&finals);
+    PyBuffer_Release(&places);
+    PyBuffer_Release(&texts);
+    PyBuffer_Release(&ends);
+    return result;
+}
+
+/* As many cells as the program needs. */
+static int grow_cells(rows_decoder *d, int32_t n) {
+    if (n <= d->n_cells) return 0;
+    proto_cell *larger = realloc(d->cells, (size_t)n * sizeof *larger);
+    if (larger == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    memset(larger + d->n_cells, 0, (size_t)(n - d->n_cells) * sizeof *larger);
+    d->cells = larger;
+    d->n_cells = n;
+    return 0;
+}
+
+static int set_messages(DecoderObject *self, schema *made, PyObject *descriptions) {
+    Py_ssize_t n = PyTuple_Size(descriptions);
+    made->messages = n < 0 ? NULL : calloc((size_t)n + 1, sizeof *made->messages);
+    if (made->messages == NULL) {
+        if (!PyErr_Occurred()) PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        made->n_messages = (int32_t)i + 1;
+        if (set_message(&self->decoder, &made->messages[i], PyTuple_GetItem(descriptions, i)) != 0) return -1;
+        if (grow_cells(&self->decoder, made->messages[i].program.n_cells) != 0) return -1;
+    }
+    return 0;
+}
+
 /* add_schema(id, program; or for JSON whether its records are read; or None: it is to be asked for again) */
 static PyObject *decoder_add_schema(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
@@ -365,14 +457,16 @@ static PyObject *decoder_add_schema(PyObject *object, PyObject *arguments) {
     } else if (description == Py_True) {
         made.is_usable = 1;
     } else if (description != Py_False) {
-        if (set_program(&self->decoder, &made.program, description) != 0) {
-            avro_program_free(&made.program);
+        int is_protobuf = self->format == PROTOBUF || self->format == PROTOBUF_WITH_ID;
+        if ((is_protobuf ? set_messages(self, &made, description)
+                         : set_program(&self->decoder, &made.program, description)) != 0) {
+            schema_free(&made);
             return NULL;
         }
         made.is_usable = 1;
     }
     schema *place = schema_place(self, id);
-    if (place->is_usable) avro_program_free(&place->program);
+    schema_free(place);
     self->n_schemas += !place->is_known;
     *place = made;
     Py_RETURN_NONE;
@@ -401,6 +495,44 @@ static PyObject *decoder_unknown_schemas(PyObject *object, PyObject *values) {
 
 /* ---- records ---- */
 
+/* A number of the list that says which message of its schema a record is; 0 if it is not there. */
+static int read_index(const unsigned char **p, const unsigned char *end, int64_t *index) {
+    uint64_t n = 0;
+    for (int shift = 0; shift < 35; shift += 7) {
+        if (*p == end) return 0;
+        n |= (uint64_t)(**p & 0x7F) << shift;
+        if (*(*p)++ < 0x80) {
+            *index = (int64_t)(n >> 1) ^ -(int64_t)(n & 1);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* The program of the message that a record is, and in *start where the message starts; NULL if it is the reference's.
+ */
+static const proto_program *program_of_message(const DecoderObject *self, const schema *of, const char *record,
+                                               size_t length, size_t *start) {
+    if (self->format == PROTOBUF) {
+        *start = 0;
+        return &of->messages[0].program;
+    }
+    const unsigned char *p = (const unsigned char *)record + ID_BYTES, *end = (const unsigned char *)record + length;
+    int32_t path[LONGEST_PATH] = {0};
+    int64_t n, step;
+    if (!read_index(&p, end, &n) || n < 0 || n > LONGEST_PATH) return NULL;
+    for (int64_t i = 0; i < n; i++) {
+        if (!read_index(&p, end, &step) || step != (int32_t)step) return NULL;
+        path[i] = (int32_t)step;
+    }
+    if (n == 0) n = 1; /* short for the first message of the file */
+    *start = (size_t)(p - (const unsigned char *)record);
+    for (int32_t i = 0; i < of->n_messages; i++)
+        if (of->messages[i].n_path == n && memcmp(of->messages[i].path, path, (size_t)n * sizeof *path) == 0)
+            return &of->messages[i].program;
+    return NULL;
+}
+
 /* One that is neither empty nor too large; without memory -1. */
 static int read_record(DecoderObject *self, const char *record, size_t length, float *row, record_result *result) {
     rows_decoder *d = &self->decoder;
@@ -414,6 +546,13 @@ static int read_record(DecoderObject *self, const char *record, size_t length, f
     if (self->format == AVRO || self->format == AVRO_WITH_ID) {
         if (rows_load(d, record, length) != 0) return -1;
         return self->decode.avro(d, &of->program, self->format == AVRO ? 0 : ID_BYTES, length, row, result);
+    }
+    if (self->format == PROTOBUF || self->format == PROTOBUF_WITH_ID) {
+        size_t start;
+        const proto_program *program = program_of_message(self, of, record, length, &start);
+        if (program == NULL) return HAND_OVER;
+        if (rows_load(d, record, length) != 0) return -1;
+        return self->decode.protobuf(d, program, start, length, row, result);
     }
     size_t before = self->format == JSON ? 0 : ID_BYTES;
     if (length == before) return HAND_OVER;

@@ -56,6 +56,7 @@ enum fault {
     NOT_AVRO,
     TOO_DEEP,
     NOT_FRAMED,
+    NOT_PROTOBUF,
     NO_FAULT = -1
 };
 
@@ -169,6 +170,12 @@ typedef struct {
     int32_t branch;
 } unknown_key;
 
+/* A value of a Protocol Buffers message, or the place of a text in the record; of the record with that serial. */
+typedef struct {
+    uint64_t bits;
+    uint32_t length, serial;
+} proto_cell;
+
 typedef struct rows_decoder {
     int32_t width, n_fields, n_branches;
     field *fields;
@@ -187,6 +194,9 @@ typedef struct rows_decoder {
     trace_entry *trace;
     unknown_key *unknown_keys; /* at most half full */
     uint32_t unknown_capacity; /* a power of two */
+
+    proto_cell *cells;
+    int32_t n_cells;
 
     char *scratch; /* PADDING_BEFORE, record, PADDING_AFTER */
     char *unescaped;

@@ -1,4 +1,4 @@
-"""Avro on a real Kafka with a real registry: every record is scored as fastavro and LightGBM would, or rejected by name."""
+"""Avro and Protobuf on a real Kafka with a real registry: every record is scored as LightGBM would, or rejected by name."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from saker.engine.contract import Contract, Feature
 from saker.engine.kafka import clients
 from saker.engine.kafka.reader import Record
 from saker.export.external_models import export_file
+from tests.engine.records.protobuf_cases import sized, tag, varint
 from tests.support.inbox import until
 from tests.support.registry import breakable, register
 from tests.support.serving import Read, Serve, Topics
@@ -222,7 +223,7 @@ def test_a_registry_that_is_away_holds_up_its_partitions_only(
         send(bootstrap_servers, topics.raw, [written(record, FIRST, first) for record in records[40:]], lambda at: 1 + at % 3)
         serving.await_line("is the one of an earlier answer")
         proxy.mode = "denied"
-        assert "SAKER_REGISTRY_CONFIG" in serving.await_line(f"cannot fetch schema {second}")
+        serving.await_line("is the password in SAKER_REGISTRY_CONFIG right?")
         proxy.mode = "nonsense"
         serving.await_line("status 404, expected 200")
         proxy.mode = "slow"
@@ -232,6 +233,49 @@ def test_a_registry_that_is_away_holds_up_its_partitions_only(
     held = [orjson.loads(record.value or b"")["id"] for record in results if record.partition == 0]
     assert held[2:] == ["t1000", *(f"t{number}" for number in range(9, 21))]
     assert serving.metric("failed_transactions") == 0
+
+
+PROTO = """syntax = "proto3";
+import "google/protobuf/timestamp.proto";
+message Envelope { Payment payment = 1; }
+message Payment {
+  string id = 1; google.protobuf.Timestamp at = 2; bool online = 3; Card card = 4;
+  message Card { optional double amount = 1; Network network = 2; optional double limit = 3; optional int32 age = 4; }
+}
+enum Network { VISA = 0; AMEX = 1; OTHER = 2; }
+"""
+
+
+def as_protobuf(record: dict[str, Any]) -> bytes:
+    card, seconds = record["card"], record["at"] // 1000
+    parts = [tag(1, 1) + struct.pack("<d", float(card["amount"])), tag(2, 0) + varint(NETWORKS.index(card["network"]))]
+    if card["limit"] is not None:
+        parts.append(tag(3, 1) + struct.pack("<d", card["limit"]))
+    if card["age"] is not None:
+        parts.append(tag(4, 0) + varint(card["age"]))
+    time = tag(1, 0) + varint(seconds)
+    fields = tag(1, 2) + sized(record["id"].encode()) + tag(2, 2) + sized(time) + tag(3, 0) + varint(record["online"])
+    return fields + tag(4, 2) + sized(b"".join(parts))
+
+
+def test_protobuf_is_scored_as_avro(
+    bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained
+) -> None:
+    number = register(registry, f"{topics.raw}-value", PROTO, "PROTOBUF")
+    serve(str(model.path), options=["--format", "protobuf", "--registry", registry])
+    rng = random.Random(10)
+    records = [payment(rng, at, FIRST) for at in range(1, 90)]
+    start = struct.pack(">bI", 0, number) + b"\2\2"  # the second message of the file
+    values = [start + as_protobuf(record) for record in records]
+    send(bootstrap_servers, topics.raw, [*values, values[0][:-1], start[:5] + b"\0"], lambda at: at % 4)
+    results = read(topics.scored, 89, name_of)
+    parsed = {
+        record["id"]: fastavro.schemaless_reader(io.BytesIO(written(record, FIRST, 0)[5:]), fastavro.parse_schema(FIRST), None)
+        for record in records
+    }
+    answers = {name_of(record): orjson.loads(record.value or b"")["fraud_score"] for record in results}
+    assert answers == model.scores(parsed)  # type: ignore[arg-type]
+    assert sorted(map(code, read(topics.rejected, 2))) == ["invalid_protobuf", "schema_mismatch"]
 
 
 def test_records_of_one_schema_without_an_id(

@@ -1,0 +1,183 @@
+/* What values of binary records are used for: a value of each type to the columns of its field. Included by avro.c and
+   protobuf.c. */
+#ifndef USES_H
+#define USES_H
+
+#include "values.h"
+#include <stdio.h>
+
+/* What reading a part of a record comes to; the last two end the record. */
+enum { DONE, MALFORMED, LEFT_TO_REFERENCE };
+
+/* One record that is being read. */
+typedef struct {
+    walk w;
+    const void *program;
+    char *p;
+    uint32_t n_filled;
+    int is_odd; /* a value is the reference's */
+} binary_run;
+
+static void mark_filled(binary_run *r, int32_t entry) {
+    rows_decoder *d = r->w.decoder;
+    if (!d->fields[entry].required || d->filled[entry] == d->serial) return;
+    d->filled[entry] = d->serial;
+    r->n_filled++;
+}
+
+/* A number for one use; seconds: of a moment, NULL for what is only a number. Returns 0 if it is the reference's. */
+static int use_number(binary_run *r, const field *f, int32_t entry, double value, const double *seconds) {
+    if (seconds == NULL || f->kind == FIELD_NUMBER) return store_number(&r->w, f, entry, value);
+    for (int32_t i = 0; i < f->n_targets; i++) {
+        const target *t = &f->targets[i];
+        if (t->kind == TARGET_VALUE) r->w.row[t->column] = (float)value; /* of 64 bits: within float32's range */
+        else if (!store_time(&r->w, t, *seconds)) return 0;
+    }
+    return 1;
+}
+
+/* The text of a number, which is in the buffer for texts or of the program, as identifier or category. */
+static void use_digits(binary_run *r, const field *f, const char *text, uint32_t length) {
+    if (f->kind == FIELD_TEXT) {
+        r->w.row[f->column] = code_of_number(f, text, text + length);
+        return;
+    }
+    char *kept = r->w.decoder->unescaped + r->w.kept;
+    memmove(kept, text, length);
+    r->w.result->identifier = kept;
+    r->w.result->identifier_length = length;
+    r->w.kept += length;
+}
+
+/* A whole number of at most 64 bits, with its sign. seconds: of a moment, else NULL. */
+static int use_whole(binary_run *r, int32_t entry, uint64_t size, int is_negative, const double *seconds) {
+    double value = is_negative ? -(double)size : (double)size;
+    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
+        if (f->kind == FIELD_NUMBER || f->kind == FIELD_DERIVED) {
+            if (!use_number(r, f, entry, value, seconds)) return LEFT_TO_REFERENCE;
+            continue;
+        }
+        char digits[64] = {0}, *out = digits + 40; /* zeros on both sides */
+        uint64_t rest = size;
+        do *--out = (char)('0' + rest % 10);
+        while ((rest /= 10) != 0);
+        if (is_negative) *--out = '-';
+        use_digits(r, f, out, (uint32_t)(digits + 40 - out));
+    }
+    mark_filled(r, entry);
+    return DONE;
+}
+
+/* unit: class Op in engine/records/avro_program.py says what it means */
+static int use_long(binary_run *r, int32_t entry, int64_t value, int32_t unit) {
+    static const double per_second[] = {1.0, 1e3, 1e6, 1e9, 1.0};
+    double seconds = unit == 4 ? (double)value * 86400.0 : (double)value / per_second[unit];
+    uint64_t size = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    return use_whole(r, entry, size, value < 0, unit ? &seconds : NULL);
+}
+
+static int use_double(binary_run *r, int32_t entry, double value) {
+    int is_nan = value != value, is_filled = 0;
+    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
+        if (f->kind == FIELD_IDENTIFIER) {
+            note_fault(&r->w, OTHER_TYPE, entry);
+        } else if (!is_nan) {
+            is_filled = 1;
+            if (f->kind == FIELD_TEXT) note_fault(&r->w, OTHER_TYPE, entry);
+            else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
+        }
+    }
+    if (is_filled) mark_filled(r, entry);
+    return DONE;
+}
+
+static int use_boolean(binary_run *r, int32_t entry, int value) {
+    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
+        if (f->kind == FIELD_IDENTIFIER) note_fault(&r->w, BOOLEAN, entry);
+        else if (f->kind == FIELD_TEXT) {
+            static const char words[2][24] = {"false", "true"};
+            r->w.row[f->column] = code_of(f, words[value], value ? 4 : 5);
+        } else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
+    }
+    mark_filled(r, entry);
+    return DONE;
+}
+
+/* The text as a JSON string, as orjson writes it. Returns 0 if there may be no room. */
+static int keep_identifier(binary_run *r, const char *text, size_t length) {
+    rows_decoder *d = r->w.decoder;
+    char *start = d->unescaped + r->w.kept, *out = start;
+    if (r->w.kept + 6 * length + 2 > d->scratch_capacity) return 0;
+    *out++ = '"';
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c >= 0x80) *out++ = (char)c;
+        else out = put_escaped(out, c);
+    }
+    *out++ = '"';
+    r->w.result->identifier = start;
+    r->w.result->identifier_length = (size_t)(out - start);
+    r->w.kept += (size_t)(out - start);
+    return 1;
+}
+
+/* A text that is a number, or a time. */
+static int use_number_text(binary_run *r, const field *f, int32_t entry, const char *text, size_t length) {
+    rows_decoder *d = r->w.decoder;
+    if (r->w.kept + length + PADDING_AFTER > d->scratch_capacity) return 0;
+    char *copy = d->unescaped + r->w.kept; /* what follows the text in the record may be digits */
+    memcpy(copy, text, length);
+    memset(copy + length, 0, PADDING_AFTER);
+    double value;
+    return read_number(d, copy, &value) == copy + length ? store_number(&r->w, f, entry, value)
+                                                         : store_text(&r->w, f, entry, copy, copy + length);
+}
+
+static int use_text(binary_run *r, int32_t entry, const char *text, size_t length) {
+    const unsigned char *first = (const unsigned char *)text;
+    if (!valid_utf8(first, first + length)) {
+        note_fault(&r->w, NOT_TEXT, entry);
+        return DONE;
+    }
+    int is_filled = 0;
+    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
+        if (length == 0 && (f->kind != FIELD_TEXT || text_find(&f->vocabulary, text, 0) < 0)) continue;
+        is_filled = 1;
+        if (f->kind == FIELD_TEXT) r->w.row[f->column] = code_of(f, text, (uint32_t)length);
+        else if (!(f->kind == FIELD_IDENTIFIER ? keep_identifier(r, text, length)
+                                               : use_number_text(r, f, entry, text, length)))
+            return LEFT_TO_REFERENCE;
+    }
+    if (is_filled) mark_filled(r, entry);
+    return DONE;
+}
+
+/* A decimal of at most 18 digits; the reference reads longer ones. */
+static int use_decimal(binary_run *r, int32_t entry, const char *bytes, int64_t length, int32_t scale) {
+    int64_t mantissa = 0;
+    if (length > 0 && (bytes[0] & 0x80)) mantissa = -1;
+    for (int64_t i = 0; i < length; i++) {
+        if (mantissa > INT64_MAX >> 8 || mantissa < INT64_MIN >> 8) return LEFT_TO_REFERENCE;
+        mantissa = (int64_t)((uint64_t)mantissa << 8 | (unsigned char)bytes[i]);
+    }
+    if (mantissa > 999999999999999999 || mantissa < -999999999999999999 || scale > 18) return LEFT_TO_REFERENCE;
+    /* As Python's format(.., "f") writes it: a zero has no sign, and all decimals. */
+    char text[80] = {0}, *start = text + 16, *out = start;
+    uint64_t rest = mantissa < 0 ? (uint64_t)-mantissa : (uint64_t)mantissa, power = 1;
+    for (int32_t i = 0; i < scale; i++) power *= 10;
+    if (mantissa < 0) *out++ = '-';
+    out += sprintf(out, "%llu", (unsigned long long)(rest / power));
+    if (scale > 0) out += sprintf(out, ".%0*llu", (int)scale, (unsigned long long)(rest % power));
+    double value = 0;
+    if (rest < (uint64_t)1 << 53) value = (double)mantissa / (double)power; /* both exact, so it is rounded once */
+    else if (!eisel_lemire(rest, -scale, &value)) value = rows_exact_number(start);
+    else value = mantissa < 0 ? -value : value;
+    for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
+        if (f->kind == FIELD_TEXT || f->kind == FIELD_IDENTIFIER) use_digits(r, f, start, (uint32_t)(out - start));
+        else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
+    }
+    mark_filled(r, entry);
+    return DONE;
+}
+
+#endif
