@@ -116,6 +116,7 @@ sanitize: $(SANITIZED)
 	$(BIN)/gcovr --root engine/kernels/native --txt-metric branch --merge-mode-functions=separate \
 	  --gcov-ignore-parse-errors=negative_hits.warn_once_per_file build/kernels-*-sanitize
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds 20
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_binary --seconds 20
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds 20
 
 test-aarch64: $(STAMP)
@@ -123,6 +124,7 @@ test-aarch64: $(STAMP)
 
 fuzz: $(SANITIZED)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds $(FUZZ_SECONDS)
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_binary --seconds $(FUZZ_SECONDS)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds $(FUZZ_SECONDS)
 
 $(SANITIZED): $(STAMP) $(KERNELS)

@@ -312,3 +312,11 @@ def test_each_record_says_which_message_it_is(kernels: str) -> None:
     assert [(r.index, r.reason) for r in decoded.rejections] == [
         (2, "schema_mismatch"), (3, "schema_mismatch"), (4, "invalid_protobuf"), (5, "invalid_protobuf"), (6, "no_schema_id"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_an_unknown_group_may_hold_the_number_0(kernels: str) -> None:
+    """As upb reads it: only fields that are not in a group have to have another number. Found by fuzz_binary.py."""
+    group = tag(500_000, 3) + b"\0\5" + tag(1, 3) + tag(1, 4) + tag(500_000, 4)
+    decoded = decoder_of(PAYMENT, kernels).decode([GOOD + group, GOOD + b"\0\5"])
+    assert decoded.indices.tolist() == [0]

@@ -32,13 +32,17 @@ static inline int read_varint(binary_run *r, const char *end, uint64_t *value) {
     return r->p <= end;
 }
 
-/* A tag, of at most 5 bytes and 32 bits. */
-static inline int read_tag(binary_run *r, const char *end, uint32_t *tag) {
+/* A tag, of at most 5 bytes and 32 bits; in an unknown group also one of the number 0, as in upb. */
+static inline int read_any_tag(binary_run *r, const char *end, uint32_t *tag) {
     const char *start = r->p;
     uint64_t value;
-    if (!read_varint(r, end, &value) || r->p - start > 5 || value > UINT32_MAX || value >> 3 == 0) return 0;
+    if (!read_varint(r, end, &value) || r->p - start > 5 || value > UINT32_MAX) return 0;
     *tag = (uint32_t)value;
     return 1;
+}
+
+static inline int read_tag(binary_run *r, const char *end, uint32_t *tag) {
+    return read_any_tag(r, end, tag) && *tag >> 3 != 0;
 }
 
 static inline int read_size(binary_run *r, const char *end, int64_t *size) {
@@ -63,7 +67,7 @@ static int skip_field(binary_run *r, const char *end, uint32_t tag, int depth) {
     case 3:
         if (depth >= DEEPEST) return 0;
         for (uint32_t inner; r->p < end;) {
-            if (!read_tag(r, end, &inner)) return 0;
+            if (!read_any_tag(r, end, &inner)) return 0;
             if ((inner & 7) == 4) return inner >> 3 == tag >> 3;
             if (!skip_field(r, end, inner, depth + 1)) return 0;
         }
