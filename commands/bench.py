@@ -251,10 +251,20 @@ def trees(
     _stages("trees", arguments, seconds, output)
 
 
-@bench.command(epilog="Example: `saker bench rows`")
-def rows(seconds: StageSeconds = 1, output: Benchmark = None) -> None:
-    """Measure decoding and encoding next to orjson, msgspec and the Python reference."""
-    _stages("rows", {}, seconds, output)
+@bench.command(epilog="Example: `saker bench rows --format avro`")
+def rows(
+    record_format: Annotated[
+        Literal["json", "nested", "avro", "protobuf"],
+        typer.Option("--format", help="Format of the records; `nested` is JSON with ten fields per object."),
+    ] = "json",
+    seconds: StageSeconds = 1,
+    output: Benchmark = None,
+) -> None:
+    """Measure decoding and encoding next to orjson, msgspec, fastavro, upb and the reference."""
+    if record_format == "json":
+        _stages("rows", {}, seconds, output)
+    else:
+        _stages("formats", {"kind": record_format}, seconds, output)
 
 
 @bench.command(epilog="Example: `saker bench worst --seconds 60`")

@@ -21,6 +21,7 @@ from saker.engine.contract import Contract
 from saker.engine.kernels import native
 from saker.engine.records.decode import Decoder
 from saker.engine.records.encode import Encoder
+from saker.engine.records.formats import JSON, Format
 
 BATCH, BATCHES = 256, 4
 Matrix = NDArray[np.float32]
@@ -99,11 +100,13 @@ def peers(of: Contract) -> dict[str, Callable[[list[bytes]], tuple[Matrix, list[
     }
 
 
-def decoders(of: Contract) -> dict[str, Decoder]:
+def decoders(of: Contract, form: Format = JSON) -> dict[str, Decoder]:
     extension, reason = native("auto")
     if extension is None:
         sys.exit(reason)
-    return {name: Decoder(of, "auto", variant=name) for name in extension.variants()} | {"reference": Decoder(of, "off")}
+    return {name: Decoder(of, "auto", form, variant=name) for name in extension.variants()} | {
+        "reference": Decoder(of, "off", form)
+    }
 
 
 def cases() -> Iterator[Case]:
