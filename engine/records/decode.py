@@ -97,7 +97,8 @@ class Decoder:
         self._reader = FormatReader(contract, of)
         self._reference = Reference(contract, self._reader.parse)
         self._native: RowKernel | None = None
-        self._has_schemas = of.schemas is not None or of.schema is not None
+        self._names_schemas = of.schemas is not None
+        self._may_be_unknown = of.schemas is not None or of.schema is not None
         native, self.backend_reason = load_native(mode_of(kernels))
         if native is not None:
             try:
@@ -120,7 +121,7 @@ class Decoder:
 
     def unknown_schemas(self, values: Values) -> Sequence[tuple[int, int]]:
         """(index, id) of the records whose schemas have to be asked for before they can be decoded."""
-        if not self._has_schemas:
+        if not self._may_be_unknown:
             return ()
         for number in self._reader.forget_unknown():
             if self._native is not None:
@@ -130,6 +131,7 @@ class Decoder:
     def learn(self, schema: int) -> None:
         """Ask for the schema of this id. Raises `SakerError` where the registry does not answer."""
         learned = self._reader.learn(schema)
+        self._may_be_unknown = self._names_schemas
         if self._native is not None:
             self._native.add_schema(
                 schema, learned.native(self._native.tree, self._native.entries) if learned is not None else False
