@@ -26,7 +26,8 @@ MOMENTS = {
 SECONDS_A_DAY = 86_400
 #: Most types in a schema, and most nesting of their definitions.
 MAX_TYPES, MAX_NESTING = 20_000, 200
-MAX_PRECISION = 10_000
+#: Of a decimal: digits, and bytes that are read.
+MAX_PRECISION, MAX_DECIMAL_BYTES = 200, 64
 _DECIMALS = Context(prec=1_000_000)
 
 
@@ -252,7 +253,9 @@ def _whole(value: int, of: Type) -> Number:
     return Time(value, value * SECONDS_A_DAY if of.logical == "date" else value / MOMENTS[of.logical])
 
 
-def _decimal(data: bytes, scale: int) -> Number:
+def _decimal(data: bytes, scale: int) -> Number | float:
+    if len(data) > MAX_DECIMAL_BYTES:
+        return float("inf")  # nothing that a number should be: out of range
     unscaled = int.from_bytes(data, "big", signed=True)
     return Number(format(Decimal(unscaled).scaleb(-scale, _DECIMALS), "f"))
 

@@ -148,9 +148,9 @@ class Case:
             case "double":
                 return struct.pack("<d", pick([self.random.uniform(-1000, 1000), pick(DOUBLES)]))
             case "bytes" if isinstance(of, dict) and of.get("logicalType") == "decimal":
-                digits = pick([1, 4, 15, 17, 18, 29])
+                digits = pick([1, 4, 15, 17, 18, 29, 60, 150])
                 unscaled = self.random.randint(-(10**digits) + 1, 10**digits - 1)
-                return sized(unscaled.to_bytes(unscaled.bit_length() // 8 + self.random.randint(1, 3), "big", signed=True))
+                return sized(unscaled.to_bytes(unscaled.bit_length() // 8 + pick([1, 1, 2, 3, 12]), "big", signed=True))
             case "bytes":
                 return sized(self.random.randbytes(self.random.randint(0, 5)))
             case "string":

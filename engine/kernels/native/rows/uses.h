@@ -152,28 +152,51 @@ static int use_text(binary_run *r, int32_t entry, const char *text, size_t lengt
     return DONE;
 }
 
-/* A decimal of at most 18 digits; the reference reads longer ones. */
-static int use_decimal(binary_run *r, int32_t entry, const char *bytes, int64_t length, int32_t scale) {
-    int64_t mantissa = 0;
-    if (length > 0 && (bytes[0] & 0x80)) mantissa = -1;
-    for (int64_t i = 0; i < length; i++) {
-        if (mantissa > INT64_MAX >> 8 || mantissa < INT64_MIN >> 8) return LEFT_TO_REFERENCE;
-        mantissa = (int64_t)((uint64_t)mantissa << 8 | (unsigned char)bytes[i]);
+/* The longest decimal that is read (154 digits), and the longest text of one: a scale is at most MAX_SCALE. */
+#define DECIMAL_BYTES 64
+#define MAX_SCALE 200
+
+/* The digits of a number in two's complement, big endian, before `end`; returns their first. The bytes are consumed. */
+static char *decimal_digits(unsigned char *bytes, int64_t length, int is_negative, char *end) {
+    for (int64_t i = length - 1, carry = 1; is_negative && i >= 0; i--) {
+        carry += (unsigned char)~bytes[i];
+        bytes[i] = (unsigned char)carry;
+        carry >>= 8;
     }
-    if (mantissa > 999999999999999999 || mantissa < -999999999999999999 || scale > 18) return LEFT_TO_REFERENCE;
-    /* As Python's format(.., "f") writes it: a zero has no sign, and all decimals. */
-    char text[80] = {0}, *start = text + 16, *out = start;
-    uint64_t rest = mantissa < 0 ? (uint64_t)-mantissa : (uint64_t)mantissa, power = 1;
-    for (int32_t i = 0; i < scale; i++) power *= 10;
-    if (mantissa < 0) *out++ = '-';
-    out += sprintf(out, "%llu", (unsigned long long)(rest / power));
-    if (scale > 0) out += sprintf(out, ".%0*llu", (int)scale, (unsigned long long)(rest % power));
+    for (int64_t first = 0; first < length;) { /* divided by 10**9 until nothing is left */
+        uint64_t rest = 0;
+        for (int64_t i = first; i < length; i++) {
+            rest = rest << 8 | bytes[i];
+            bytes[i] = (unsigned char)(rest / 1000000000u);
+            rest %= 1000000000u;
+        }
+        while (first < length && bytes[first] == 0) first++;
+        for (int i = 0; i < 9 && (first < length || rest != 0); i++, rest /= 10) *--end = (char)('0' + rest % 10);
+    }
+    return end;
+}
+
+/* A decimal. One that is longer than it should ever be is as far away as infinity. */
+static int use_decimal(binary_run *r, int32_t entry, const char *bytes, int64_t length, int32_t scale) {
+    if (length > DECIMAL_BYTES || scale > MAX_SCALE) return use_double(r, entry, __builtin_inf());
+    int is_negative = length > 0 && (bytes[0] & 0x80);
+    unsigned char copy[DECIMAL_BYTES];
+    char text[2 * MAX_SCALE + 256] = {0}, *end = text + sizeof text - 24; /* zeros on both sides */
+    memcpy(copy, bytes, (size_t)length);
+    /* As Python's format(.., "f") writes it: at least one digit before the point, and all behind it. */
+    char *start = decimal_digits(copy, length, is_negative, end);
+    while (end - start < scale + 1) *--start = '0';
+    if (scale > 0) {
+        memmove(start - 1, start, (size_t)(end - start - scale));
+        start--;
+        end[-scale - 1] = '.';
+    }
+    if (is_negative) *--start = '-';
     double value = 0;
-    if (rest < (uint64_t)1 << 53) value = (double)mantissa / (double)power; /* both exact, so it is rounded once */
-    else if (!eisel_lemire(rest, -scale, &value)) value = rows_exact_number(start);
-    else value = mantissa < 0 ? -value : value;
+    if (r->w.kept + (size_t)(end - start) > r->w.decoder->scratch_capacity) return LEFT_TO_REFERENCE;
+    if (read_number(r->w.decoder, start, &value) != end) return LEFT_TO_REFERENCE;
     for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
-        if (f->kind == FIELD_TEXT || f->kind == FIELD_IDENTIFIER) use_digits(r, f, start, (uint32_t)(out - start));
+        if (f->kind == FIELD_TEXT || f->kind == FIELD_IDENTIFIER) use_digits(r, f, start, (uint32_t)(end - start));
         else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
     }
     mark_filled(r, entry);
