@@ -89,14 +89,6 @@ class Registry:
             raise RegistryUnavailable(f"{self.url}: subject {subject} has no id in the answer")
         return answer["id"], answer["version"], self._found(answer, [])
 
-    def register(self, subject: str, schema: Schema) -> int:
-        """The id of the schema, which is added to the subject unless it is there. Raises `RegistryUnavailable`."""
-        body = {"schema": schema.text} | ({"schemaType": schema.kind.upper()} if schema.kind != "avro" else {})
-        answer = self._ask(f"/subjects/{quote(subject, safe='')}/versions", body)
-        if type(answer.get("id")) is not int:
-            raise RegistryUnavailable(f"{self.url}: registering {subject} gave no id")
-        return cast("int", answer["id"])
-
     def _found(self, answer: dict[str, Any], above: list[str]) -> Schema:
         """With what it refers to, what that refers to first."""
         text, kind, references = answer.get("schema"), answer.get("schemaType", "AVRO"), answer.get("references") or []
@@ -115,13 +107,12 @@ class Registry:
             found |= dict.fromkeys((*inner.references, inner.text))
         return Schema(kind.lower(), text, tuple(found))
 
-    def _ask(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _ask(self, path: str) -> dict[str, Any]:
         try:
             response = self._http.request(
-                "GET" if body is None else "POST",
+                "GET",
                 self.url + path,
                 headers=self._headers,
-                json=body,
                 timeout=_TIMEOUT,
                 retries=False,
                 redirect=False,

@@ -11,7 +11,7 @@ from saker.engine.records.rejection import Fault
 
 
 class Number(str):
-    """A number as JSON writes it, a type of its own to distinguish it from a string."""
+    """A number as JSON writes it; a subclass, to distinguish it from a string."""
 
     __slots__ = ()
 

@@ -124,13 +124,13 @@ class ProtobufRecords:
     """Where records have ids, each says which message of its schema it is, by the path to it in the file."""
 
     def __init__(self, schema: Schema, tree: Branch, *, has_ids: bool) -> None:
-        from saker.engine.records import protobuf
+        from saker.engine.records import proto_messages
 
         self._tree, self._has_ids = tree, has_ids
         if schema.descriptors:
-            self._messages = protobuf.read_descriptors(schema.descriptors)
+            self._messages = proto_messages.read_descriptors(schema.descriptors)
         else:
-            self._messages = protobuf.parse_messages(schema.text, schema.references)
+            self._messages = proto_messages.parse_messages(schema.text, schema.references)
         self._names = {path: name for path, name in self._messages.paths.items() if has_ids or not schema.message}
         if schema.message:
             self._names = {(): f".{schema.message.lstrip('.')}"}

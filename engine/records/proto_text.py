@@ -1,7 +1,7 @@
 """Sources in the Protocol Buffers language (proto2, proto3), as schema registries keep them, to a FileDescriptorProto.
 
 It reads what decides how a message is encoded: messages, fields, enums, oneofs, maps. Options, services, extensions and
-reserved names are stepped over. Names of types stay as they are written; `saker.engine.records.protobuf` resolves them.
+reserved names are stepped over. Names of types stay as they are written; `proto_messages` resolves them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from itertools import accumulate, chain
 
 from saker.engine.field_tree import Branch, Field
 from saker.engine.kernels.row_kernel import NativeTables
-from saker.engine.records.protobuf import Enum, Item, Message, Plan, ProtoField
+from saker.engine.records.proto_messages import Enum, Message, ProtoField
+from saker.engine.records.protobuf import Item, Plan
 
 # enum proto_kind of native/rows/protobuf.h; text: a string that must be UTF-8
 _KINDS = {

@@ -60,19 +60,19 @@ class AskedSchemas:
 
     def _fetch(self) -> None:
         while True:
-            number, pause, told = self._asked.get(), _FIRST_PAUSE, ""
+            number, pause, logged = self._asked.get(), _FIRST_PAUSE, ""
             while number not in self._known:
                 try:
                     self._known[number] = self._source.get(number)
                 except UnknownSchema as error:
                     self._known[number] = error
                 except SakerError as error:
-                    if str(error) != told:
-                        told = str(error)
+                    if str(error) != logged:
+                        logged = str(error)
                         _log.error("cannot fetch schema %d: %s; its partitions wait, retrying", number, error)
                     time.sleep(pause)
                     pause = min(2 * pause, _LONGEST_PAUSE)
-            if told:
+            if logged:
                 _log.info("schema %d is fetched", number)
 
 

@@ -114,21 +114,7 @@ class Case:
         return self._encoded(self.schema)
 
     def damaged(self) -> bytes:
-        value = bytearray(self.record())
-        for _ in range(self.random.randint(1, 3)):
-            at = self.random.randrange(len(value) + 1)
-            match self.random.randrange(5):
-                case 0:
-                    del value[at:]
-                case 1:
-                    value[at : at + 1] = bytes([self.random.randrange(256)])
-                case 2:
-                    value[at:at] = self.random.choice([b"\0", b"\xff" * 9, b"\x80" * 12, b"\x01", b"\xc3", b"\x02\xe9"])
-                case 3:
-                    del value[at : at + self.random.randint(1, 4)]
-                case _:
-                    value[at:at] = value[at : at + self.random.randint(1, 10)]
-        return bytes(value)
+        return damage(self.random, self.record(), [b"\0", b"\xff" * 9, b"\x80" * 12, b"\x01", b"\xc3", b"\x02\xe9"])
 
     def _encoded(self, of: Any) -> bytes:  # noqa: PLR0911, PLR0912 - one case for each type
         pick = self.random.choice
@@ -187,3 +173,22 @@ def long(value: int) -> bytes:
 
 def sized(data: bytes) -> bytes:
     return long(len(data)) + data
+
+
+def damage(rng: random.Random, value: bytes, pieces: list[bytes]) -> bytes:
+    """The record with one to three places cut off, changed, removed, doubled, or filled with a piece."""
+    damaged = bytearray(value)
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(damaged) + 1)
+        match rng.randrange(5):
+            case 0:
+                del damaged[at:]
+            case 1:
+                damaged[at : at + 1] = bytes([rng.randrange(256)])
+            case 2:
+                damaged[at:at] = rng.choice(pieces)
+            case 3:
+                del damaged[at : at + rng.randint(1, 4)]
+            case _:
+                damaged[at:at] = damaged[at : at + rng.randint(1, 10)]
+    return bytes(damaged)

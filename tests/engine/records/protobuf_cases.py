@@ -10,7 +10,7 @@ from typing import Any
 from saker.engine.contract import Contract, Feature
 from saker.engine.paths import path_text
 from saker.engine.records.formats import Format, Schema
-from tests.engine.records.avro_cases import DOUBLES, LONGS, WORDS
+from tests.engine.records.avro_cases import DOUBLES, LONGS, WORDS, damage
 
 VARINTS = ("int32", "int64", "uint32", "uint64", "sint32", "sint64", "bool")
 FIXED = {"fixed32": 5, "sfixed32": 5, "float": 5, "fixed64": 1, "sfixed64": 1, "double": 1}
@@ -153,23 +153,8 @@ class ProtoCase:
         return self._encoded(self._top, always=("id",))
 
     def damaged(self) -> bytes:
-        value = bytearray(self.record())
-        for _ in range(self.random.randint(1, 3)):
-            at = self.random.randrange(len(value) + 1)
-            match self.random.randrange(5):
-                case 0:
-                    del value[at:]
-                case 1:
-                    value[at : at + 1] = bytes([self.random.randrange(256)])
-                case 2:
-                    value[at:at] = self.random.choice(
-                        [b"\0", b"\xff" * 9, b"\x80" * 12, b"\x01", b"\xc3", b"\x0b", b"\x0c", b"\x0a\x7f"]
-                    )
-                case 3:
-                    del value[at : at + self.random.randint(1, 4)]
-                case _:
-                    value[at:at] = value[at : at + self.random.randint(1, 10)]
-        return bytes(value)
+        pieces = [b"\0", b"\xff" * 9, b"\x80" * 12, b"\x01", b"\xc3", b"\x0b", b"\x0c", b"\x0a\x7f"]
+        return damage(self.random, self.record(), pieces)
 
     def _encoded(self, group: Group, always: tuple[str, ...] = ()) -> bytes:
         parts = []

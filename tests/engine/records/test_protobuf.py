@@ -20,8 +20,8 @@ from saker.engine.contract import Contract, Feature
 from saker.engine.records.content import SchemaError
 from saker.engine.records.decode import Decoder
 from saker.engine.records.formats import Format, Schema
+from saker.engine.records.proto_messages import Messages
 from saker.engine.records.proto_text import parse_proto
-from saker.engine.records.protobuf import Messages
 from tests.engine.records.decoders import NATIVE
 from tests.engine.records.protobuf_cases import ProtoCase, sized, tag, varint
 from tests.support.examples import examples

@@ -298,19 +298,7 @@ static int run(binary_run *r, int32_t at, int32_t depth) {
 
 int JOIN(rows_decode_avro_, ROWS_VARIANT)(rows_decoder *d, const avro_program *program, size_t start, size_t length,
                                           float *row, record_result *result) {
-    char *record = d->scratch + PADDING_BEFORE;
-    *result = (record_result){.code = NO_FAULT, .entry = -1};
-    binary_run r = {{.decoder = d, .record = record, .end = record + length, .row = row, .result = result},
-                    program,
-                    record + start,
-                    0,
-                    0};
-    memcpy(row, d->blank_row, (size_t)d->width * sizeof *row);
-    if (++d->serial == 0) {
-        memset(d->filled, 0, (size_t)d->n_fields * sizeof *d->filled);
-        memset(d->seen, 0, ((size_t)d->n_fields + (size_t)d->n_branches) * sizeof *d->seen);
-        d->serial = 1;
-    }
+    binary_run r = start_run(d, program, start, length, row, d->blank_row, result);
     int outcome = run(&r, 0, 0);
     if (outcome == LEFT_TO_REFERENCE) return HAND_OVER;
     if (outcome == MALFORMED || r.p != r.w.end) {

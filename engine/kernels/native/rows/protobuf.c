@@ -107,17 +107,20 @@ static void keep(binary_run *r, int32_t cell, uint64_t bits, int64_t length) {
     *cell_of(r, cell) = (proto_cell){bits, (uint32_t)length, r->w.decoder->serial};
 }
 
-/* Is the number one of a closed enum? (Of no numbers: the enum is open.) */
-static int is_value(const binary_run *r, int32_t first, int32_t n, int32_t number) {
-    const int32_t *numbers = program_of(r)->places + first;
-    if (n == 0) return 1;
+/* Where a number is among ascending ones; -1 if it is not. */
+static int32_t place_of(const int32_t *numbers, int32_t n, int32_t number) {
     int32_t low = 0, high = n;
     while (low < high) {
         int32_t middle = (low + high) / 2;
         if (numbers[middle] < number) low = middle + 1;
         else high = middle;
     }
-    return low < n && numbers[low] == number;
+    return low < n && numbers[low] == number ? low : -1;
+}
+
+/* Is the number one of a closed enum? (Of no numbers: the enum is open.) */
+static int is_value(const binary_run *r, int32_t first, int32_t n, int32_t number) {
+    return n == 0 || place_of(program_of(r)->places + first, n, number) >= 0;
 }
 
 static int wire_of(int32_t kind) {
@@ -416,15 +419,9 @@ static int use_signed(binary_run *r, int32_t slot, int64_t value) {
 
 static int use_enum(binary_run *r, const proto_final *f, int32_t number) {
     const proto_program *program = program_of(r);
-    const int32_t *numbers = program->places + f->first_number;
-    int32_t low = 0, high = f->n_numbers;
-    while (low < high) {
-        int32_t middle = (low + high) / 2;
-        if (numbers[middle] < number) low = middle + 1;
-        else high = middle;
-    }
-    if (low == f->n_numbers || numbers[low] != number) return use_signed(r, f->slot, number);
-    int32_t text = f->first_text + low, start = text == 0 ? 0 : program->text_ends[text - 1];
+    int32_t place = place_of(program->places + f->first_number, f->n_numbers, number);
+    if (place < 0) return use_signed(r, f->slot, number);
+    int32_t text = f->first_text + place, start = text == 0 ? 0 : program->text_ends[text - 1];
     return use_text(r, f->slot, program->texts + start, (size_t)(program->text_ends[text] - start));
 }
 
@@ -482,19 +479,7 @@ static int use_final(binary_run *r, const proto_final *f) {
 
 int JOIN(rows_decode_protobuf_, ROWS_VARIANT)(rows_decoder *d, const proto_program *program, size_t start,
                                               size_t length, float *row, record_result *result) {
-    char *record = d->scratch + PADDING_BEFORE;
-    *result = (record_result){.code = NO_FAULT, .entry = -1};
-    binary_run r = {{.decoder = d, .record = record, .end = record + length, .row = row, .result = result},
-                    program,
-                    record + start,
-                    0,
-                    0};
-    memcpy(row, program->blank_row, (size_t)d->width * sizeof *row);
-    if (++d->serial == 0) {
-        memset(d->filled, 0, (size_t)d->n_fields * sizeof *d->filled);
-        for (int32_t i = 0; i < d->n_cells; i++) d->cells[i].serial = 0;
-        d->serial = 1;
-    }
+    binary_run r = start_run(d, program, start, length, row, program->blank_row, result);
     if (!read_message(&r, 0, r.w.end, 0)) {
         *result = (record_result){.code = NOT_PROTOBUF, .entry = -1};
         return REJECTED;

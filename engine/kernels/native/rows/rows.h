@@ -235,6 +235,8 @@ void rows_free(rows_decoder *);
 int rows_grow_unknown_keys(rows_decoder *);
 /* As few as at first, and none taken; where there is no memory for it, nothing changes. */
 void rows_shrink_unknown_keys(rows_decoder *);
+/* A new number for what a record meets; the stamps of all earlier records are different. */
+void rows_next_serial(rows_decoder *);
 int rows_load(rows_decoder *, const char *record, size_t length); /* copies it into the scratch buffer */
 
 /* table.c. text_hash_init: once for the process, before any table is built; the hashes of all tables depend on the key,

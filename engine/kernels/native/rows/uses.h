@@ -18,6 +18,20 @@ typedef struct {
     int is_odd; /* a value is the reference's */
 } binary_run;
 
+/* Begins the record in the scratch buffer, at its byte `start`, with a row of what is missing. */
+static inline binary_run start_run(rows_decoder *d, const void *program, size_t start, size_t length, float *row,
+                                   const float *blank_row, record_result *result) {
+    char *record = d->scratch + PADDING_BEFORE;
+    *result = (record_result){.code = NO_FAULT, .entry = -1};
+    memcpy(row, blank_row, (size_t)d->width * sizeof *row);
+    rows_next_serial(d);
+    return (binary_run){
+        .w = {.decoder = d, .record = record, .end = record + length, .row = row, .result = result},
+        .program = program,
+        .p = record + start,
+    };
+}
+
 static void mark_filled(binary_run *r, int32_t entry) {
     rows_decoder *d = r->w.decoder;
     if (!d->fields[entry].required || d->filled[entry] == d->serial) return;
