@@ -116,7 +116,7 @@ sanitize: $(SANITIZED)
 	$(BIN)/gcovr --root engine/kernels/native --txt-metric branch --merge-mode-functions=separate \
 	  --gcov-ignore-parse-errors=negative_hits.warn_once_per_file build/kernels-*-sanitize
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds 20
-	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_binary --seconds 20
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_binary --seconds 20 --seed 1000000 # a random seed is for `make fuzz`
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds 20
 
 test-aarch64: $(STAMP)

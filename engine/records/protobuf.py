@@ -32,6 +32,7 @@ _WRAPPED = {
         ("UInt32", "uint32"), ("Bool", "bool"), ("String", "string"), ("Bytes", "bytes"),
     )
 }  # fmt: skip
+_LAST_NUMBER = 2**29 - 1
 _TIMESTAMP = "google.protobuf.Timestamp"
 
 # ---- what a contract needs ----
@@ -256,6 +257,8 @@ class _FileBuilder:
             return self._names[id(plan)]
         name = self._names[id(plan)] = f"M{len(self._names)}"
         proto = self._file.message_type.add(name=name)
+        if not plan.items:  # upb takes fields of the number 0 in a message without fields, and in no other
+            proto.field.add(name="none", number=_LAST_NUMBER, label=1, type=FieldDescriptorProto.TYPE_BOOL)
         oneofs: dict[int, int] = {}
         for item in plan.items:
             made = proto.field.add(name=f"f{item.field.number}", number=item.field.number, label=1)

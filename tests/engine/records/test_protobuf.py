@@ -320,3 +320,11 @@ def test_an_unknown_group_may_hold_the_number_0(kernels: str) -> None:
     group = tag(500_000, 3) + b"\0\5" + tag(1, 3) + tag(1, 4) + tag(500_000, 4)
     decoded = decoder_of(PAYMENT, kernels).decode([GOOD + group, GOOD + b"\0\5"])
     assert decoded.indices.tolist() == [0]
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+def test_a_message_of_which_nothing_is_read_has_no_field_of_the_number_0(kernels: str) -> None:
+    """upb takes one in a message without fields, which a member of a oneof may be here. Found by fuzz_binary.py."""
+    contract = Contract((Feature("country", "category", path="iban", vocabulary=("DE",)),), id_field="id")
+    decoded = decoder_of(PAYMENT, kernels, contract).decode([GOOD, GOOD + tag(7, 2) + sized(b"\0\5")])
+    assert [(r.index, r.reason) for r in decoded.rejections] == [(1, "invalid_protobuf")]
