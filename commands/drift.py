@@ -5,16 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from saker.commands.options import ON_KAFKA, ON_OUTPUT, OPERATING, Bootstrap, Input, Json, Model, Scores, Tracking, app, tell
+from saker.commands.options import (
+    ON_KAFKA,
+    ON_OUTPUT,
+    OPERATING,
+    Bootstrap,
+    Input,
+    Json,
+    MessageName,
+    Model,
+    RecordFormat,
+    RegistryUrl,
+    SchemaFile,
+    Scores,
+    Tracking,
+    app,
+    tell,
+)
 from saker.engine import config
 from saker.engine.errors import SakerError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(
@@ -45,6 +58,10 @@ def drift(
             rich_help_panel=ON_OUTPUT,
         ),
     ] = None,
+    record_format: RecordFormat = "json",
+    registry_url: RegistryUrl = None,
+    schema: SchemaFile = None,
+    message: MessageName = "",
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -55,11 +72,13 @@ def drift(
     from saker.commands import live_monitor
     from saker.engine.contract import read_contract
     from saker.engine.model import registry
+    from saker.engine.schema_registry import open_format
     from saker.training import drift as of_training
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
     contract = read_contract(located.path)
-    newest = live_monitor.read(bootstrap_servers, contract, source, output_topic, last)
+    records = open_format(config.RecordSettings(record_format, registry_url, schema, message))
+    newest = live_monitor.read(bootstrap_servers, contract, source, output_topic, last, records)
     found = of_training.drift(contract, newest.matrix, newest.scores)
     moved = of_training.drifted(found, limit)
     features = [asdict(one) for one in found]

@@ -23,6 +23,8 @@ from saker.engine.metrics.declared import family
 from saker.engine.model import registry
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.records.decode import Decoder
+from saker.engine.records.encode import NotAResult, read_result
+from saker.engine.records.formats import JSON, Format
 from saker.training.drift import drift
 from saker.training.live_figures import Live, judge
 
@@ -35,11 +37,11 @@ class Newest(NamedTuple):
     scores: NDArray[np.float64]
 
 
-def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int) -> Newest:
-    """Raises `SakerError` if there are none."""
+def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int, of: Format = JSON) -> Newest:
+    """of: how the records are written. Raises `SakerError` if there are none."""
     records, results = read_newest(bootstrap_servers, source, scored, last)
     values = [record.value for record in records]
-    matrix = Decoder(contract).decode(values).matrix
+    matrix = Decoder(contract, of=of).decode(values).matrix
     scores = np.array([score for result in results if (score := _score_of(result.value)) is not None], np.float64)
     if not len(scores) or not len(matrix):
         raise SakerError(f"{scored} at {bootstrap_servers} contains no scores")
@@ -48,8 +50,8 @@ def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, l
 
 def _score_of(result: bytes | None) -> float | None:
     """None where it is no result."""
-    with contextlib.suppress(ValueError, TypeError, KeyError):
-        return float(json.loads(result or b"")["fraud_score"])
+    with contextlib.suppress(NotAResult):
+        return read_result(result).fraud_score
     return None
 
 
@@ -64,6 +66,7 @@ class Watch(Collector):
     label: str
     last: int
     tracking_uri: str | None
+    records_format: Format = JSON
     at: float = 0.0
     psi: dict[str, float] = field(default_factory=dict)
     records: int = 0
@@ -75,7 +78,7 @@ class Watch(Collector):
         source, scored, topic = self.topics
         models = {alias: self._model(name) for alias, name in self.models.items() if name is not None}
         contract = models["champion"].session.contract
-        newest = read(self.bootstrap_servers, contract, source, scored, self.last)
+        newest = read(self.bootstrap_servers, contract, source, scored, self.last, self.records_format)
         self.psi = {one.name: one.psi for one in drift(contract, newest.matrix, newest.scores) if one.judged}
         self.records = len(newest.matrix)
         known = self._labels(topic, contract.id_field) if topic else {}
@@ -90,7 +93,7 @@ class Watch(Collector):
 
     def _model(self, name: str) -> ActiveModel:
         located = registry.locate(name, self.tracking_uri or config.tracking_uri())
-        return ActiveModel.load(located.path, located.name)
+        return ActiveModel.load(located.path, located.name, records=self.records_format)
 
     def _labels(self, topic: str, id_field: str) -> dict[str, int]:
         """By identifier. A record that is no label is not one."""

@@ -14,13 +14,18 @@ from saker.commands.options import (
     Bootstrap,
     Input,
     Label,
+    MessageName,
     MetricsAddress,
     Model,
+    RecordFormat,
+    RegistryUrl,
+    SchemaFile,
     Scores,
     Tracking,
     app,
     told_to_stop,
 )
+from saker.engine import config
 from saker.engine.errors import SakerError
 
 _log = logging.getLogger("saker")
@@ -62,6 +67,10 @@ def monitor(
         int, typer.Option("--metrics-port", help="Port of /metrics and /readyz; 0 picks a free one.", rich_help_panel="Metrics")
     ] = 8001,
     metrics_address: MetricsAddress = "127.0.0.1",
+    record_format: RecordFormat = "json",
+    registry_url: RegistryUrl = None,
+    schema: SchemaFile = None,
+    message: MessageName = "",
     tracking_uri: Tracking = None,
 ) -> None:
     """Continuously compare live records with the training data, and scores with labels as they arrive.
@@ -70,9 +79,11 @@ def monitor(
     """
     from saker.commands.live_monitor import Watch
     from saker.engine.metrics.exporter import serve_http, url_of
+    from saker.engine.schema_registry import open_format
 
     models = {"champion": model, "challenger": challenger}
-    watch = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri)
+    records = open_format(config.RecordSettings(record_format, registry_url, schema, message))
+    watch = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri, records)
     stop = told_to_stop()
     server = serve_http(watch, metrics_port, lambda: True, lambda: watch.at > 0, metrics_address)
     _log.info("metrics at %s/metrics", url_of(metrics_address, server.server_port))

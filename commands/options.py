@@ -124,6 +124,18 @@ MessageName = Annotated[
     str,
     typer.Option("--message", help="Protobuf message in --schema (default: the first one).", rich_help_panel=ON_RECORDS),
 ]
+OutputFormat = Annotated[
+    Literal["json", "avro", "protobuf"],
+    typer.Option("--output-format", help="Format of the scores.", rich_help_panel=ON_RECORDS),
+]
+OutputRegistry = Annotated[
+    str | None,
+    typer.Option(
+        "--output-registry",
+        help="Schema registry of Avro and Protobuf scores (default: --registry).",
+        rich_help_panel=ON_RECORDS,
+    ),
+]
 #: Topics, by the name that the option has where it is used.
 Input = Annotated[str, typer.Option("--input", help="Topic of transactions.", rich_help_panel=ON_KAFKA)]
 Scored = Annotated[str, typer.Option("--output", help="Topic of scores.", rich_help_panel=ON_KAFKA)]

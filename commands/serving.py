@@ -24,6 +24,8 @@ from saker.commands.options import (
     MetricsAddress,
     Missing,
     Model,
+    OutputFormat,
+    OutputRegistry,
     RecordFormat,
     RegistryUrl,
     RejectedTopic,
@@ -153,6 +155,8 @@ def serve(
     registry_url: RegistryUrl = None,
     schema: SchemaFile = None,
     message: MessageName = "",
+    output_format: OutputFormat = "json",
+    output_registry: OutputRegistry = None,
     kernels: Kernels = None,
     transport: Annotated[
         Literal["auto", "native", "public"],
@@ -167,7 +171,7 @@ def serve(
     """Score a Kafka topic until SIGTERM or Ctrl-C, then drain and commit."""
     from saker.engine.kernels import mode_of
     from saker.engine.model import registry
-    from saker.engine.schema_registry import open_format
+    from saker.engine.schema_registry import open_format, register_results
     from saker.engine.serving.pool import Pool
 
     settings = config.ServeSettings(
@@ -192,6 +196,7 @@ def serve(
         kernels=mode_of(kernels),
         transport=transport,
         records=config.RecordSettings(record_format, registry_url, schema, message),
+        results=register_results(output_format, output_registry or registry_url, output),
     )
     open_format(settings.records)  # before anything starts: do its settings fit?
     uri = tracking_uri or config.tracking_uri()

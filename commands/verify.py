@@ -16,7 +16,11 @@ from saker.commands.options import (
     OPERATING,
     Input,
     Label,
+    MessageName,
     Missing,
+    RecordFormat,
+    RegistryUrl,
+    SchemaFile,
     Scored,
     Tracking,
     app,
@@ -68,6 +72,10 @@ def verify(
         str, typer.Option("--id", help="Column that identifies a transaction in a CSV file.", rich_help_panel=ON_DATA)
     ] = "TransactionID",
     missing: Missing = None,
+    record_format: RecordFormat = "json",
+    registry_url: RegistryUrl = None,
+    schema: SchemaFile = None,
+    message: MessageName = "",
     tracking_uri: Tracking = None,
 ) -> None:
     """Re-score published results and report differences.
@@ -79,10 +87,12 @@ def verify(
     find = _finder(model, booster, tracking_uri or config.tracking_uri())
     if bootstrap_servers is not None and records is None and scores is None:
         from saker.engine.kafka.reader import read_newest
+        from saker.engine.schema_registry import open_format
 
         records_read, results = read_newest(bootstrap_servers, source, output, last)
         positions = [(record.partition, record.offset) for record in records_read]
-        found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions)
+        of = open_format(config.RecordSettings(record_format, registry_url, schema, message))
+        found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions, of)
     elif bootstrap_servers is None and records is not None and scores is not None:
         from saker.export.proof.table_records import table_records
 

@@ -55,6 +55,17 @@ class RecordSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultSettings:
+    """How results are written. schema_id: what the registry calls the schema of Avro and Protobuf results."""
+
+    format: str = "json"
+    schema_id: int = 0
+
+
+JSON_RESULTS = ResultSettings()
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What a pool and its workers need to know; handed to every worker process as it is."""
 
@@ -104,3 +115,4 @@ class ServeSettings:
     #: auto: librdkafka itself where the installed confluent-kafka was tested; native: that, or an error; public: public calls.
     transport: str = "auto"
     records: RecordSettings = RecordSettings()
+    results: ResultSettings = JSON_RESULTS

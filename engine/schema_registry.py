@@ -17,14 +17,15 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
 
 import urllib3
 
-from saker.engine.config import RecordSettings, cache
+from saker.engine.config import JSON_RESULTS, RecordSettings, ResultSettings, cache
 from saker.engine.errors import SakerError, ServingError
 from saker.engine.properties import read_properties
+from saker.engine.records.encode import result_schema
 from saker.engine.records.formats import Format, Kind, Schema, UnknownSchema
 
 VARIABLE = "SAKER_REGISTRY_CONFIG"
@@ -33,7 +34,7 @@ _ALLOWED = ("basic.auth.user.info", "bearer.auth.token", "ssl.ca.location", "ssl
 _log = logging.getLogger("saker")
 _TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
 _MOST_BYTES, _MOST_REFERENCES = 5_000_000, 200
-_ACCEPT = "application/vnd.schemaregistry.v1+json, application/json"
+_JSON_TYPES = "application/vnd.schemaregistry.v1+json, application/json"
 #: error_code of the API: no such subject, version, schema.
 _NOT_FOUND = (40401, 40402, 40403)
 
@@ -54,7 +55,7 @@ class Registry:
                 f"passwords are in the file that {VARIABLE} names"
             )
         self.url, settings = url.rstrip("/"), read_properties(VARIABLE, _ALLOWED, environment)
-        self._headers = {"Accept": _ACCEPT}
+        self._headers = {"Accept": _JSON_TYPES, "Content-Type": _JSON_TYPES.partition(",")[0]}
         if user := settings.get("basic.auth.user.info"):
             self._headers |= urllib3.make_headers(basic_auth=user)
         elif token := settings.get("bearer.auth.token"):
@@ -79,7 +80,7 @@ class Registry:
                 raise
             _log.warning("%s; schema %d is the one of an earlier answer", error, number)
             return kept
-        _write_cached(path, found)
+        _write_cached(path, {"kind": found.kind, "text": found.text, "references": found.references})
         return found
 
     def newest(self, subject: str) -> tuple[int, int, Schema]:
@@ -88,6 +89,30 @@ class Registry:
         if type(answer.get("id")) is not int or type(answer.get("version")) is not int:
             raise RegistryUnavailable(f"{self.url}: subject {subject} has no id in the answer")
         return answer["id"], answer["version"], self._found(answer, [])
+
+    def register(self, subject: str, schema: Schema) -> int:
+        """The id of a schema under a subject, where it is added if it is not there yet.
+
+        Raises `ServingError` where the registry does not take it, and `RegistryUnavailable`.
+        """
+        text = schema.text if schema.kind != "avro" else json.dumps(json.loads(schema.text))
+        body = json.dumps({"schema": text, "schemaType": schema.kind.upper()}).encode()
+        path = f"/subjects/{quote(subject, safe='')}"
+        kept = self._folder / f"registered-{hashlib.sha256(path.encode() + body).hexdigest()[:32]}.json"
+        try:
+            try:
+                answer = self._ask(path, body)
+            except UnknownSchema:
+                answer = self._ask(f"{path}/versions", body)
+            if type(answer.get("id")) is not int:
+                raise RegistryUnavailable(f"{self.url}: the answer has no id")
+        except RegistryUnavailable as error:
+            if (number := _read_cached_id(kept)) is None:
+                raise
+            _log.warning("%s; results name schema %d, from an earlier answer", error, number)
+            return number
+        _write_cached(kept, {"id": answer["id"]})
+        return int(answer["id"])
 
     def _found(self, answer: dict[str, Any], above: list[str]) -> Schema:
         """With what it refers to, what that refers to first."""
@@ -107,11 +132,13 @@ class Registry:
             found |= dict.fromkeys((*inner.references, inner.text))
         return Schema(kind.lower(), text, tuple(found))
 
-    def _ask(self, path: str) -> dict[str, Any]:
+    def _ask(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """The answer to GET, or to POST of a body."""
         try:
             response = self._http.request(
-                "GET",
+                "GET" if body is None else "POST",
                 self.url + path,
+                body=body,
                 headers=self._headers,
                 timeout=_TIMEOUT,
                 retries=False,
@@ -130,6 +157,9 @@ class Registry:
             answer = None
         if response.status == 404 and isinstance(answer, dict) and answer.get("error_code") in _NOT_FOUND:  # noqa: PLR2004
             raise UnknownSchema(f"{self.url}{path}: not found")
+        if body is not None and response.status in (409, 422):
+            why = answer.get("message") if isinstance(answer, dict) else None
+            raise ServingError(f"{self.url}{path} does not take the schema of saker's results: {str(why)[:300]}")
         if response.status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
             hint = f"; is the password in {VARIABLE} right?" if response.status in (401, 403) else ""
             raise RegistryUnavailable(f"{self.url}{path}: status {response.status}, expected 200 with a schema{hint}")
@@ -150,15 +180,34 @@ def _read_cached(path: Path) -> Schema | None:
         return None
 
 
-def _write_cached(path: Path, schema: Schema) -> None:
+def _read_cached_id(path: Path) -> int | None:
+    try:
+        return int(json.loads(path.read_text())["id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_cached(path: Path, answer: dict[str, Any]) -> None:
     """Whole or not at all; without the cache the registry is asked again."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump({"kind": schema.kind, "text": schema.text, "references": schema.references}, file)
+            json.dump(answer, file)
         Path(file.name).replace(path)
     except OSError:
         return
+
+
+def register_results(kind: str, registry: str | None, topic: str) -> ResultSettings:
+    """How results are written to a topic; their schema is then in the registry. Raises `SakerError`."""
+    if kind == "json":
+        return JSON_RESULTS
+    if registry is None:
+        raise ServingError(
+            f"--output-format {kind}: expected --output-registry URL, where saker registers the schema of results"
+        )
+    schema = result_schema(cast("Literal['avro', 'protobuf']", kind))
+    return ResultSettings(kind, Registry(registry).register(f"{topic}-value", schema))
 
 
 def open_format(records: RecordSettings) -> Format:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,27 +9,14 @@ import orjson
 import pytest
 from typer.testing import CliRunner, Result
 
-from saker import cli
 from saker.commands.options import app
 from saker.engine.kafka import admin
+from tests.support.command_line import main_here
 
 
 def saker(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "saker", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
-
-
-def main_here(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """As `saker`, in this process: one of its own takes seconds to import what the command needs."""
-    printed, told = io.StringIO(), io.StringIO()
-    with contextlib.ExitStack() as inside:
-        patch = inside.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(sys, "argv", ["saker", *arguments])
-        for redirected in (contextlib.chdir(folder), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told)):
-            inside.enter_context(redirected)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.getvalue(), told.getvalue())
 
 
 def usage(*arguments: str) -> Result:

@@ -57,7 +57,10 @@ SHARED = {
     "onnx_metadata",
     "onnx_trees",
     "paths",
+    "records.content",
     "records.decode",
+    "records.encode",
+    "records.formats",
     "model.session",
     "model.registry",
 }

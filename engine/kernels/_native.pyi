@@ -12,8 +12,8 @@ from saker.engine.kernels import Values
 #: Anything with the buffer protocol, C-contiguous.
 Buffer = bytes | NDArray[Any]
 Variant = Literal["avx512", "avx2", "baseline"]
-#: (before the identifier, before the score, after it if it is no fraud, after it if it is)
-Pieces = tuple[bytes, bytes, bytes, bytes]
+#: See saker.engine.records.encode.
+Pieces = tuple[bytes, bytes, bytes, bytes, bytes, bytes, int]
 
 def variants() -> list[Variant]:
     """Variants that this processor runs, the fastest first."""
@@ -27,7 +27,7 @@ def encode(
     scores: bytes,
     flags: Buffer,  # uint8 (n,), 1 for fraud, 2 for late
     pieces: Pieces,
-    times: tuple[bytes, bytes],
+    now_ms: int,
     /,
 ) -> Results: ...
 def hash_key() -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from saker.engine.config import JSON_RESULTS, ResultSettings
 from saker.engine.model.session import Session, open_session
 from saker.engine.records.decode import Decoder
 from saker.engine.records.encode import Encoder, Pieces
@@ -52,13 +53,20 @@ class ActiveModel:
     encoder: Encoder
 
     @classmethod
-    def load(cls, path: Path, name: str, kernels: str | None = None, records: Format = JSON) -> ActiveModel:
+    def load(
+        cls,
+        path: Path,
+        name: str,
+        kernels: str | None = None,
+        records: Format = JSON,
+        results: ResultSettings = JSON_RESULTS,
+    ) -> ActiveModel:
         """Open and prove the model in `path`; `name` (such as fraud/7) is what every result carries.
 
-        kernels: auto or off; without it SAKER_KERNELS, or auto. records: how they are written.
+        kernels: auto or off; without it SAKER_KERNELS, or auto. records, results: how they are written.
         """
         data = path.read_bytes()
-        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels, records)
+        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels, records, results)
 
     @property
     def backends(self) -> Backends:
@@ -77,7 +85,15 @@ class ActiveModel:
         return NativeModel(decoder, *scorer, self.session.contract.threshold, self.encoder.pieces)
 
     @classmethod
-    def of(cls, session: Session, name: str, sha256: str, kernels: str | None = None, records: Format = JSON) -> ActiveModel:
+    def of(
+        cls,
+        session: Session,
+        name: str,
+        sha256: str,
+        kernels: str | None = None,
+        records: Format = JSON,
+        results: ResultSettings = JSON_RESULTS,
+    ) -> ActiveModel:
         contract = session.contract
-        encoder = Encoder(contract.id_field, contract.threshold, name, kernels)
+        encoder = Encoder(contract.id_field, contract.threshold, name, kernels, results)
         return cls(name, sha256, session, Decoder(contract, kernels, records), encoder)

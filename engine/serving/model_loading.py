@@ -13,7 +13,7 @@ from saker.engine.records.formats import Format
 
 def load(resolved: ResolvedModel, settings: ServeSettings, records: Format) -> ActiveModel:
     """The proven model; raises `ModelRefused` if it is not, or not the file that the pool resolved."""
-    model = ActiveModel.load(resolved.path, resolved.name, settings.kernels, records)
+    model = ActiveModel.load(resolved.path, resolved.name, settings.kernels, records, settings.results)
     if model.sha256 != resolved.sha256:
         raise ModelRefused(
             f"model {resolved.name}: SHA-256 of its file is {model.sha256}, expected {resolved.sha256}, as resolved"

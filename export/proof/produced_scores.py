@@ -12,14 +12,17 @@ import json  # which can keep a number as it is written; orjson cannot
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from saker.engine.errors import SakerError
 from saker.engine.model.session import Session
 from saker.engine.onnx_trees import SCORE_TOLERANCE
+from saker.engine.records.content import Number
 from saker.engine.records.decode import Decoder
+from saker.engine.records.encode import NotAResult, Result, read_result
+from saker.engine.records.formats import JSON, Format
 
 _BATCH, _SHOWN = 1000, 10
 #: Where a record lay, as (partition, offset).
@@ -40,7 +43,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    id: str  # as JSON
+    id: str  # as JSON; as text where the results are not JSON
     model: str
     produced: float
     session: float
@@ -109,6 +112,7 @@ def verify(
     results: Sequence[bytes | None],
     find: Callable[[str], Model],
     positions: Sequence[Position] | None = None,
+    of: Format = JSON,
 ) -> Verification:
     """Score `records` again with the model that each of `results` names, and compare.
 
@@ -116,12 +120,19 @@ def verify(
     positions: (partition, offset) of each record. With them, a record counts as unscored only between two records of its
         partition that have results, since a window of a topic has edges. Without them, every record must have a result.
 
+    of: how the records are written.
+
     Raises `NotVerifiable` if there are no results, or if saker did not write one of them.
     """
-    by_model: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    by_model: dict[str, list[Result]] = defaultdict(list)
     for number, value in enumerate(results):
-        answer = _parsed(number, value)
-        by_model[answer["model"]].append(answer)
+        try:
+            answer = read_result(value)
+        except NotAResult:
+            raise NotVerifiable(
+                f"result {number + 1} was not written by saker: expected an object with model, fraud_score and is_fraud"
+            ) from None
+        by_model[answer.model].append(answer)
     if not by_model:
         raise NotVerifiable("there are no scores to verify: expected at least one result")
     rejected = np.ones(len(records), np.bool_)
@@ -130,20 +141,21 @@ def verify(
     for name, answers in by_model.items():
         model = find(name)
         id_field = model.session.contract.id_field
-        found: dict[str, list[_Result]] = defaultdict(list)
+        found: dict[_Identity, list[_Result]] = defaultdict(list)
         for answer in answers:
-            if id_field not in answer:
+            if answer.id is None and id_field not in answer.fields:
                 raise NotVerifiable(f"a result of {name} has no field {id_field!r}, which identifies its record")
-            found[_identity(answer[id_field])].append(_Result(answer["fraud_score"], answer["is_fraud"]))
-        for index, identifier, score, booster_score in _again(model, records):
+            identity = _identity(answer.fields[id_field]) if answer.id is None else _Identity(answer.id, "text")
+            found[identity].append(_Result(answer.fraud_score, answer.is_fraud))
+        for index, identifier, score, booster_score in _again(model, records, of):
             rejected[index] = False
-            for result in found.get(identifier, ()):
+            for result in (*found.get(identifier, ()), *found.get(identifier._replace(kind="text"), ())):
                 scored[index] = True
                 off = _relative(result.score, score)
                 if off < result.off:
                     result.off, result.nearest = off, (score, booster_score)
                     result.booster_off = 0.0 if booster_score is None else _relative(result.score, booster_score)
-        checked += [(name, identifier, result, model) for identifier, same in found.items() for result in same]
+        checked += [(name, identity.shown, result, model) for identity, same in found.items() for result in same]
 
     known = [entry for entry in checked if not np.isnan(entry[2].nearest[0])]
     differences = list(_differences(known))
@@ -165,40 +177,24 @@ def verify(
     )
 
 
-def _parsed(number: int, value: bytes | None) -> dict[str, Any]:
-    try:
-        answer = json.loads(value or b"", parse_int=_Number, parse_float=_Number)
-        if (
-            isinstance(answer["model"], str)
-            and isinstance(answer["fraud_score"], float)
-            and isinstance(answer["is_fraud"], bool)
-        ):
-            return dict(answer)
-    except (ValueError, TypeError, KeyError):
-        pass
-    raise NotVerifiable(
-        f"result {number + 1} was not written by saker: expected an object with model, fraud_score and is_fraud"
-    )
-
-
-class _Number(float):
-    """A JSON number and how it is written: two identifiers may be one float."""
-
-    def __new__(cls, text: str) -> _Number:
-        made = super().__new__(cls, text)
-        made.text = text
-        return made
+class _Identity(NamedTuple):
+    """kind: number, string, or text for a result that does not say which."""
 
     text: str
+    kind: str
+
+    @property
+    def shown(self) -> str:
+        return json.dumps(self.text) if self.kind == "string" else self.text
 
 
-def _identity(value: object) -> str:
-    return value.text if isinstance(value, _Number) else json.dumps(value)
+def _identity(value: object) -> _Identity:
+    return _Identity(str(value), "number" if isinstance(value, Number) else "string")
 
 
-def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int, str, float, float | None]]:
+def _again(model: Model, records: Sequence[bytes | None], of: Format) -> Iterator[tuple[int, _Identity, float, float | None]]:
     """(index, identifier, the model's score, the Booster's score) of every record that the contract takes."""
-    decoder, column = Decoder(model.session.contract), model.session.contract.column or 0
+    decoder, column = Decoder(model.session.contract, of=of), model.session.contract.column or 0
     for start in range(0, len(records), _BATCH):
         decoded = decoder.decode(records[start : start + _BATCH])
         if not decoded.ids:
@@ -210,7 +206,8 @@ def _again(model: Model, records: Sequence[bytes | None]) -> Iterator[tuple[int,
             boosted = predicted.reshape(len(scores), -1)[:, column].tolist()
         for index, identifier, score, other in zip(decoded.indices.tolist(), decoded.ids, scores, boosted, strict=True):
             if np.isfinite(score):  # others are rejected
-                yield start + index, _identity(json.loads(identifier, parse_int=_Number, parse_float=_Number)), score, other
+                identity = _identity(json.loads(identifier, parse_int=Number, parse_float=Number))
+                yield start + index, identity, score, other
 
 
 def _differences(checked: list[tuple[str, str, _Result, Model]]) -> Iterator[Difference]:

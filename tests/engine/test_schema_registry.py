@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ from saker.engine.config import RecordSettings
 from saker.engine.errors import ServingError
 from saker.engine.records.avro import parse_schema
 from saker.engine.records.formats import UnknownSchema
-from saker.engine.schema_registry import Registry, RegistryUnavailable, open_format
+from saker.engine.schema_registry import Registry, RegistryUnavailable, open_format, register_results
 from tests.support.registry import breakable, register
 
 
@@ -50,6 +51,38 @@ def test_a_registry_that_fails_is_asked_the_cache(registry: str, caplog: pytest.
         proxy.mode = "denied"
         with pytest.raises(RegistryUnavailable, match="is the password in SAKER_REGISTRY_CONFIG right"):
             Registry(proxy.url).newest("kept-value")
+
+
+@pytest.mark.parametrize("kind", ["avro", "protobuf"])
+def test_the_schema_of_results_is_registered_once(kind: str, registry: str, caplog: pytest.LogCaptureFixture) -> None:
+    topic = f"scored-{kind}"
+    assert register_results("json", None, topic).schema_id == 0
+    with pytest.raises(ServingError, match="expected --output-registry URL"):
+        register_results(kind, None, topic)
+    first = register_results(kind, registry, topic)
+    assert (first.format, Registry(registry).newest(f"{topic}-value")[:2]) == (kind, (first.schema_id, 1))
+    with breakable(registry) as proxy:
+        proxy.mode = "down"
+        with pytest.raises(RegistryUnavailable, match="status 503"):
+            register_results(kind, proxy.url, topic)
+        proxy.mode = "up"
+        assert register_results(kind, proxy.url, topic) == first
+        assert not any(path.endswith("/versions") for path in proxy.requests)  # whoever may read is enough by now
+        proxy.mode = "down"
+        assert register_results(kind, proxy.url, topic) == first
+        assert f"results name schema {first.schema_id}, from an earlier answer" in caplog.text
+        proxy.mode = "denied"
+        with pytest.raises(RegistryUnavailable, match="is the password in SAKER_REGISTRY_CONFIG right"):
+            register_results(kind, proxy.url, "another")
+
+
+def test_a_topic_of_another_schema_is_an_error_that_says_so(registry: str) -> None:
+    register(registry, "taken-value", '"string"')
+    body = json.dumps({"compatibility": "BACKWARD"}).encode()
+    change = urllib.request.Request(f"{registry}/config/taken-value", body, {"Content-Type": "application/json"}, method="PUT")
+    urllib.request.urlopen(change, timeout=30).close()
+    with pytest.raises(ServingError, match=r"taken-value/versions does not take the schema of saker's results: .+"):
+        register_results("avro", registry, "taken")
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,7 @@ def reader(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reader]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_block_runs_or_says_why_not(page: Path) -> None:
     for block in blocks(page):
-        assert block.language in ("sh", "python", "text", "json", "toml", "yaml"), block.text
+        assert block.language in ("sh", "python", "text", "json", "toml", "yaml", "protobuf"), block.text
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "DESIGN.md", "SECURITY.md", "CHANGELOG.md"])

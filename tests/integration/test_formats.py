@@ -22,9 +22,12 @@ import pytest
 from saker.engine.contract import Contract, Feature
 from saker.engine.kafka import clients
 from saker.engine.kafka.reader import Record
+from saker.engine.schema_registry import Registry
 from saker.export.external_models import export_file
 from tests.engine.records.protobuf_cases import sized, tag, varint
+from tests.support.command_line import main_here
 from tests.support.inbox import until
+from tests.support.protoc import message_class
 from tests.support.registry import breakable, register
 from tests.support.serving import Read, Serve, Topics
 
@@ -288,3 +291,58 @@ def test_records_of_one_schema_without_an_id(
     records = [payment(rng, number, FIRST) for number in range(1, 90)]
     send(bootstrap_servers, topics.raw, [written(record, FIRST, 0)[5:] for record in records], lambda at: at % 4)
     assert len({orjson.loads(one.value or b"")["id"] for one in read(topics.scored, 89)}) == 89
+
+
+@pytest.mark.parametrize("kind", ["avro", "protobuf"])
+def test_results_have_a_schema_in_the_registry(
+    kind: str, bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained, tmp_path: Path
+) -> None:
+    number = register(registry, f"{topics.raw}-value", FIRST)
+    options = ["--format", "avro", "--registry", registry, "--output-format", kind]
+    serve(str(model.path), options=options)
+    rng = random.Random(11)
+    records = [payment(rng, at, FIRST) for at in range(1, 90)]
+    values = [written(record, FIRST, number) for record in records]
+    for at, value in enumerate(values[:5], 1):  # alone: the fast path
+        send(bootstrap_servers, topics.raw, [value], lambda _: 0)
+        read(topics.scored, at)
+    send(bootstrap_servers, topics.raw, values[5:], lambda at: at % 4)
+    results = read(topics.scored, 89, lambda record: (record.value or b"")[5:20])
+    reader = result_reader(kind, registry, topics.scored, tmp_path)
+    answers = {answer["id"]: answer for answer in (reader(record.value or b"") for record in results)}
+    parsed: Any = {
+        record["id"]: fastavro.schemaless_reader(io.BytesIO(value[5:]), fastavro.parse_schema(FIRST), None)
+        for record, value in zip(records, values, strict=True)
+    }
+    assert {name: answer["fraud_score"] for name, answer in answers.items()} == model.scores(parsed)
+    assert all(answer["model"].startswith("payments/") for answer in answers.values())
+    assert all(answer["is_fraud"] is (answer["fraud_score"] >= 0.5) for answer in answers.values())
+    verified = main_here(
+        "verify", "--bootstrap-servers", bootstrap_servers, "--input", topics.raw, "--output", topics.scored,
+        "--model", str(model.path), "--booster", str(model.path.parent / "booster.txt"), *options[:4], folder=tmp_path,
+    )  # fmt: skip
+    assert "OK: 89 scores of 89 records, again by model and Booster" in verified.stdout
+
+
+def result_reader(kind: str, registry: str, topic: str, folder: Path) -> Callable[[bytes], dict[str, Any]]:
+    """Reads results as a consumer does, by the schema that the registry has."""
+    newest, _, schema = Registry(registry).newest(f"{topic}-value")
+    prefix = struct.pack(">bI", 0, newest) + (b"\0" if kind == "protobuf" else b"")
+    if kind == "avro":
+        of = fastavro.parse_schema(orjson.loads(schema.text))
+
+        def parse(data: bytes) -> dict[str, Any]:
+            told: Any = fastavro.schemaless_reader(io.BytesIO(data), of, None)
+            return dict(told)
+    else:
+        score = message_class(schema.text, "saker.Score", folder)
+
+        def parse(data: bytes) -> dict[str, Any]:
+            told = score.FromString(data)
+            return {field.name: getattr(told, field.name) for field in score.DESCRIPTOR.fields}
+
+    def reader(value: bytes) -> dict[str, Any]:
+        assert value.startswith(prefix)
+        return parse(value[len(prefix) :])
+
+    return reader

@@ -37,7 +37,15 @@ class BreakableRegistry:
             def do_GET(self) -> None:
                 registry.requests.append(self.path)
                 registry.headers = {name.lower(): value for name, value in self.headers.items()}
-                status, body = registry.answer(base + self.path)
+                self.reply(registry.answer(base + self.path))
+
+            def do_POST(self) -> None:
+                registry.requests.append(self.path)
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                self.reply(registry.answer(base + self.path, body))
+
+            def reply(self, answer: tuple[int, bytes]) -> None:
+                status, body = answer
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -49,7 +57,7 @@ class BreakableRegistry:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}{parts.path}"
 
-    def answer(self, url: str) -> tuple[int, bytes]:
+    def answer(self, url: str, body: bytes | None = None) -> tuple[int, bytes]:
         match self.mode:
             case "down":
                 return 503, b'{"error_code":50302,"message":"no leader"}'
@@ -60,7 +68,8 @@ class BreakableRegistry:
             case "slow":
                 time.sleep(3)
         try:
-            with urllib.request.urlopen(url, timeout=30) as answer:
+            request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})
+            with urllib.request.urlopen(request, timeout=30) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()

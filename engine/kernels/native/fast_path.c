@@ -24,8 +24,7 @@ enum {
     FEW = 32,         /* records that are answered together */
     N_RECORDS = 4096, /* that are on their way, or answered and not told: powers of two */
     N_BATCHES = 2048,
-    SCORE_TEXT = 64, /* the longest score, and more */
-    FIRST_CELL = 3   /* delivery/in_flight_marker.py */
+    FIRST_CELL = 3 /* delivery/in_flight_marker.py */
 };
 
 typedef struct {
@@ -182,7 +181,7 @@ static char *put_score(char *out, double score) {
 /* print_score(score) -> bytes, for tests */
 static PyObject *fast_path_print_score(PyObject *unused, PyObject *number) {
     (void)unused;
-    char text[SCORE_TEXT];
+    char text[SCORE_BYTES];
     double score = PyFloat_AsDouble(number);
     if (score == -1 && PyErr_Occurred()) return NULL;
     char *end = put_score(text, score);
@@ -193,13 +192,13 @@ static PyObject *fast_path_print_score(PyObject *unused, PyObject *number) {
 static int encode(FastPathObject *self, rd_kafka_message_t *const *messages, const Identifier *ids, size_t n) {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    char stamp[32], digits[SCORE_TEXT];
-    int stamp_length = snprintf(stamp, sizeof stamp, "%lld}", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
-    Piece time = {stamp, stamp_length};
+    char stamp[TIME_BYTES], digits[SCORE_BYTES];
+    const ResultPieces *pieces = &self->result;
+    Piece time = time_piece(stamp, pieces->form, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
     size_t needed = 0;
     for (size_t i = 0; i < n; i++)
-        needed += (size_t)result_size(&self->result, (Py_ssize_t)ids[i].length, SCORE_TEXT,
-                                      self->scores[i] >= self->threshold, time.length);
+        needed +=
+            (size_t)result_size(pieces, (Py_ssize_t)ids[i].length, SCORE_BYTES, self->scores[i] >= self->threshold);
     if (needed > self->capacity) {
         char *larger = realloc(self->text, needed);
         if (larger == NULL) return 0;
@@ -209,10 +208,13 @@ static int encode(FastPathObject *self, rd_kafka_message_t *const *messages, con
     char *out = self->text;
     for (size_t i = 0; i < n; i++) {
         Piece id = {decoder_text(self->decoder, messages[i]->payload, &ids[i]), (Py_ssize_t)ids[i].length};
-        char *end = put_score(digits, self->scores[i]);
-        if (end == NULL) return 0;
-        out =
-            put_result(out, &self->result, id, (Piece){digits, end - digits}, self->scores[i] >= self->threshold, time);
+        Piece score = {(const char *)&self->scores[i], sizeof self->scores[i]};
+        if (pieces->form == RESULT_JSON) {
+            char *end = put_score(digits, self->scores[i]);
+            if (end == NULL) return 0;
+            score = (Piece){digits, end - digits};
+        }
+        out = put_result(out, pieces, id, score, self->scores[i] >= self->threshold, time);
         self->ends[i] = (size_t)(out - self->text);
     }
     return 1;

@@ -7,14 +7,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import grpc_tools
 import numpy as np
 import orjson
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
-from grpc_tools import protoc
 
 from saker.engine.contract import Contract, Feature
 from saker.engine.records.content import SchemaError
@@ -25,17 +23,7 @@ from saker.engine.records.proto_text import parse_proto
 from tests.engine.records.decoders import NATIVE
 from tests.engine.records.protobuf_cases import ProtoCase, sized, tag, varint
 from tests.support.examples import examples
-
-WELL_KNOWN = Path(grpc_tools.__file__).parent / "_proto"
-
-
-def compiled(text: str, folder: Path) -> FileDescriptorSet:
-    """What protoc makes of a source, with what it imports."""
-    (folder / "case.proto").write_text(text)
-    out = folder / "case.desc"
-    arguments = [f"-I{folder}", f"-I{WELL_KNOWN}", f"--descriptor_set_out={out}", "--include_imports", "case.proto"]
-    assert protoc.main(["protoc", *arguments]) == 0
-    return FileDescriptorSet.FromString(out.read_bytes())
+from tests.support.protoc import WELL_KNOWN, compiled
 
 
 def shape(files: list[FileDescriptorProto]) -> Any:

@@ -1,17 +1,64 @@
 #include "results.h"
+#include "escapes.h"
+#include <stdio.h>
 
 static PyTypeObject *type; /* of Results; made once, kept by the module */
 
 int is_results(PyObject *object) { return Py_TYPE(object) == type; }
 
 int result_pieces(PyObject *tuple, ResultPieces *pieces) {
-    Piece *id = &pieces->before_id, *score = &pieces->before_score, *after = pieces->after_score;
+    Piece *id = &pieces->before_id, *score = &pieces->before_score;
+    Piece *after = pieces->after_score, *end = pieces->after_time;
+    int form;
     if (!PyTuple_Check(tuple)) {
-        PyErr_SetString(PyExc_TypeError, "expected the pieces of a result as a tuple of four bytes");
+        PyErr_SetString(PyExc_TypeError, "expected the pieces of a result as a tuple of six bytes and its form");
         return 0;
     }
-    return PyArg_ParseTuple(tuple, "y#y#y#y#", &id->text, &id->length, &score->text, &score->length, &after[0].text,
-                            &after[0].length, &after[1].text, &after[1].length);
+    if (!PyArg_ParseTuple(tuple, "y#y#y#y#y#y#i", &id->text, &id->length, &score->text, &score->length, &after[0].text,
+                          &after[0].length, &after[1].text, &after[1].length, &end[0].text, &end[0].length,
+                          &end[1].text, &end[1].length, &form))
+        return 0;
+    if (form < RESULT_JSON || form > RESULT_PROTOBUF) {
+        PyErr_Format(PyExc_ValueError, "a result has no form %d", form);
+        return 0;
+    }
+    pieces->form = (ResultForm)form;
+    return 1;
+}
+
+static char *put_varint(char *out, uint64_t number) {
+    for (; number >= 0x80; number >>= 7) *out++ = (char)(number | 0x80);
+    *out++ = (char)number;
+    return out;
+}
+
+/* Avro's zigzag of a number that is not below 0 doubles it. */
+static uint64_t zigzag(ResultForm form, uint64_t number) { return form == RESULT_AVRO ? number << 1 : number; }
+
+Piece time_piece(char *room, ResultForm form, int64_t ms) {
+    if (form == RESULT_JSON) return (Piece){room, snprintf(room, TIME_BYTES, "%lld", (long long)ms)};
+    return (Piece){room, put_varint(room, zigzag(form, (uint64_t)ms)) - room};
+}
+
+char *put_identifier(char *out, ResultForm form, Piece json) {
+    if (json.length >= 2 && json.text[0] == '"') json = (Piece){json.text + 1, json.length - 2};
+    char *p = (char *)json.text, *end = p + json.length;
+    if (memchr(p, '\\', (size_t)json.length) == NULL)
+        return put_piece(put_varint(out, zigzag(form, (uint64_t)json.length)), json);
+    /* Written behind the room of the longest length, and moved to the end of its own. */
+    char *text = out + LENGTH_BYTES, *to = text;
+    while (p != NULL && p < end) {
+        if (*p != '\\') {
+            *to++ = *p++;
+            continue;
+        }
+        int32_t code = 0;
+        p = read_escape(p, &code);
+        if (p != NULL) to = put_utf8(to, code);
+    }
+    out = put_varint(out, zigzag(form, (uint64_t)(to - text)));
+    memmove(out, text, (size_t)(to - text));
+    return out + (to - text);
 }
 
 ResultsObject *results_new(Py_ssize_t n) {

@@ -1,8 +1,9 @@
-/* The results of a batch in one buffer: `Results`, a sequence of bytes; and the one place in C that puts a result's
-   JSON together:
+/* The results of a batch in one buffer: `Results`, a sequence of bytes; and the one place in C that puts a result
+   together, from left to right in every form:
 
-       {"TransactionID":<id as it was written>,"fraud_score":<shortest
-   float64>,"is_fraud":...,"model":"...","scored_at_ms":...}
+       JSON      {"TransactionID":<as written>,"fraud_score":<shortest float64>,"is_fraud":...,"scored_at_ms":...}
+       Avro      0, schema id | length, text | 8 bytes | is_fraud, model | zigzag varint | late
+       Protobuf  the same with tags, and a varint for the time
 
    records/encode.py makes the constant pieces and is the reference.
 
@@ -35,18 +36,25 @@ typedef struct {
     Py_ssize_t length;
 } Piece;
 
-/* Of a model: before the identifier, before the score, and after it up to the time, by whether it is fraud. */
+typedef enum { RESULT_JSON, RESULT_AVRO, RESULT_PROTOBUF } ResultForm;
+
+/* Of a model: before the identifier, before the score, after it up to the time, by whether it is fraud, and after the
+   time, by whether the record is late. */
 typedef struct {
-    Piece before_id, before_score, after_score[2];
+    Piece before_id, before_score, after_score[2], after_time[2];
+    ResultForm form;
 } ResultPieces;
 
-/* From a tuple of four bytes, which has to outlive the pieces; 0 with an exception. */
+/* Of identifiers and scores of any form; and with the last piece of a result. */
+enum { LENGTH_BYTES = 10, TIME_BYTES = 20, SCORE_BYTES = 32 };
+
+/* From a tuple of six bytes and the form, which has to outlive the pieces; 0 with an exception. */
 int result_pieces(PyObject *tuple, ResultPieces *pieces);
 
-static inline Py_ssize_t result_size(const ResultPieces *pieces, Py_ssize_t id, Py_ssize_t score, int is_fraud,
-                                     Py_ssize_t time) {
-    return pieces->before_id.length + id + pieces->before_score.length + score + pieces->after_score[is_fraud].length +
-           time;
+/* At most so many bytes. id, score: as in `put_result`. */
+static inline Py_ssize_t result_size(const ResultPieces *pieces, Py_ssize_t id, Py_ssize_t score, int flags) {
+    return pieces->before_id.length + LENGTH_BYTES + id + pieces->before_score.length + score +
+           pieces->after_score[flags & 1].length + TIME_BYTES + pieces->after_time[flags >> 1].length;
 }
 
 static inline char *put_piece(char *out, Piece piece) {
@@ -54,11 +62,20 @@ static inline char *put_piece(char *out, Piece piece) {
     return out + piece.length;
 }
 
-/* time: the time and the end of the object. Writes `result_size` bytes and returns where they end. */
-static inline char *put_result(char *out, const ResultPieces *pieces, Piece id, Piece score, int is_fraud, Piece time) {
-    out = put_piece(put_piece(out, pieces->before_id), id);
+/* A time as the results of a batch have it, at most TIME_BYTES. */
+Piece time_piece(char *room, ResultForm form, int64_t ms);
+
+/* The identifier's text after its length, for Avro and Protobuf. */
+char *put_identifier(char *out, ResultForm form, Piece json);
+
+/* id: as JSON. score: as JSON, or its 8 bytes. flags: 1 for fraud, 2 for late. Writes at most `result_size` bytes and
+   returns where they end. */
+static inline char *put_result(char *out, const ResultPieces *pieces, Piece id, Piece score, int flags, Piece time) {
+    out = put_piece(out, pieces->before_id);
+    out = pieces->form == RESULT_JSON ? put_piece(out, id) : put_identifier(out, pieces->form, id);
     out = put_piece(put_piece(out, pieces->before_score), score);
-    return put_piece(put_piece(out, pieces->after_score[is_fraud]), time);
+    out = put_piece(put_piece(out, pieces->after_score[flags & 1]), time);
+    return put_piece(out, pieces->after_time[flags >> 1]);
 }
 
 #endif
