@@ -14,6 +14,7 @@ from saker.commands.options import (
     ON_OUTPUT,
     OPERATING,
     Bootstrap,
+    EnvelopeName,
     Input,
     Json,
     MessageName,
@@ -62,6 +63,7 @@ def drift(
     registry_url: RegistryUrl = None,
     schema: SchemaFile = None,
     message: MessageName = "",
+    envelope: EnvelopeName = "",
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -77,7 +79,7 @@ def drift(
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
     contract = read_contract(located.path)
-    records = open_format(config.RecordSettings(record_format, registry_url, schema, message))
+    records = open_format(config.RecordSettings(record_format, registry_url, schema, message, envelope))
     newest = live_monitor.read(bootstrap_servers, contract, source, output_topic, last, records)
     found = of_training.drift(contract, newest.matrix, newest.scores)
     moved = of_training.drifted(found, limit)

@@ -12,6 +12,7 @@ from saker.commands.options import (
     ON_MODEL,
     OPERATING,
     Bootstrap,
+    EnvelopeName,
     Input,
     Label,
     MessageName,
@@ -71,6 +72,7 @@ def monitor(
     registry_url: RegistryUrl = None,
     schema: SchemaFile = None,
     message: MessageName = "",
+    envelope: EnvelopeName = "",
     tracking_uri: Tracking = None,
 ) -> None:
     """Continuously compare live records with the training data, and scores with labels as they arrive.
@@ -82,7 +84,7 @@ def monitor(
     from saker.engine.schema_registry import open_format
 
     models = {"champion": model, "challenger": challenger}
-    records = open_format(config.RecordSettings(record_format, registry_url, schema, message))
+    records = open_format(config.RecordSettings(record_format, registry_url, schema, message, envelope))
     watch = Watch(bootstrap_servers, models, (source, scores, labels), label, last, tracking_uri, records)
     stop = told_to_stop()
     server = serve_http(watch, metrics_port, lambda: True, lambda: watch.at > 0, metrics_address)

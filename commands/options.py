@@ -124,6 +124,22 @@ MessageName = Annotated[
     str,
     typer.Option("--message", help="Protobuf message in --schema (default: the first one).", rich_help_panel=ON_RECORDS),
 ]
+EnvelopeName = Annotated[
+    str,
+    typer.Option(
+        "--envelope",
+        help="Where the fields are in a record: `debezium` (after), `cloudevents` (data), or a path such as payload.after.",
+        rich_help_panel=ON_RECORDS,
+    ),
+]
+Deletes = Annotated[
+    Literal["skip", "reject"] | None,
+    typer.Option(
+        "--deletes",
+        help="Tombstones and deleted rows: skip and count, or reject (default: skip with --envelope debezium or a path).",
+        rich_help_panel=ON_RECORDS,
+    ),
+]
 OutputFormat = Annotated[
     Literal["json", "avro", "protobuf"],
     typer.Option("--output-format", help="Format of the scores.", rich_help_panel=ON_RECORDS),

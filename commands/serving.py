@@ -16,6 +16,8 @@ from saker.commands.options import (
     ON_OUTPUT,
     SERVING,
     Bootstrap,
+    Deletes,
+    EnvelopeName,
     Identifier,
     Input,
     Kernels,
@@ -155,6 +157,8 @@ def serve(
     registry_url: RegistryUrl = None,
     schema: SchemaFile = None,
     message: MessageName = "",
+    envelope: EnvelopeName = "",
+    deletes: Deletes = None,
     output_format: OutputFormat = "json",
     output_registry: OutputRegistry = None,
     kernels: Kernels = None,
@@ -195,7 +199,9 @@ def serve(
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
         transport=transport,
-        records=config.RecordSettings(record_format, registry_url, schema, message),
+        records=config.RecordSettings(
+            record_format, registry_url, schema, message, envelope, None if deletes is None else deletes == "skip"
+        ),
         results=register_results(output_format, output_registry or registry_url, output),
     )
     open_format(settings.records)  # before anything starts: do its settings fit?
@@ -300,7 +306,7 @@ def score(
 
     located = registry.locate(model, tracking_uri or config.tracking_uri())
     active = ActiveModel.load(located.path, located.name, kernels)
-    scores = blank = 0
+    scores = blank = skipped = 0
     refused = []
     contract = active.session.contract
     lines = file_records(file, contract.id_field, label, missing or ())
@@ -311,6 +317,7 @@ def score(
             if start == 0 and blank and blank == len(batch.results):
                 raise SakerError(_none_of(file, contract, lines[0]))
             scores += len(batch.results)
+            skipped += sum(batch.skipped.values())
             out.writelines(result + b"\n" for result in batch.results)
             refused += [
                 {"line": start + r.index + 1, "code": r.reason, "field": r.field, "message": r.message}

@@ -14,6 +14,7 @@ from saker.commands.options import (
     ON_MODEL,
     ON_OUTPUT,
     OPERATING,
+    EnvelopeName,
     Input,
     Label,
     MessageName,
@@ -76,6 +77,7 @@ def verify(
     registry_url: RegistryUrl = None,
     schema: SchemaFile = None,
     message: MessageName = "",
+    envelope: EnvelopeName = "",
     tracking_uri: Tracking = None,
 ) -> None:
     """Re-score published results and report differences.
@@ -91,7 +93,7 @@ def verify(
 
         records_read, results = read_newest(bootstrap_servers, source, output, last)
         positions = [(record.partition, record.offset) for record in records_read]
-        of = open_format(config.RecordSettings(record_format, registry_url, schema, message))
+        of = open_format(config.RecordSettings(record_format, registry_url, schema, message, envelope))
         found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions, of)
     elif bootstrap_servers is None and records is not None and scores is not None:
         from saker.export.proof.table_records import table_records

@@ -52,6 +52,10 @@ class RecordSettings:
     schema_file: Path | None = None
     #: Of Protobuf from a file: the name of the message.
     message: str = ""
+    #: What is around the row of each record: debezium, cloudevents, or the path of the row.
+    envelope: str = ""
+    #: Tombstones and deleted rows are skipped instead of rejected. None: with an envelope that has deletes.
+    skip_deletes: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

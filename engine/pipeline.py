@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,10 @@ from saker.engine.records.rejection import Rejection
 
 
 class Scored(NamedTuple):
-    """`results[i]` is the encoded score of the record at `indices[i]` of the batch; the others are in `rejections`."""
+    """`results[i]` is the encoded score of the record at `indices[i]` of the batch.
+
+    The others are in `rejections`, or `skipped`: how many by reason.
+    """
 
     results: Sequence[bytes]
     indices: NDArray[np.int32]
@@ -25,10 +30,14 @@ class Scored(NamedTuple):
     threshold: float
     #: decode, score, encode
     stage_seconds: Mapping[str, float]
+    skipped: Mapping[str, int] = MappingProxyType({})
 
 
 def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | None = None) -> Scored:
-    """Score raw records; every one of them is in the answer exactly once. late (n,): which are to be marked as late."""
+    """Score raw records; each of them is in the answer, or counted as skipped, exactly once.
+
+    late (n,): which are to be marked as late.
+    """
     started = time.perf_counter()
     decoded = model.decoder.decode(values)
     after_decode = time.perf_counter()
@@ -40,6 +49,9 @@ def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | No
         rejections = rejections + [_not_finite(int(ids.indices[at]), float(scores[at])) for at in np.flatnonzero(~finite)]
         rejections.sort(key=lambda rejection: rejection.index)
         ids, scores = ids.chosen(finite), scores[finite]
+    skipped: Counter[str] = Counter()
+    if rejections and model.decoder.skips_deletes:
+        rejections, skipped = _without_deletes(values, rejections)
     after_score = time.perf_counter()
     marks = None if late is None else late[ids.indices]
     results = model.encoder.encode(ids, scores, time.time_ns() // 1_000_000, marks)
@@ -49,12 +61,24 @@ def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | No
         "score": after_score - after_decode,
         "encode": after_encode - after_score,
     }
-    return Scored(results, ids.indices, rejections, scores, model.session.contract.threshold, seconds)
+    return Scored(results, ids.indices, rejections, scores, model.session.contract.threshold, seconds, skipped)
 
 
 def rejected_unseen(model: ActiveModel, rejection: Rejection) -> Scored:
     """The answer to one record that is not even looked at."""
     return Scored([], np.empty(0, np.int32), [rejection], np.empty(0), model.session.contract.threshold, {})
+
+
+def _without_deletes(values: Values, rejections: list[Rejection]) -> tuple[list[Rejection], Counter[str]]:
+    kept, skipped = list[Rejection](), Counter[str]()
+    for one in rejections:
+        if one.reason == "deleted_row":
+            skipped["deleted_row"] += 1
+        elif one.reason == "empty_record" and values[one.index] is None:
+            skipped["tombstone"] += 1
+        else:
+            kept.append(one)
+    return kept, skipped
 
 
 def _not_finite(index: int, score: float) -> Rejection:

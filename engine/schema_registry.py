@@ -16,6 +16,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import quote, urlsplit
@@ -26,6 +27,7 @@ from saker.engine.config import JSON_RESULTS, RecordSettings, ResultSettings, ca
 from saker.engine.errors import SakerError, ServingError
 from saker.engine.properties import read_properties
 from saker.engine.records.encode import result_schema
+from saker.engine.records.envelope import envelope_of
 from saker.engine.records.formats import Format, Kind, Schema, UnknownSchema
 
 VARIABLE = "SAKER_REGISTRY_CONFIG"
@@ -212,6 +214,12 @@ def register_results(kind: str, registry: str | None, topic: str) -> ResultSetti
 
 def open_format(records: RecordSettings) -> Format:
     """How the records of a topic are written. Raises `ServingError` for settings that contradict each other."""
+    envelope = envelope_of(records.envelope)
+    skip = envelope is not None and envelope.has_deletes if records.skip_deletes is None else records.skip_deletes
+    return replace(_plain_format(records), envelope=envelope, skip_deletes=skip)
+
+
+def _plain_format(records: RecordSettings) -> Format:
     if records.message and records.schema_file is None:
         raise ServingError("--message: expected with --schema FILE; with a registry each record names its message")
     if records.schema_file is not None:

@@ -102,11 +102,12 @@ FRAUD_SCORING = Dashboard(
         ),
         Panel(
             "Throughput",
-            "Scored and rejected transactions per second.",
+            "Scored, rejected and skipped transactions per second.",
             "reqps",
             [
                 Query("sum(rate(scored_transactions_total[$__rate_interval]))", "scored"),
                 Query("sum by (reason) (rate(failed_transactions_total[$__rate_interval]))", "{{reason}}"),
+                Query("sum by (reason) (rate(skipped_transactions_total[$__rate_interval]))", "{{reason}} (skipped)"),
             ],
             width=12,
         ),

@@ -197,7 +197,8 @@ class Delivery(ABC):
         timestamps_ms = np.empty(len(batch), np.int64)
         batch.timestamps(timestamps_ms)
         seconds = {**scored.stage_seconds, "produce": time.perf_counter() - started}
-        acknowledgements = (results, reports) if scored.rejections else (results,)
+        # Of a batch without a result for every record it is not known that it is acknowledged after all that was sent before.
+        acknowledgements = (results, reports) if len(scored.indices) < len(batch) else (results,)
         return InFlightBatch(held.positions, timestamps_ms, scored, held.since, seconds, acknowledgements)
 
     def poll(self, seconds: float = 0.0) -> None:
@@ -268,6 +269,7 @@ class Delivery(ABC):
         self._acknowledged.append(Acknowledged(time.time(), batch.timestamps_ms, seconds, scored.threshold, scored.scores))
         for rejection in scored.rejections:
             self._counts.failed[rejection.reason] += 1
+        self._counts.skipped.update(scored.skipped)
 
     def _collect(self) -> None:
         """What the fast path has acknowledged meanwhile."""

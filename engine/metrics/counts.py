@@ -80,6 +80,7 @@ class Counts:
     scored: int = 0
     flagged: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     scores: Histogram = field(default_factory=lambda: Histogram(_SCORES))
     latency: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     stages: dict[str, Histogram] = field(default_factory=lambda: {stage: Histogram(_STAGE_SECONDS) for stage in STAGES})
@@ -94,6 +95,7 @@ class Counts:
         self.scored += other.scored
         self.flagged += other.flagged
         self.failed.update(other.failed)
+        self.skipped.update(other.skipped)
         self.deleted += other.deleted
         self.late += other.late
         self.blank += other.blank

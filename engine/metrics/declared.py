@@ -24,6 +24,7 @@ METRICS: Mapping[str, Declared] = {
     "scored_transactions": Declared("counter", "Scores that Kafka acknowledged or, with exactly once, committed."),
     "flagged_transactions": Declared("counter", "Acknowledged scores at or above the threshold of the model (`is_fraud`)."),
     "failed_transactions": Declared("counter", "Rejected records that Kafka acknowledged.", ("reason",)),
+    "skipped_transactions": Declared("counter", "Tombstones and deleted rows that were skipped.", ("reason",)),
     "shadow_transactions": Declared("counter", "Records by the result of shadow scoring.", ("result",)),
     "late_transactions": Declared("counter", "Records that were older than `--late-ms` on arrival; they are scored."),
     "blank_transactions": Declared("counter", "Records that were scored without any field of the model."),

@@ -37,7 +37,9 @@ class PoolMetrics(Collector):
         self._checked = time.time()
         self._loads = Counter({"loaded": 0, "refused": 0, "error": 0})
         # Every series is there from the start: a counter that appears as 1 has never increased.
-        self._total = Counts(failed=Counter(dict.fromkeys(get_args(Reason), 0)))
+        self._total = Counts(
+            failed=Counter(dict.fromkeys(get_args(Reason), 0)), skipped=Counter({"tombstone": 0, "deleted_row": 0})
+        )
         self._shadowed: Counter[str] = Counter()
         self._newest: dict[int, Counts] = {}
         self._lags: dict[tuple[str, int], int] | None = {}
@@ -105,6 +107,7 @@ class PoolMetrics(Collector):
     def _families(self, total: Counts) -> Iterator[Metric]:
         yield family("scored_transactions", [((), total.scored)])
         yield family("flagged_transactions", [((), total.flagged)])
+        yield family("skipped_transactions", [((reason,), count) for reason, count in sorted(total.skipped.items())])
         yield family("failed_transactions", [((reason,), count) for reason, count in sorted(total.failed.items())])
         yield family("shadow_transactions", [((result,), count) for result, count in sorted(self._shadowed.items())])
         yield family("late_transactions", [((), total.late)])

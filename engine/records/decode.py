@@ -23,7 +23,7 @@ from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.formats import JSON, Format, FormatReader
 from saker.engine.records.reference_decoder import Reference
-from saker.engine.records.rejection import BY_NUMBER, Rejection
+from saker.engine.records.rejection import BY_NUMBER, DELETED, Rejection
 
 if TYPE_CHECKING:
     from saker.engine.kernels import _native
@@ -92,6 +92,9 @@ class Decoder:
         not the native rows. of: how the records are written. variant: one of the native ones instead of the best, for
         measurements and tests.
         """
+        if of.envelope is not None:
+            contract = of.envelope.within(contract)
+        self.skips_deletes = of.skip_deletes
         self._width = len(contract.features)
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
         self._reader = FormatReader(contract, of)
@@ -166,6 +169,9 @@ class Decoder:
         ids = Identifiers(values, indices, starts, lengths, texts)
         if accepted < n:
             ids = ids[:accepted]
+        for at, rejection in enumerate(rejections):
+            if rejection.reason == "missing_field" and self._reader.is_delete(values[rejection.index]):
+                rejections[at] = DELETED.of(rejection.index)
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
 
 

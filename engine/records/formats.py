@@ -20,6 +20,7 @@ from saker.engine.kernels import Values
 from saker.engine.kernels.row_kernel import NativeMessages, NativeProgram
 from saker.engine.records import rejection as faults
 from saker.engine.records.content import Object, Refused, SchemaError
+from saker.engine.records.envelope import Envelope
 from saker.engine.records.json_text import parse_json
 from saker.engine.records.rejection import Fault
 
@@ -59,11 +60,16 @@ class Schemas(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """With `schemas` each record names its own; with `schema` all are of that one."""
+    """With `schemas` each record names its own; with `schema` all are of that one.
+
+    skip_deletes: tombstones and deleted rows are skipped, not rejected.
+    """
 
     kind: Kind = "json"
     schemas: Schemas | None = None
     schema: Schema | None = None
+    envelope: Envelope | None = None
+    skip_deletes: bool = False
 
     @property
     def native_number(self) -> int:
@@ -268,6 +274,16 @@ class FormatReader:
         if isinstance(known, Refused):
             raise known
         return known.read(value)
+
+    def is_delete(self, value: bytes | None) -> bool:
+        """Whether the record says that its row was deleted; asked of records without the row's fields only."""
+        envelope = self._format.envelope
+        if envelope is None or not value:
+            return False
+        try:
+            return envelope.is_delete(self.parse(value), unset_is_null=self._format.kind == "protobuf")
+        except Refused:
+            return False
 
 
 def _id_of(value: bytes) -> int | None:

@@ -11,7 +11,7 @@ from typing import Literal
 Reason = Literal[
     "empty_record", "invalid_json", "too_deep", "not_an_object", "missing_field", "wrong_type", "out_of_range",
     "repeated_field", "invalid_avro", "invalid_protobuf", "no_schema_id", "unknown_schema", "schema_mismatch", "not_finite",
-    "worker_crash", "undeliverable",
+    "worker_crash", "undeliverable", "deleted_row",
 ]  # fmt: skip
 
 #: Deepest nesting of objects and arrays that a record may have, the record itself being 1.
@@ -63,6 +63,7 @@ NOT_A_TIME = Fault("wrong_type", "expected a time, got a string that is neither 
 NO_OBJECT = Fault("wrong_type", "expected an object or null, got another value")
 NO_ARRAY = Fault("wrong_type", "expected an array or null, got another value")
 OUT_OF_RANGE = Fault("out_of_range", "expected a number within float32 (3.4e38), got one beyond")
+DELETED = Fault("deleted_row", "expected a row in the envelope, got the message that it was deleted")
 NO_IDENTIFIER = Fault("missing_field", "expected an identifier, got nothing")
 MISSING = Fault("missing_field", "expected a value, got nothing")
 

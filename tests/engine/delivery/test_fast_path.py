@@ -28,6 +28,7 @@ from saker.engine.kafka.rejected_record import PREFIX
 from saker.engine.kernels import native
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.pipeline import score_batch
+from saker.engine.records.formats import Format
 from saker.training import synthetic
 from saker.training.tables import to_records
 from tests.support.broker import silent
@@ -40,12 +41,14 @@ HEADERS: list[tuple[str, bytes | None]] = [("trace", b"a")]
 class Line:
     """A delivery on the native transport, fed as a worker feeds it."""
 
-    def __init__(self, bootstrap_servers: str, model: ActiveModel) -> None:
+    def __init__(self, bootstrap_servers: str, model: ActiveModel, **more: Any) -> None:
+        """more: settings."""
         self.servers, self.model, self.marker = bootstrap_servers, model, InFlightMarker()
         self.source = f"fast-path-{uuid.uuid4().hex[:8]}"
         self.output, self.rejected = f"{self.source}-out", f"{self.source}-rejected"
         admin.create_topics(bootstrap_servers, [self.source, self.output, self.rejected], 2)
-        settings = self.settings = ServeSettings(bootstrap_servers, self.source, self.output, self.rejected, self.source)
+        topics = (self.source, self.output, self.rejected, self.source)
+        settings = self.settings = ServeSettings(bootstrap_servers, *topics, **more)
         choice = TransportChoice("native", "auto")
         self.consumer = clients.consumer(bootstrap_servers, **{"group.id": self.source}, **choice.client_settings)
         producers = clients.producers(
@@ -232,6 +235,30 @@ def test_records_of_dropped_partitions_stay_in_flight_until_they_are_acknowledge
         found = line.fast_path.drain_acknowledged()
         assert found is not None
         assert found[0] == {}
+
+
+def test_a_skipped_record_is_not_committed_before_what_the_fast_path_has_in_flight(
+    own_broker: Any, generated_model: Any, records: list[bytes | None]
+) -> None:
+    broker = own_broker()
+    skipping = ActiveModel.load(generated_model.path, "fraud/1", records=Format(skip_deletes=True))
+    with contextlib.closing(Line(broker.bootstrap_servers, skipping, max_batch=1)) as line:
+        for value in (records[0], records[1], None):  # in one batch, so that all are fetched at once
+            line.sender.produce(line.source, value, None, 0)
+        assert line.sender.flush(30) == 0
+        while len(line.fast_path.poll(1, 0.01, 0)[0]) == 0:
+            pass
+        with silent(broker.bootstrap_servers):
+            deadline = time.monotonic() + 60
+            while not line.step():
+                assert time.monotonic() < deadline
+            line.delivery.poll()
+            assert line.delivery.in_flight == 2
+            assert (line.source, 0) not in line.delivery._positions
+        assert line.delivery.drain(60)
+        assert line.committed()[0] == 3
+        counts = line.delivery.drain_counts()
+        assert (counts.scored, counts.skipped) == (1, {"tombstone": 1})
 
 
 def _without_time(value: bytes | None) -> Any:
