@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -61,6 +61,10 @@ def train(
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, help="Maximum number of trees; training stops early.", rich_help_panel="Training")
     ] = 300,
+    time_unit: Annotated[
+        Literal["s", "ms", "us", "ns"],
+        typer.Option("--time-unit", help="Unit of --time where it is a number.", rich_help_panel=ON_DATA),
+    ] = "s",
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -81,10 +85,11 @@ def train(
         rounds=rounds,
         missing=tuple(missing or ()),
         text=tuple(as_text or ()),
+        time_unit=time_unit,
     )
     with steps("train") as say:
-        table, source = labelled_table(data, generate, seed, settings, (start, end))
-        trained = fit.train(table, settings, say)
+        table, records, source = labelled_table(data, generate, seed, settings, (start, end))
+        trained = fit.train(table, settings, say, records)
         from saker.training import track  # mlflow takes seconds to load: not before the data is known to be good
 
         run = track.log_run(trained, settings, source, tracking_uri or config.tracking_uri())

@@ -49,7 +49,9 @@ app.add_typer(models, name="models", rich_help_panel=MODELS)
 Data = Annotated[
     Path | None,
     typer.Option(
-        "--data", help="Labelled CSV file with a header line, or folder with the IEEE-CIS files.", rich_help_panel=ON_DATA
+        "--data",
+        help="Labelled CSV, Parquet or Avro file, JSON lines, or folder with the IEEE-CIS files.",
+        rich_help_panel=ON_DATA,
     ),
 ]
 From = Annotated[
@@ -62,10 +64,10 @@ Generate = Annotated[
     int, typer.Option("--generate", min=1, help="Number of generated transactions, without --data.", rich_help_panel=ON_DATA)
 ]
 Label = Annotated[
-    str, typer.Option("--label", help="Column with the label: 1 for fraud, 0 for legitimate.", rich_help_panel=ON_DATA)
+    str, typer.Option("--label", help="Column or path of the label: 1 for fraud, 0 for legitimate.", rich_help_panel=ON_DATA)
 ]
 Time = Annotated[
-    str, typer.Option("--time", help="Column with the time in seconds, by which rows are split.", rich_help_panel=ON_DATA)
+    str, typer.Option("--time", help="Column or path of the time, by which rows are split.", rich_help_panel=ON_DATA)
 ]
 Identifier = Annotated[str, typer.Option("--id", help="Field that identifies a transaction.", rich_help_panel=ON_DATA)]
 Missing = Annotated[

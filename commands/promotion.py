@@ -38,9 +38,9 @@ def decide(
         records, labels = run_artifacts.newest_rows(tracking_uri)
         truth = np.array(labels, np.int64)
     else:
-        table = read_table(data, id_field, missing)
+        table, read = read_table(data, id_field, missing)
         truth = tables.labels_of(table, label)
-        records = tables.to_records(table.drop(columns=[label]))
+        records = tables.to_records(table.drop(columns=[label])) if read is None else list(map(read.as_json, read.records))
     contract, scores, proven = model_versions.score_rows(challenger, records, tracking_uri)
     known = [(challenger, contract)]
     kept = ~np.isnan(scores)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +17,7 @@ from saker.commands.options import (
     ON_KAFKA,
     ON_MODEL,
     ON_OUTPUT,
+    ON_RECORDS,
     SERVING,
     Bootstrap,
     Deletes,
@@ -39,7 +43,7 @@ from saker.commands.options import (
     printable,
 )
 from saker.commands.progress import steps
-from saker.commands.records import file_records, folder_records, generated, is_table
+from saker.commands.records import as_avro, file_records, folder_records, generated, generated_columns, is_table
 from saker.engine import config
 from saker.engine.errors import SakerError
 from saker.engine.onnx_metadata import UNPROVEN
@@ -199,9 +203,7 @@ def serve(
         instance=instance or platform.node(),
         kernels=mode_of(kernels),
         transport=transport,
-        records=config.RecordSettings(
-            record_format, registry_url, schema, message, envelope, None if deletes is None else deletes == "skip"
-        ),
+        records=_record_settings(record_format, registry_url, schema, message, envelope, deletes),
         results=register_results(output_format, output_registry or registry_url, output),
     )
     open_format(settings.records)  # before anything starts: do its settings fit?
@@ -221,7 +223,9 @@ def serve(
 )
 def replay(
     bootstrap_servers: Bootstrap,
-    file: Annotated[Path | None, typer.Option("--file", help="CSV file, or JSON lines.", rich_help_panel=ON_DATA)] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="CSV, Parquet or Avro file, or JSON lines.", rich_help_panel=ON_DATA)
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", help="Folder with the IEEE-CIS files, streamed and joined.", rich_help_panel=ON_DATA),
@@ -241,25 +245,52 @@ def replay(
         float | None,
         typer.Option("--rate", min=0.001, help="Records per second (default: as fast as possible).", rich_help_panel=ON_KAFKA),
     ] = None,
-    key: Annotated[str, typer.Option("--key", help="Field that becomes the Kafka key.", rich_help_panel=ON_KAFKA)] = "card1",
+    key: Annotated[
+        str, typer.Option("--key", help="Field or path that becomes the Kafka key.", rich_help_panel=ON_KAFKA)
+    ] = "card1",
     label: Label = "isFraud",
     id_field: Identifier = "TransactionID",
     missing: Missing = None,
+    record_format: Annotated[
+        Literal["json", "avro"], typer.Option("--format", help="Format to send in.", rich_help_panel=ON_RECORDS)
+    ] = "json",
+    registry_url: Annotated[
+        str | None,
+        typer.Option(
+            "--registry",
+            help="Schema registry of Avro records; the schema is registered under TOPIC-value.",
+            rich_help_panel=ON_RECORDS,
+        ),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            "--schema",
+            help="Schema of Avro records (default: made of the columns and their types).",
+            rich_help_panel=ON_RECORDS,
+        ),
+    ] = None,
 ) -> None:
     """Send transactions to a topic at a fixed rate (open loop), without their label."""
     from saker.engine.kafka import replay
+    from saker.engine.schema_registry import register_schema
 
     if sum(source is not None for source in (file, data, generate)) != 1:
         raise typer.BadParameter("expected exactly one of --file, --data and --generate")
     total = 0  # unknown for a folder before it is read
     if file:
-        records = file_records(file, id_field, label, missing or ())
-        total, pairs = len(records), replay.keyed(records, key)
+        read = file_records(file, id_field, label, missing or ())
+        total, pairs = len(read.values), replay.keyed(map(read.as_json, read.values), key)
     elif data:
         pairs = replay.ahead(folder_records, data, part, label, key)
     else:
         total = generate or 0
         pairs = replay.ahead(generated, total, seed, first, label, key)
+    if record_format == "avro":
+        columns = read.columns if file else partial(generated_columns, data, part, label)
+        own = read.of.schema if file and schema is None else None
+        text = _avro_schema(schema, columns) if own is None else own.text
+        pairs = as_avro(pairs, text, register_schema(registry_url, topic, text), None if own is None else read.values)
     with steps("replay") as say:
         told = replay.replay(
             pairs,
@@ -281,7 +312,7 @@ def replay(
 
 @app.command(rich_help_panel=SERVING, epilog="Example: `saker score transactions.csv --model fraud.onnx -o scores.jsonl`")
 def score(
-    file: Annotated[Path, typer.Argument(help="CSV file, or JSON lines.")],
+    file: Annotated[Path, typer.Argument(help="CSV, Parquet or Avro file, or JSON lines.")],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="File for the scores, as JSON lines.", rich_help_panel=ON_OUTPUT)
     ],
@@ -294,28 +325,35 @@ def score(
     ] = None,
     label: Label = "isFraud",
     missing: Missing = None,
+    envelope: EnvelopeName = "",
+    deletes: Deletes = None,
     kernels: Kernels = None,
     tracking_uri: Tracking = None,
 ) -> None:
     """Score a file with the serving pipeline, without Kafka."""
     import orjson
 
+    from saker.engine.contract import read_contract
     from saker.engine.model import registry
     from saker.engine.model.active_model import ActiveModel
     from saker.engine.pipeline import score_batch
+    from saker.engine.schema_registry import open_format
 
+    around = open_format(_record_settings(envelope=envelope, deletes=deletes))
     located = registry.locate(model, tracking_uri or config.tracking_uri())
-    active = ActiveModel.load(located.path, located.name, kernels)
+    contract = read_contract(located.path)
+    read = file_records(file, contract.id_path or contract.id_field, label, missing or ())
+    of = replace(read.of, envelope=around.envelope, skip_deletes=around.skip_deletes)
+    active = ActiveModel.load(located.path, located.name, kernels, of)
     scores = blank = skipped = 0
     refused = []
-    contract = active.session.contract
-    lines = file_records(file, contract.id_field, label, missing or ())
+    lines = read.values
     with output.open("wb") as out:
         for start in range(0, len(lines), 500):
             batch = score_batch(active, lines[start : start + 500])
             blank += active.decoder.drain_blank()
             if start == 0 and blank and blank == len(batch.results):
-                raise SakerError(_none_of(file, contract, lines[0]))
+                raise SakerError(_none_of(file, active.decoder.contract, read.as_json(lines[0])))
             scores += len(batch.results)
             skipped += sum(batch.skipped.values())
             out.writelines(result + b"\n" for result in batch.results)
@@ -325,16 +363,40 @@ def score(
             ]
     if rejected is not None:
         rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
-    if is_table(file) and lines and (absent := _absent(contract, lines[0])):
+    if is_table(file) and lines and (absent := _absent(active.decoder.contract, lines[0])):
         told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")  # noqa: PLR2004 - a few
         typer.echo(f"  {file} has no column for {len(absent)} fields of the model: {told}", err=True)
     if blank:
         typer.echo(f"  {blank} of {scores} records have none of the model's fields", err=True)
-    typer.echo(f"scored {scores}, rejected {len(refused)} with {active.name}; written to {output}")
+    more = f", skipped {skipped}" if skipped else ""
+    typer.echo(f"scored {scores}, rejected {len(refused)}{more} with {active.name}; written to {output}")
     if not active.session.proven:
         typer.echo(f"  {active.name} is {UNPROVEN}")
     for reason in refused[:3]:
         typer.echo(printable(f"  record {reason['line']}: {reason['message']}"), err=True)
+
+
+def _avro_schema(file: Path | None, columns: Callable[[], Any]) -> str:
+    from saker.training.avro_rows import schema_of
+
+    if file is None:
+        return schema_of(columns(), "Transaction")
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SakerError(f"--schema: cannot read {file}: {error}") from error
+
+
+def _record_settings(
+    record_format: str = "json",
+    registry: str | None = None,
+    schema: Path | None = None,
+    message: str = "",
+    envelope: str = "",
+    deletes: str | None = None,
+) -> config.RecordSettings:
+    skip = None if deletes is None else deletes == "skip"
+    return config.RecordSettings(record_format, registry, schema, message, envelope, skip)
 
 
 def _absent(contract: Contract, record: bytes) -> list[str]:

@@ -96,11 +96,16 @@ def verify(
         of = open_format(config.RecordSettings(record_format, registry_url, schema, message, envelope))
         found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions, of)
     elif bootstrap_servers is None and records is not None and scores is not None:
+        from saker.engine.records.formats import JSON
         from saker.export.proof.table_records import table_records
 
         of_table = is_table(records)
-        sent = table_records(records, id_field, label, missing or ()) if of_table else file_records(records, id_field, label)
-        found = verification.verify(sent, lines(scores), find)
+        sent, of = (
+            (table_records(records, id_field, label, missing or ()), JSON)
+            if of_table
+            else file_records(records, id_field, label)[:2]
+        )
+        found = verification.verify(sent, lines(scores), find, of=of)
     else:
         raise typer.BadParameter("expected either --bootstrap-servers, or --records and --scores")
     if report is not None:

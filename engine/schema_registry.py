@@ -161,7 +161,7 @@ class Registry:
             raise UnknownSchema(f"{self.url}{path}: not found")
         if body is not None and response.status in (409, 422):
             why = answer.get("message") if isinstance(answer, dict) else None
-            raise ServingError(f"{self.url}{path} does not take the schema of saker's results: {str(why)[:300]}")
+            raise ServingError(f"{self.url}{path} does not take the schema: {str(why)[:300]}")
         if response.status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
             hint = f"; is the password in {VARIABLE} right?" if response.status in (401, 403) else ""
             raise RegistryUnavailable(f"{self.url}{path}: status {response.status}, expected 200 with a schema{hint}")
@@ -210,6 +210,11 @@ def register_results(kind: str, registry: str | None, topic: str) -> ResultSetti
         )
     schema = result_schema(cast("Literal['avro', 'protobuf']", kind))
     return ResultSettings(kind, Registry(registry).register(f"{topic}-value", schema))
+
+
+def register_schema(registry: str | None, topic: str, text: str) -> int | None:
+    """The id of an Avro schema for the records of a topic; None without a registry. Raises `SakerError`."""
+    return None if registry is None else Registry(registry).register(f"{topic}-value", Schema("avro", text))
 
 
 def open_format(records: RecordSettings) -> Format:

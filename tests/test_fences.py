@@ -61,6 +61,7 @@ SHARED = {
     "records.decode",
     "records.encode",
     "records.formats",
+    "records.reference_decoder",
     "model.session",
     "model.registry",
 }

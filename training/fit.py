@@ -13,10 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, Golden, Provenance
+from saker.engine.paths import parse_path
 from saker.engine.records.decode import Decoder
+from saker.engine.records.formats import JSON, Format
 from saker.training.drift import distribution
 from saker.training.evaluate import evaluate, threshold_at_false_positive_rate
-from saker.training.tables import TableError, features_of, labels_of, require, seconds, to_records
+from saker.training.record_files import RecordFile
+from saker.training.tables import TableError, features_of, is_time, labels_of, require, seconds, to_records
 
 Report = Callable[[str], None]
 
@@ -39,6 +42,8 @@ class Settings:
     early_stopping_rounds: int = 25
     learning_rate: float = 0.08
     num_leaves: int = 31
+    #: Of a time that is a number: s, ms, us or ns.
+    time_unit: str = "s"
     #: For a CSV file: texts that mean missing, and columns to read as categories.
     missing: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
@@ -74,17 +79,33 @@ class Trained:
     scores: NDArray[np.float64]
 
 
-def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: None) -> Trained:
-    """Train on `table`, split by time; raises `TableError` when a column is missing or the labels are not 0 and 1."""
-    table, labels, times = _labelled(table, settings)
+def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: None, sent: RecordFile | None = None) -> Trained:
+    """Train on `table`, split by time; raises `TableError` when a column is missing or the labels are not 0 and 1.
+
+    sent: the records of its rows, whose fields then are named by paths; without them each row is a JSON object.
+    """
+    table, labels, times, order = _labelled(table, settings)
     report(f"{len(table):,} transactions, {labels.mean():.2%} fraud")
     learn, stop = int(len(table) * _LEARN), int(len(table) * _STOP)
 
     inputs = table.drop(columns=[settings.label])
-    features = features_of(inputs.iloc[:learn].drop(columns=[settings.id_field]), time=settings.time, text=settings.text)
-    contract = Contract(features, id_field=settings.id_field)
-    records = to_records(inputs)
-    matrix, kept, rejected = build_matrix(contract, records)
+    sent = sent.chosen(order) if sent is not None else None
+    features = features_of(
+        inputs.iloc[:learn].drop(columns=[settings.id_field]),
+        time=settings.time,
+        text=settings.text,
+        unit=settings.time_unit,
+        paths=sent is not None,
+    )
+    if sent is not None:
+        times_left = [str(name) for name in inputs if name != settings.time and is_time(inputs[name])]
+        if left_out := [*sent.opaque(), *times_left]:
+            report(f"not learned from, since they are arrays, maps, bytes, times or empty: {', '.join(left_out)}")
+    # In results the identifier has the name of its field, without the path.
+    id_steps = parse_path(settings.id_field) if sent is not None else (settings.id_field,)
+    contract = Contract(features, id_field=str(id_steps[-1]), id_path=settings.id_field if len(id_steps) > 1 else None)
+    records, of = (to_records(inputs), JSON) if sent is None else (sent.records, sent.format)
+    matrix, kept, rejected = build_matrix(contract, records, of)
     if not len(kept):
         raise TableError(f"not one of the {len(records):,} rows can be scored; the first: {rejected}")
     if rejected:
@@ -114,23 +135,25 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
         ),
         reference=tuple(distribution(matrix[:first_stop, column]) for column in range(matrix.shape[1])),
         score_reference=score_reference,
-        golden=_golden(records, matrix, kept, scores, first_test),
     )
     metrics = {
         **evaluate(labels[first_test:], scores),
         "trees": float(booster.num_trees()),
         "rejected_rows": float(len(records) - len(kept)),
     }
-    newest_records = [records[at] for at in newest]
+    newest_records = [records[at] if sent is None else sent.as_json(records[at]) for at in newest]
+    contract = replace(contract, golden=_golden(newest_records, matrix[first_test:], scores))
     return Trained(booster, contract, metrics, newest_records, labels[first_test:], scores)
 
 
-def build_matrix(contract: Contract, records: Sequence[bytes]) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
+def build_matrix(
+    contract: Contract, records: Sequence[bytes], of: Format = JSON
+) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
     """The rows (n, f) that the decoder makes of `records`, and which records they are; rejected ones have no row.
 
     The third is why the first of these was rejected, and which it was.
     """
-    decoder = Decoder(contract)
+    decoder = Decoder(contract, of=of)
     matrix = np.empty((len(records), len(contract.features)), np.float32)
     kept: list[int] = []
     rejected = ""
@@ -144,16 +167,18 @@ def build_matrix(contract: Contract, records: Sequence[bytes]) -> tuple[NDArray[
     return matrix[: len(kept)], np.array(kept, np.int64), rejected
 
 
-def _labelled(table: pd.DataFrame, settings: Settings) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float64]]:
-    """The table, its labels and its times in the order of time."""
+def _labelled(
+    table: pd.DataFrame, settings: Settings
+) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+    """The table, its labels and its times in the order of time; and that order."""
     for column, option in ((settings.label, "--label"), (settings.time, "--time"), (settings.id_field, "--id")):
         require(table, column, option)
     for column in settings.text:
         require(table, column, "--text")
     truth = labels_of(table, settings.label)
-    times = seconds(table, settings.time, "--time")
+    times = seconds(table, settings.time, "--time", settings.time_unit)
     order = np.argsort(times, kind="stable")
-    return table.iloc[order].reset_index(drop=True), truth[order], times[order]
+    return table.iloc[order].reset_index(drop=True), truth[order], times[order], order
 
 
 def _boost(
@@ -192,20 +217,14 @@ def _boost(
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
 
 
-def _golden(
-    records: list[bytes],
-    matrix: NDArray[np.float32],
-    kept: NDArray[np.int64],
-    scores: NDArray[np.float64],
-    first_test: int,
-) -> tuple[Golden, ...]:
-    """Unseen records over the whole range of scores, the lowest and the highest among them."""
+def _golden(records: list[bytes], matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> tuple[Golden, ...]:
+    """Some of these records, over the whole range of scores, the lowest and the highest among them."""
     order = np.argsort(scores, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, _GOLDEN).astype(int)]
     return tuple(
         Golden(
-            records[kept[first_test + at]].decode(),
-            tuple(None if np.isnan(value) else float(value) for value in matrix[first_test + at]),
+            records[at].decode(),
+            tuple(None if np.isnan(value) else float(value) for value in matrix[at]),
             float(scores[at]),
         )
         for at in chosen

@@ -27,11 +27,13 @@ import orjson
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from pyarrow import compute, csv
 
-from saker.engine.contract import Feature
+from saker.engine.contract import UNITS, Feature
 from saker.engine.errors import SakerError
+from saker.engine.paths import parse_path
+from saker.engine.records.reference_decoder import time_of
 
 #: A category keeps its most frequent values; the rest is scored as missing.
 MAX_VOCABULARY = 255
@@ -138,6 +140,8 @@ def numbers(table: pd.DataFrame, column: str, option: str) -> NDArray[np.float64
     """A column (n,) as numbers; raises `TableError`, with the row, where one is missing or none."""
     require(table, column, option)
     values = table[column]
+    if is_bool_dtype(values):
+        values = values.astype("float64[pyarrow]")
     if values.dtype == TEXT:
         array = pa.array(values)
         bad = compute.invert(compute.fill_null(compute.match_substring_regex(array, _NUMBER), False))
@@ -162,15 +166,42 @@ def labels_of(table: pd.DataFrame, column: str) -> NDArray[np.int64]:
     return found.astype(np.int64)
 
 
-def seconds(table: pd.DataFrame, column: str, option: str) -> NDArray[np.float64]:
-    """A column (n,) of times in seconds; raises `TableError` as `numbers`, and for what can only be milliseconds."""
-    found = numbers(table, column, option)
+def seconds(table: pd.DataFrame, column: str, option: str, unit: str = "s") -> NDArray[np.float64]:
+    """A column (n,) of times in seconds: moments, text in ISO 8601, or numbers in `unit` (a key of UNITS).
+
+    Raises `TableError` as `numbers`, and for numbers that can only be of a finer unit.
+    """
+    require(table, column, option)
+    if is_time(table[column]):
+        array = pa.array(table[column])
+        if (row := compute.index(compute.is_null(array), True).as_py()) >= 0:
+            raise TableError(f"column {column!r} (from {option}): expected times, got nothing in row {row + 1}")
+        found = compute.cast(compute.cast(array, pa.timestamp("us"), safe=False), pa.int64())
+        moments: NDArray[np.float64] = np.asarray(found, np.float64) / 1e6
+        return moments
+    if (iso := _iso_times(table[column])) is not None:
+        return iso
+    found = numbers(table, column, option) / UNITS[unit]
     if len(found) and np.median(np.abs(found)) > _MILLISECONDS:
         raise TableError(
             f"column {column!r} (from {option}): expected seconds, got {found[0]:.0f} in row 1, which can only be milliseconds "
-            "or finer: divide the column by 1000, or by what it takes"
+            "or finer: say which with --time-unit ms, us or ns"
         )
     return found
+
+
+def is_time(values: pd.Series) -> bool:
+    """Whether a column has moments or dates by its type."""
+    of = getattr(values.dtype, "pyarrow_dtype", None)
+    return of is not None and (pa.types.is_timestamp(of) or pa.types.is_date(of))
+
+
+def _iso_times(values: pd.Series) -> NDArray[np.float64] | None:
+    """Of a column of text in ISO 8601, None for any other."""
+    if values.dtype != TEXT or not len(values):
+        return None
+    found = [time_of(text) if isinstance(text, str) else None for text in values.tolist()]
+    return None if None in found else np.array(found, np.float64)
 
 
 def to_records(table: pd.DataFrame) -> list[bytes]:
@@ -204,8 +235,12 @@ def _tokens(column: Any) -> Any:
     return compute.fill_null(compute.if_else(is_number, column, quoted), "null")
 
 
-def features_of(table: pd.DataFrame, *, time: str | None, text: Collection[str] = ()) -> tuple[Feature, ...]:
+def features_of(
+    table: pd.DataFrame, *, time: str | None, text: Collection[str] = (), unit: str = "s", paths: bool = False
+) -> tuple[Feature, ...]:
     """The features of the columns of `table`: numbers, categories with their vocabulary, parts of the time.
+
+    unit: of the time, where it is a number. paths: the columns have types, and paths for names.
 
     A column is numeric if every field that is not missing is a JSON number. text: columns to read as categories. A feature that
     is never missing here is required: LightGBM learned nothing about its absence, so a live record without it is rejected
@@ -229,23 +264,40 @@ def features_of(table: pd.DataFrame, *, time: str | None, text: Collection[str] 
             number += 1
             unique = f"{safe}_{number}"
         taken.add(unique)
-        features.append(Feature(unique, source=None if unique == column else column, **what))
+        steps = parse_path(column) if paths else (column,)
+        where = {"path": column} if len(steps) > 1 else {} if unique == steps[0] else {"source": steps[0]}
+        features.append(Feature(unique, **where, **what))
 
     for name in table.columns:
         values, column = table[name], str(name)
         required = not values.isna().any()
         if name == time:
+            of_unit = {} if unit == "s" or not is_numeric_dtype(values) else {"unit": unit}
             for part in ("hour_of_day", "day_of_week"):
-                add(part, column, kind="derived", required=True, derivation=part)
-        elif is_numeric_dtype(values) or (values.dtype == TEXT and column not in text and _numeric(pa.array(values), column)):
+                prefix = f"{column}." if paths and len(parse_path(column)) > 1 else ""
+                add(prefix + part, column, kind="derived", required=True, derivation=part, **of_unit)
+        elif column in text:
+            add(column, column, **_category(values, required))
+        elif is_time(values):
+            continue
+        elif is_numeric_dtype(values) or is_bool_dtype(values) or _is_numeric_text(values, column, typed=paths):
             add(column, column, required=required)
         else:
-            counts = values.dropna().astype(str).value_counts()
-            add(column, column, kind="category", required=required, vocabulary=tuple(sorted(counts.index[:MAX_VOCABULARY])))
+            add(column, column, **_category(values, required))
     return tuple(features)
 
 
-def _numeric(column: Any, name: str) -> bool:
+def _is_numeric_text(values: pd.Series, column: str, *, typed: bool) -> bool:
+    return not typed and values.dtype == TEXT and looks_numeric(pa.array(values), column)
+
+
+def _category(values: pd.Series, required: bool) -> dict[str, Any]:
+    texts = values.dropna().astype(str)
+    counts = (texts.str.lower() if is_bool_dtype(values) else texts).value_counts()
+    return {"kind": "category", "required": required, "vocabulary": tuple(sorted(counts.index[:MAX_VOCABULARY]))}
+
+
+def looks_numeric(column: Any, name: str) -> bool:
     """Whether all that is not missing is a JSON number; raises `TableError` for what a person would take for numbers."""
     values = compute.drop_null(column)
     if len(values) == 0:

@@ -16,9 +16,10 @@ from typing import Any
 
 import orjson
 
-from saker.engine.errors import SakerError
+from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.clients import KafkaError, Message
+from saker.engine.paths import Path, find, parse_path
 
 _TICK_SECONDS = 0.002
 _REPORT_SECONDS = 0.1
@@ -46,9 +47,15 @@ class Sent:
 
 
 def keyed(records: Iterable[bytes], key: str) -> Iterator[Pair]:
-    """Records with the field `key` of each as the Kafka key; raises `LoadError` when the first one lacks it."""
+    """Records with the field `key` of each, a name or a path, as the Kafka key.
+
+    Raises `LoadError` when the first one lacks it.
+    """
+    path: Path = (key,)
+    with contextlib.suppress(ModelRefused):  # then it can only be a name
+        path = parse_path(key)
     for number, record in enumerate(records):
-        found = _key(record, key)
+        found = _key(record, key, path)
         if found is None and number == 0:
             with contextlib.suppress(ValueError):
                 names = ", ".join(list(orjson.loads(record))[:5])
@@ -56,15 +63,17 @@ def keyed(records: Iterable[bytes], key: str) -> Iterator[Pair]:
         yield found, record
 
 
-def _key(record: bytes, field: str) -> bytes | None:
+def _key(record: bytes, field: str, path: Path) -> bytes | None:
     """The text of the field; None if it is missing, or if the record is not a JSON object, which is sent anyway."""
     try:
-        value = orjson.loads(record).get(field)
+        parsed = orjson.loads(record)
+        where = (field,) if field in parsed else path
+        value = find(parsed, where)
         if isinstance(value, float):  # as it is written: two keys may be one float
-            value = json.loads(record, parse_float=str, parse_int=str)[field]
+            value = find(json.loads(record, parse_float=str, parse_int=str), where)
             # card1 is 1234 in one table and 1234.0 in another: the same card, so the same key.
             value = re.sub(r"\.0+\Z", "", value)
-    except (ValueError, AttributeError, RecursionError):
+    except (ValueError, TypeError, RecursionError):
         return None
     if value is None:
         return None

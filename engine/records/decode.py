@@ -94,7 +94,7 @@ class Decoder:
         """
         if of.envelope is not None:
             contract = of.envelope.within(contract)
-        self.skips_deletes = of.skip_deletes
+        self.contract, self.skips_deletes = contract, of.skip_deletes
         self._width = len(contract.features)
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
         self._reader = FormatReader(contract, of)

@@ -90,7 +90,7 @@ def test_lines(data: bytes, expected: list[bytes], tmp_path: Path) -> None:
         (b'[{"a":1},\n{"a":2}]\n', "got a JSON array; write one object a line, say with `jq -c"),
         (b' \n [{"a":1}]', "got a JSON array"),
         ('{"a":1}\n'.encode("utf-16"), "got text in UTF-16"),
-        (b"PAR1\x15\x04", "got a Parquet file"),
+        (b"PAR1\x15\x04", "the Parquet file is damaged"),
         (gzip.compress(b'{"a":1}\n' * 100, mtime=0)[:-9], "the gzip file is damaged"),
     ],
 )

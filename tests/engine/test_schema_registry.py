@@ -81,7 +81,7 @@ def test_a_topic_of_another_schema_is_an_error_that_says_so(registry: str) -> No
     body = json.dumps({"compatibility": "BACKWARD"}).encode()
     change = urllib.request.Request(f"{registry}/config/taken-value", body, {"Content-Type": "application/json"}, method="PUT")
     urllib.request.urlopen(change, timeout=30).close()
-    with pytest.raises(ServingError, match=r"taken-value/versions does not take the schema of saker's results: .+"):
+    with pytest.raises(ServingError, match=r"taken-value/versions does not take the schema: .+"):
         register_results("avro", registry, "taken")
 
 

@@ -17,6 +17,9 @@ import fastavro
 import lightgbm
 import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from saker.engine.contract import Contract, Feature
@@ -24,13 +27,17 @@ from saker.engine.kafka import clients
 from saker.engine.kafka.reader import Record
 from saker.engine.schema_registry import Registry
 from saker.export.external_models import export_file
+from saker.training import synthetic
+from saker.training.tables import read_csv, to_records
 from tests.engine.records.protobuf_cases import sized, tag, varint
 from tests.support.command_line import main_here
 from tests.support.inbox import until
 from tests.support.protoc import message_class
 from tests.support.registry import breakable, register
+from tests.support.scores import Model
 from tests.support.serving import Read, Serve, Topics
 
+ULB = Path(__file__).parents[1] / "data/ulb_creditcard_sample.csv"
 NETWORKS = ("VISA", "AMEX", "OTHER")
 FIELDS: list[dict[str, Any]] = [
     {"name": "id", "type": "string"},
@@ -346,3 +353,40 @@ def result_reader(kind: str, registry: str, topic: str, folder: Path) -> Callabl
         return parse(value[len(prefix) :])
 
     return reader
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "generated"])
+def test_a_table_is_replayed_as_avro(
+    kind: str,
+    cards_model: Model,
+    generated_model: Model,
+    bootstrap_servers: str,
+    registry: str,
+    topics: Topics,
+    serve: Serve,
+    read: Read,
+    tmp_path: Path,
+) -> None:
+    """The scores are those of the file, which is scored as JSON."""
+    model = generated_model if kind == "generated" else cards_model
+    source = ["--generate", "300", "--seed", "9"]
+    if kind == "csv":
+        source = ["--file", str(ULB)]
+    elif kind == "parquet":
+        pq.write_table(pa.csv.read_csv(ULB), tmp_path / "cards.parquet")
+        source = ["--file", str(tmp_path / "cards.parquet")]
+    key, label = ("card1", "isFraud") if kind == "generated" else ("ID", "Class")
+    options = ["--topic", topics.raw, "--bootstrap-servers", bootstrap_servers, "--key", key, "--label", label, "--id", "ID"]
+    sent = main_here("replay", *source, *options, "--format", "avro", "--registry", registry, folder=tmp_path)
+    assert sent.returncode == 0, sent.stderr
+    serve(str(model.path), options=["--format", "avro", "--registry", registry])
+    if kind == "generated":
+        records = to_records(synthetic.frame(300, 9).drop(columns=["isFraud"]))
+    else:
+        records = to_records(read_csv(ULB, "ID").drop(columns=["Class"]))
+    expected = model.expected_scores(records)
+    results = [orjson.loads(one.value or b"") for one in read(topics.scored, len(records))]
+    answers = {answer[model.trained.contract.id_field]: answer["fraud_score"] for answer in results}
+    assert answers == pytest.approx(expected, rel=1e-15)
+    fields = {one["name"] for one in orjson.loads(Registry(registry).newest(f"{topics.raw}-value")[2].text)["fields"]}
+    assert label not in fields

@@ -177,19 +177,26 @@ def test_names_that_lightgbm_does_not_take_read_the_field_of_the_column(tmp_path
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("when", "column 'when' .from --time.: expected numbers, got '2026-01-01 00:00:00' in row 1"),
-        ("millis", "expected seconds, got 1767225600000 in row 1, which can only be milliseconds"),
+        ("when", "column 'when' .from --time.: expected numbers, got '01.01.2026' in row 1"),
+        ("millis", "got 1767225600000 in row 1, which can only be milliseconds or finer: say which with --time-unit"),
         ("gap", "expected numbers, got None in row 2"),
     ],
 )
 def test_what_is_no_time_in_seconds_is_named(column: str, message: str, tmp_path: Path) -> None:
-    text = "when,millis,gap,y\n2026-01-01 00:00:00,1767225600000,1,0\n2026-01-02 00:00:00,1767312000000,,1\n"
+    text = "when,millis,gap,y\n01.01.2026,1767225600000,1,0\n02.01.2026,1767312000000,,1\n"
     table = read_csv(written(tmp_path, text), "id")
     with pytest.raises(TableError, match=message):
         seconds(table, column, "--time")
+    assert seconds(table, "millis", "--time", "ms").tolist() == [1767225600.0, 1767312000.0]
     assert labels_of(table, "y").tolist() == [0, 1]
     with pytest.raises(TableError, match=r"from --label.: expected 0 and 1, got \[1767225600000"):
         labels_of(table, "millis")
+
+
+def test_a_column_of_iso_8601_is_a_time(tmp_path: Path) -> None:
+    text = "when,y\n2026-01-01 00:00:00,0\n2026-01-02T00:00:00.5+01:00,1\n2026-01-03,1\n"
+    table = read_csv(written(tmp_path, text), "id")
+    assert seconds(table, "when", "--time").tolist() == [1767225600.0, 1767308400.5, 1767398400.0]
 
 
 def test_rows_that_all_are_rejected_are_one_line(tmp_path: Path) -> None:

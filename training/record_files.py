@@ -1,0 +1,222 @@
+"""Files of records with a schema of their fields: Parquet, Avro containers, JSON lines.
+
+    file.avro ----> records: the bytes of each; table: a column per field, named by its path
+    file.parquet -> records: JSON, nested as the columns are; table
+    JSON lines ---> records: the lines; table
+
+The decoder that serves makes the matrix of the records. The table only says what there is to learn from.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow import compute
+
+from saker.engine.paths import parse_path, path_text
+from saker.engine.records.formats import JSON, Format, Schema
+from saker.training.tables import TableError
+
+_AVRO = b"Obj\x01"
+_ROWS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """`records` as a producer sends them, in `format`; `rows` has their values.
+
+    as_json: a record -> the same as JSON, for contracts, whose golden records are text.
+    """
+
+    records: list[bytes]
+    format: Format
+    rows: pa.Table
+    as_json: Callable[[bytes], bytes] = bytes
+
+    def chosen(self, rows: NDArray[Any]) -> RecordFile:
+        """rows: a mask (n,), or indices in the order that is wanted."""
+        at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return replace(self, records=[self.records[one] for one in at.tolist()], rows=self.rows.take(at))
+
+    def table(self) -> pd.DataFrame:
+        """The fields to learn from, a column each, named by their paths."""
+        fields = {name: column for name, column in self._fields() if not _is_opaque(column.type)}
+        return pa.table(fields).to_pandas(types_mapper=pd.ArrowDtype)
+
+    def opaque(self) -> list[str]:
+        """The other fields: arrays, maps, bytes, and those without any value."""
+        return [name for name, column in self._fields() if _is_opaque(column.type)]
+
+    def _fields(self) -> Iterator[tuple[str, pa.ChunkedArray]]:
+        for name, column in zip(self.rows.column_names, self.rows.columns, strict=True):
+            yield from _fields((name,), column)
+
+
+def read_records(path: Path, id_field: str, without: str = "") -> RecordFile:
+    """A Parquet file, perhaps without a column, or an Avro container; raises `TableError`.
+
+    The rows of a Parquet file are numbered in `id_field` when it has no such column, as those of a CSV file are.
+    """
+    with path.open("rb") as file:
+        is_avro = file.read(len(_AVRO)) == _AVRO
+    return _read_avro(path) if is_avro else _read_parquet(path, id_field, without)
+
+
+def of_json(records: Sequence[bytes], path: Path) -> RecordFile:
+    """Lines of `path`, each a JSON object; raises `TableError` for another, with its number."""
+    values = []
+    for number, record in enumerate(records, 1):
+        try:
+            value = orjson.loads(record)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise TableError(f"{path}: expected a JSON object in each line, got another text in line {number}")
+        values.append(value)
+    return RecordFile(list(records), JSON, _whole([_struct(values, path)] if values else [], path))
+
+
+# ---- Avro ----
+
+
+def _read_avro(path: Path) -> RecordFile:
+    records: list[bytes] = []
+    parts, values = [], []
+    schema = _avro_schema(path)
+    for value, data in _avro_values(path):
+        records.append(data)
+        values.append(value)
+        if len(values) == _ROWS:
+            parts.append(_struct(values, path))
+            values.clear()
+    if values:
+        parts.append(_struct(values, path))
+    of = fastavro.parse_schema(json.loads(schema))
+
+    def as_json(record: bytes) -> bytes:
+        return json_of(fastavro.schemaless_reader(io.BytesIO(record), of, None))
+
+    return RecordFile(records, Format("avro", schema=Schema("avro", schema)), _whole(parts, path), as_json)
+
+
+def _avro_schema(path: Path) -> str:
+    with path.open("rb") as file:
+        try:
+            return str(fastavro.block_reader(file).metadata["avro.schema"])
+        except Exception as error:  # of a damaged file fastavro raises whatever there is
+            raise TableError(f"{path}: the Avro container is damaged ({_told(error)})") from error
+
+
+def _avro_values(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each record as a value, and its bytes."""
+    with path.open("rb") as file:
+        try:
+            blocks = fastavro.block_reader(file)
+            schema = fastavro.parse_schema(blocks.writer_schema)
+            for block in blocks:
+                data: bytes = block.bytes_.getvalue()  # type: ignore[attr-defined]  # which its types leave out
+                stream = io.BytesIO(data)
+                for _ in range(block.num_records):
+                    start = stream.tell()
+                    value: Any = fastavro.schemaless_reader(stream, schema, None)
+                    yield value, data[start : stream.tell()]
+        except Exception as error:
+            raise TableError(f"{path}: the Avro container is damaged ({_told(error)})") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+# ---- Parquet ----
+
+
+def _read_parquet(path: Path, id_field: str, without: str) -> RecordFile:
+    parts = [part.drop_columns([without]) if without in part.column_names else part for part in _parquet_parts(path)]
+    if parts and parse_path(id_field)[0] not in parts[0].column_names:
+        starts = itertools.accumulate((part.num_rows for part in parts), initial=0)
+        numbers = [pa.array(range(start, start + part.num_rows)) for start, part in zip(starts, parts, strict=False)]
+        parts = [part.add_column(0, id_field, [number]) for part, number in zip(parts, numbers, strict=True)]
+    records = [json_of(row) for part in parts for row in part.to_pylist(maps_as_pydicts="lossy")]
+    return RecordFile(records, JSON, _whole(parts, path))
+
+
+def _parquet_parts(path: Path) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_ROWS):
+                yield _in_microseconds(pa.Table.from_batches([batch]))
+    except (pa.ArrowException, OSError) as error:
+        raise TableError(f"{path}: the Parquet file is damaged ({error})") from error
+
+
+def _in_microseconds(part: pa.Table) -> pa.Table:
+    """Python has no nanoseconds, and pyarrow makes objects of pandas of them."""
+    for place, one in enumerate(part.schema):
+        if pa.types.is_timestamp(one.type) and one.type.unit == "ns":
+            moved = compute.cast(part.column(place), pa.timestamp("us", one.type.tz), safe=False)
+            part = part.set_column(place, one.name, moved)
+    return part
+
+
+# ---- both ----
+
+
+def json_of(value: Any) -> bytes:
+    """A row as JSON: decimals are numbers, times ISO 8601, bytes null."""
+    return orjson.dumps(value, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return orjson.Fragment(str(value).encode()) if value.is_finite() else None
+    return None if isinstance(value, bytes | timedelta) else str(value)
+
+
+def _struct(values: list[dict[str, Any]], path: Path) -> pa.Table:
+    try:
+        return pa.Table.from_struct_array(pa.array(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+        raise TableError(f"{path}: expected values of one type in each field: {error}") from error
+
+
+def _whole(parts: list[pa.Table], path: Path) -> pa.Table:
+    if not sum(part.num_rows for part in parts):
+        raise TableError(f"{path}: there are no records in it")
+    try:
+        return pa.concat_tables(parts, promote_options="permissive")
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{path}: expected values of one type in each field: {error}") from error
+
+
+def _fields(path: tuple[str, ...], column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    of = column.type
+    if pa.types.is_struct(of):
+        for field, inner in zip(of, column.flatten(), strict=True):
+            yield from _fields((*path, field.name), inner)
+    elif pa.types.is_dictionary(of):
+        yield path_text(path), compute.cast(column, of.value_type)
+    elif pa.types.is_decimal(of):
+        yield path_text(path), compute.cast(column, pa.float64())
+    else:
+        yield path_text(path), column
+
+
+def _is_opaque(of: pa.DataType) -> bool:
+    is_bytes = pa.types.is_binary(of) or pa.types.is_large_binary(of) or pa.types.is_fixed_size_binary(of)
+    return bool(pa.types.is_nested(of) or is_bytes or pa.types.is_null(of))
