@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import OPERATING, Input, RejectedTopic, Scored, app
+from saker.commands.options import OPERATING, EnvelopeName, Input, Model, RejectedTopic, Scored, Tracking, app
 from saker.commands.versions import installed
 from saker.engine.errors import SakerError
 
@@ -21,12 +21,25 @@ def doctor(
     source: Input = "raw-transactions",
     output: Scored = "scored-transactions",
     rejected: RejectedTopic = "rejected-transactions",
+    registry_url: Annotated[
+        str | None, typer.Option("--registry", help="Schema registry whose schemas of --input to check against --model.")
+    ] = None,
+    model: Model = "fraud@champion",
+    envelope: EnvelopeName = "",
+    tracking_uri: Tracking = None,
 ) -> None:
-    """Check the installation and, if asked, Kafka topics and the model export. Exit code 1 if a check fails."""
+    """Check the installation and, if asked, Kafka topics, schemas and the model export. Exit code 1 if a check fails."""
     for line in installed():
         typer.echo(line)
     if bootstrap_servers is not None:
         _check_topics(bootstrap_servers, source, output, rejected)
+    if registry_url is not None:
+        from saker.commands.check_schemas import check_schemas
+
+        lines, fits = check_schemas(registry_url, f"{source}-value", model, envelope, tracking_uri)
+        typer.echo("\n".join(lines))
+        if not fits:
+            raise SakerError(f"{model} cannot score records of the newest schema; see above")
     if not export_:
         return
     from saker.export.selfcheck.converters import measure

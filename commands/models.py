@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saker.commands.options import (
-    Json,
-    Tracking,
-    models,
-    tell,
-)
+from saker.commands.options import ON_RECORDS, EnvelopeName, Json, MessageName, Tracking, models, tell
 from saker.engine import config
 from saker.engine.onnx_metadata import UNPROVEN
+
+if TYPE_CHECKING:
+    from saker.engine.contract import Contract
 
 
 @models.command("list", epilog="Example: `saker models list`")
@@ -114,22 +112,70 @@ def switch(
 
 @models.command(epilog="Example: `saker models describe net.onnx > features.toml`, then with `--features features.toml`")
 def describe(
-    file: Annotated[Path, typer.Argument(help="ONNX file, or LightGBM model file.")],
+    file: Annotated[Path | None, typer.Argument(help="ONNX file, or LightGBM model file.")] = None,
     features: Annotated[
         Path | None, typer.Option("--features", help="Features file to write into the ONNX file (default: print a template).")
     ] = None,
+    schema: Annotated[
+        str | None,
+        typer.Option(
+            "--schema",
+            help="Schema of the records: a file, or with --registry a subject such as payments-value.",
+            rich_help_panel=ON_RECORDS,
+        ),
+    ] = None,
+    registry_url: Annotated[
+        str | None, typer.Option("--registry", help="Schema registry that has the subject.", rich_help_panel=ON_RECORDS)
+    ] = None,
+    message: MessageName = "",
+    envelope: EnvelopeName = "",
 ) -> None:
-    """Print a features file for a model, or write one into an ONNX file of other origin so that it can be served."""
+    """Print a features file for a model or a schema, or write one into an ONNX file of other origin so that it can be served.
+
+    With --schema, features get the paths of the fields that have their names. Without a model, every field becomes a feature.
+    """
     from saker.export import describe as description
     from saker.export import features_file
 
+    if file is None and schema is None:
+        raise typer.BadParameter("expected a model file, --schema, or both")
     if features is None:
-        contract, notes = description.template(file)
-        typer.echo(features_file.write_features(contract, notes), nl=False)
+        known = None if file is None else description.template(file)
+        if schema is not None:
+            known = _by_schema(known, schema, registry_url, message, envelope)
+        if known is not None:
+            typer.echo(features_file.write_features(*known), nl=False)
         return
+    if file is None or schema is not None:
+        raise typer.BadParameter("--features: expected with an ONNX file and without --schema")
     session = description.describe(file, features_file.read_features(features))
     width = len(session.contract.features)
     typer.echo(f"{file}: contract with {width} features written; it is {UNPROVEN}")
     reason = f", since {session.backend_reason}" if session.backend_reason else ""
     typer.echo(f"  scored by {session.backend}{reason}")
     typer.echo(f"next: saker score FILE --model {file} -o scores.jsonl")
+
+
+def _by_schema(
+    known: tuple[Contract, list[str]] | None, schema: str, registry_url: str | None, message: str, envelope: str
+) -> tuple[Contract, list[str]]:
+    """known: the contract of a model, and notes on it."""
+    from saker.engine.errors import SakerError
+    from saker.engine.records.content import SchemaError
+    from saker.engine.records.envelope import envelope_of
+    from saker.engine.records.schema_fields import schema_fields
+    from saker.engine.schema_registry import Registry, schema_of_file
+    from saker.export import schema_features
+
+    of = Registry(registry_url).version(schema, "latest")[2] if registry_url else schema_of_file(Path(schema), message)
+    try:
+        fields = schema_fields(of)
+    except SchemaError as error:
+        raise SakerError(f"--schema {schema}: {error}") from error
+    if (around := envelope_of(envelope)) is not None:
+        fields = around.inside(fields)
+    if known is None:
+        return schema_features.features_of_schema(fields)
+    contract, notes = known
+    contract, more = schema_features.with_paths(contract, fields)
+    return contract, [*notes, *more]

@@ -10,6 +10,7 @@ What was read is kept in the user's cache, for when the registry does not answer
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -76,7 +77,7 @@ class Registry:
         """Raises `UnknownSchema` where the registry says so, and `RegistryUnavailable`."""
         path = self._folder / f"{number}.json"
         try:
-            found = self._found(self._ask(f"/schemas/ids/{number}"), [])
+            found = self._found(self._object(f"/schemas/ids/{number}"), [])
         except RegistryUnavailable as error:
             if (kept := _read_cached(path)) is None:
                 raise
@@ -85,9 +86,16 @@ class Registry:
         _write_cached(path, {"kind": found.kind, "text": found.text, "references": found.references})
         return found
 
-    def newest(self, subject: str) -> tuple[int, int, Schema]:
+    def versions(self, subject: str) -> list[int]:
+        """Of a subject, the oldest first. Raises as `get`."""
+        found = self._ask(f"/subjects/{quote(subject, safe='')}/versions")
+        if not isinstance(found, list) or not all(type(one) is int for one in found):
+            raise RegistryUnavailable(f"{self.url}: the answer has no versions of subject {subject}")
+        return sorted(found)
+
+    def version(self, subject: str, version: int | Literal["latest"]) -> tuple[int, int, Schema]:
         """Id, version and schema of a subject. Raises as `get`."""
-        answer = self._ask(f"/subjects/{quote(subject, safe='')}/versions/latest")
+        answer = self._object(f"/subjects/{quote(subject, safe='')}/versions/{version}")
         if type(answer.get("id")) is not int or type(answer.get("version")) is not int:
             raise RegistryUnavailable(f"{self.url}: subject {subject} has no id in the answer")
         return answer["id"], answer["version"], self._found(answer, [])
@@ -103,9 +111,9 @@ class Registry:
         kept = self._folder / f"registered-{hashlib.sha256(path.encode() + body).hexdigest()[:32]}.json"
         try:
             try:
-                answer = self._ask(path, body)
+                answer = self._object(path, body)
             except UnknownSchema:
-                answer = self._ask(f"{path}/versions", body)
+                answer = self._object(f"{path}/versions", body)
             if type(answer.get("id")) is not int:
                 raise RegistryUnavailable(f"{self.url}: the answer has no id")
         except RegistryUnavailable as error:
@@ -130,12 +138,18 @@ class Registry:
             name = f"/subjects/{quote(subject, safe='')}/versions/{version}"
             if name in above or len(above) + len(found) > _MOST_REFERENCES:
                 raise RegistryUnavailable(f"{self.url}: the references of the schema are a circle, or too many")
-            inner = self._found(self._ask(name), [*above, name])
+            inner = self._found(self._object(name), [*above, name])
             found |= dict.fromkeys((*inner.references, inner.text))
         return Schema(kind.lower(), text, tuple(found))
 
-    def _ask(self, path: str, body: bytes | None = None) -> dict[str, Any]:
-        """The answer to GET, or to POST of a body."""
+    def _object(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        answer = self._ask(path, body)
+        if not isinstance(answer, dict):
+            raise RegistryUnavailable(f"{self.url}{path}: expected an object with a schema, got another answer")
+        return answer
+
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
+        """The answer to GET, or to POST of a body, which is JSON."""
         try:
             response = self._http.request(
                 "GET" if body is None else "POST",
@@ -162,7 +176,7 @@ class Registry:
         if body is not None and response.status in (409, 422):
             why = answer.get("message") if isinstance(answer, dict) else None
             raise ServingError(f"{self.url}{path} does not take the schema: {str(why)[:300]}")
-        if response.status != 200 or not isinstance(answer, dict):  # noqa: PLR2004
+        if response.status != 200 or answer is None:  # noqa: PLR2004
             hint = f"; is the password in {VARIABLE} right?" if response.status in (401, 403) else ""
             raise RegistryUnavailable(f"{self.url}{path}: status {response.status}, expected 200 with a schema{hint}")
         return answer
@@ -243,10 +257,26 @@ def _plain_format(records: RecordSettings) -> Format:
 def _schema_of_file(records: RecordSettings, path: Path) -> Schema:
     if records.format == "json":
         raise ServingError("--schema: JSON needs no schema; use it with --format avro or protobuf")
+    return _read_schema(path, records.format, records.message)
+
+
+def schema_of_file(path: Path, message: str = "") -> Schema:
+    """A schema whose kind its file shows: Protobuf by its name, else a JSON schema or Avro. Raises `ServingError`."""
+    if path.suffix in (".proto", ".desc", ".pb", ".binpb", ".protoset"):
+        return _read_schema(path, "protobuf", message)
+    found = _read_schema(path, "avro", "")
+    with contextlib.suppress(ValueError):
+        whole = json.loads(found.text)
+        if isinstance(whole, dict) and ("$schema" in whole or whole.get("type") == "object" or "properties" in whole):
+            return replace(found, kind="json")
+    return found
+
+
+def _read_schema(path: Path, kind: str, message: str) -> Schema:
     try:
         data = path.read_bytes()
-        if records.format == "protobuf" and path.suffix != ".proto":
-            return Schema("protobuf", "", descriptors=data, message=records.message)
-        return Schema(records.format, data.decode(), message=records.message)
+        if kind == "protobuf" and path.suffix != ".proto":
+            return Schema("protobuf", "", descriptors=data, message=message)
+        return Schema(kind, data.decode(), message=message)
     except (OSError, UnicodeDecodeError) as error:
         raise ServingError(f"--schema: cannot read {path}: {error}") from error

@@ -62,6 +62,7 @@ SHARED = {
     "records.encode",
     "records.formats",
     "records.reference_decoder",
+    "records.schema_fields",
     "model.session",
     "model.registry",
 }

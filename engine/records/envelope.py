@@ -8,12 +8,17 @@ A model whose features are fields of the row is served on such a topic by puttin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from saker.engine.contract import Contract
 from saker.engine.errors import ModelRefused, ServingError
 from saker.engine.paths import parse_path, path_text
 from saker.engine.records.content import Object
+
+if TYPE_CHECKING:
+    from saker.engine.records.schema_fields import SchemaField
 
 DEBEZIUM, CLOUDEVENTS = "debezium", "cloudevents"
 _PRESETS = {DEBEZIUM: "after", CLOUDEVENTS: "data"}
@@ -34,6 +39,14 @@ class Envelope:
             replace(feature, source=None, path=path_text((*self.row, *feature.steps))) for feature in contract.features
         )
         return replace(contract, features=features, id_path=path_text((*self.row, *contract.id_steps)), golden=())
+
+    def inside(self, fields: Sequence[SchemaField]) -> list[SchemaField]:
+        """The fields of the row, by their paths in it. Raises `ServingError` if the schema has no such row."""
+        n = len(self.row)
+        found = [replace(one, path=one.path[n:]) for one in fields if one.path[:n] == self.row and len(one.path) > n]
+        if not found:
+            raise ServingError(f"--envelope: the schema has no fields below {path_text(self.row)}")
+        return found
 
     def is_delete(self, record: Object, *, unset_is_null: bool) -> bool:
         """Whether the record says that there is no row (any more). unset_is_null: an absent row is, too."""

@@ -236,6 +236,11 @@ class FormatReader:
         known = self._records(number)
         return None if isinstance(known, Refused) else known
 
+    def why_rejected(self, number: int) -> str | None:
+        """Why all records of a schema are rejected, None if they are not. Raises as `learn`."""
+        known = self._records(number)
+        return f"{known.field or 'the records'}: {known.fault.message}" if isinstance(known, Refused) else None
+
     def _records(self, number: int) -> Records | Refused:
         if number not in self._known:
             try:

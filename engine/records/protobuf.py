@@ -25,7 +25,7 @@ from saker.engine.records.proto_messages import Enum, Message, ProtoField
 _INTEGERS = {
     "int32", "int64", "uint32", "uint64", "sint32", "sint64", "fixed32", "fixed64", "sfixed32", "sfixed64",
 }  # fmt: skip
-_WRAPPED = {
+WRAPPED = {
     f"google.protobuf.{name}Value": kind
     for name, kind in (
         ("Double", "double"), ("Float", "float"), ("Int64", "int64"), ("UInt64", "uint64"), ("Int32", "int32"),
@@ -33,7 +33,7 @@ _WRAPPED = {
     )
 }  # fmt: skip
 _LAST_NUMBER = 2**29 - 1
-_TIMESTAMP = "google.protobuf.Timestamp"
+TIMESTAMP = "google.protobuf.Timestamp"
 
 # ---- what a contract needs ----
 
@@ -131,10 +131,10 @@ def _named(one: ProtoField) -> str:
 def _value_item(one: ProtoField, leaves: list[Field]) -> Item:
     how, kind = "value", one.kind
     if isinstance(one.type, Message):
-        if one.type.name == _TIMESTAMP:
+        if one.type.name == TIMESTAMP:
             how, kind = "time", "time"
-        elif one.type.name in _WRAPPED:
-            how, kind = "wrapper", _WRAPPED[one.type.name]
+        elif one.type.name in WRAPPED:
+            how, kind = "wrapper", WRAPPED[one.type.name]
     for leaf in leaves:
         takes = [("an identifier", _TEXTS - {"bool"})] if leaf.is_identifier else []
         takes += [_takes(feature) for _, feature in leaf.columns]
@@ -195,7 +195,7 @@ def _one(value: Any, one: ProtoField, item: Item, child: Branch | Field) -> Any:
     if isinstance(child, Branch):
         return _object(value, item.plan, child) if item.plan is not None else None
     if isinstance(one.type, Message) and item.plan is not None:
-        if one.type.name == _TIMESTAMP:
+        if one.type.name == TIMESTAMP:
             return Moment(float(value.f1) + value.f2 / 1e9)
         return _scalar(value.f1, item.plan.items[0].field)
     return _scalar(value, one)

@@ -30,11 +30,11 @@ def test_a_schema_comes_back_by_its_id(registry: str) -> None:
     number = register(registry, "here-value", text)
     client = Registry(registry)
     assert parse_schema(client.get(number).text).fields[0][0] == "a"
-    assert client.newest("here-value")[0] == number
+    assert client.version("here-value", "latest")[0] == number
     with pytest.raises(UnknownSchema):
         client.get(123_456)
     with pytest.raises(UnknownSchema):
-        client.newest("not-there")
+        client.version("not-there", "latest")
 
 
 def test_a_registry_that_fails_is_asked_the_cache(registry: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -50,7 +50,7 @@ def test_a_registry_that_fails_is_asked_the_cache(registry: str, caplog: pytest.
         assert f"schema {number} is the one of an earlier answer" in caplog.text
         proxy.mode = "denied"
         with pytest.raises(RegistryUnavailable, match="is the password in SAKER_REGISTRY_CONFIG right"):
-            Registry(proxy.url).newest("kept-value")
+            Registry(proxy.url).version("kept-value", "latest")
 
 
 @pytest.mark.parametrize("kind", ["avro", "protobuf"])
@@ -60,7 +60,7 @@ def test_the_schema_of_results_is_registered_once(kind: str, registry: str, capl
     with pytest.raises(ServingError, match="expected --output-registry URL"):
         register_results(kind, None, topic)
     first = register_results(kind, registry, topic)
-    assert (first.format, Registry(registry).newest(f"{topic}-value")[:2]) == (kind, (first.schema_id, 1))
+    assert (first.format, Registry(registry).version(f"{topic}-value", "latest")[:2]) == (kind, (first.schema_id, 1))
     with breakable(registry) as proxy:
         proxy.mode = "down"
         with pytest.raises(RegistryUnavailable, match="status 503"):

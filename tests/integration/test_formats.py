@@ -333,7 +333,7 @@ def test_results_have_a_schema_in_the_registry(
 
 def result_reader(kind: str, registry: str, topic: str, folder: Path) -> Callable[[bytes], dict[str, Any]]:
     """Reads results as a consumer does, by the schema that the registry has."""
-    newest, _, schema = Registry(registry).newest(f"{topic}-value")
+    newest, _, schema = Registry(registry).version(f"{topic}-value", "latest")
     prefix = struct.pack(">bI", 0, newest) + (b"\0" if kind == "protobuf" else b"")
     if kind == "avro":
         of = fastavro.parse_schema(orjson.loads(schema.text))
@@ -388,5 +388,34 @@ def test_a_table_is_replayed_as_avro(
     results = [orjson.loads(one.value or b"") for one in read(topics.scored, len(records))]
     answers = {answer[model.trained.contract.id_field]: answer["fraud_score"] for answer in results}
     assert answers == pytest.approx(expected, rel=1e-15)
-    fields = {one["name"] for one in orjson.loads(Registry(registry).newest(f"{topics.raw}-value")[2].text)["fields"]}
+    fields = {
+        one["name"] for one in orjson.loads(Registry(registry).version(f"{topics.raw}-value", "latest")[2].text)["fields"]
+    }
     assert label not in fields
+
+
+def test_doctor_shows_how_the_model_maps_onto_the_schemas(
+    registry: str, topics: Topics, model: Trained, tmp_path: Path
+) -> None:
+    numbers = [register(registry, f"{topics.raw}-value", one) for one in (FIRST, GONE)]
+    options = ["--registry", registry, "--input", topics.raw, "--model", str(model.path)]
+    broken = main_here("doctor", *options, folder=tmp_path)
+    assert broken.returncode == 1
+    assert f"version 1, schema {numbers[0]} (avro): fits" in broken.stdout
+    assert f"version 2, schema {numbers[1]} (avro): REJECTED, card.amount: schema {numbers[1]}: is required" in broken.stdout
+    assert "NOT IN THE SCHEMA  ->  number, required" in broken.stdout
+    register(registry, f"{topics.raw}-value", ADDED)
+    mended = main_here("doctor", *options, folder=tmp_path)
+    assert mended.returncode == 0
+    told = [line.split(maxsplit=1) for line in mended.stdout.splitlines() if "->" in line]
+    assert dict(told) == {
+        "card.amount": "decimal, optional  ->  number, required",
+        "card.network": "enum, optional  ->  category",
+        "card.limit": "double, optional  ->  number",
+        "card.age": "int, optional  ->  number",
+        "at": "timestamp-millis  ->  hour_of_day",
+        "online": "boolean  ->  number",
+        "id": "string  ->  identifier",
+    }
+    absent = main_here("doctor", "--registry", registry, "--input", "none", "--model", str(model.path), folder=tmp_path)
+    assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)
