@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from saker.engine import config
 from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
-from saker.engine.kafka.reader import read_last, read_newest
+from saker.engine.kafka.reader import read_last, read_newest, values_of
 from saker.engine.metrics.declared import family
 from saker.engine.model import registry
 from saker.engine.model.active_model import ActiveModel
@@ -40,7 +40,7 @@ class Newest(NamedTuple):
 def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int, of: Format = JSON) -> Newest:
     """of: how the records are written. Raises `SakerError` if there are none."""
     records, results = read_newest(bootstrap_servers, source, scored, last)
-    values = [record.value for record in records]
+    values = values_of(records, of)
     matrix = Decoder(contract, of=of).decode(values).matrix
     scores = np.array([score for result in results if (score := _score_of(result.value)) is not None], np.float64)
     if not len(scores) or not len(matrix):

@@ -88,13 +88,13 @@ def verify(
 
     find = _finder(model, booster, tracking_uri or config.tracking_uri())
     if bootstrap_servers is not None and records is None and scores is None:
-        from saker.engine.kafka.reader import read_newest
+        from saker.engine.kafka.reader import read_newest, values_of
         from saker.engine.schema_registry import open_format
 
         records_read, results = read_newest(bootstrap_servers, source, output, last)
         positions = [(record.partition, record.offset) for record in records_read]
         of = open_format(config.RecordSettings(record_format, registry_url, schema, message, envelope))
-        found = verification.verify([r.value for r in records_read], [r.value for r in results], find, positions, of)
+        found = verification.verify(values_of(records_read, of), [r.value for r in results], find, positions, of)
     elif bootstrap_servers is None and records is not None and scores is not None:
         from saker.engine.records.formats import JSON
         from saker.export.proof.table_records import table_records

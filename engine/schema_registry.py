@@ -15,7 +15,9 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +38,7 @@ _ALLOWED = ("basic.auth.user.info", "bearer.auth.token", "ssl.ca.location", "ssl
             "proxy.url")  # fmt: skip
 _log = logging.getLogger("saker")
 _TIMEOUT = urllib3.Timeout(connect=3.0, read=10.0)
-_MOST_BYTES, _MOST_REFERENCES = 5_000_000, 200
+_MOST_BYTES, _MOST_REFERENCES, _MOST_GUIDS = 5_000_000, 200, 10_000
 _JSON_TYPES = "application/vnd.schemaregistry.v1+json, application/json"
 #: error_code of the API: no such subject, version, schema.
 _NOT_FOUND = (40401, 40402, 40403)
@@ -71,20 +73,35 @@ class Registry:
         given: dict[str, Any] = {name: value for name, value in tls.items() if value}
         proxy = settings.get("proxy.url")
         self._http = urllib3.ProxyManager(proxy, **given) if proxy else urllib3.PoolManager(**given)
+        self._numbers: dict[bytes, int] = {}
+        self._guids: dict[int, str] = {}
         self._folder = cache("schemas") / hashlib.sha256(self.url.encode()).hexdigest()[:16]
 
     def get(self, number: int) -> Schema:
         """Raises `UnknownSchema` where the registry says so, and `RegistryUnavailable`."""
-        path = self._folder / f"{number}.json"
+        guid = self._guids.get(number)
+        name = f"schema {number}" if guid is None else f"schema {guid}"
+        path = self._folder / f"{number if guid is None else guid}.json"
         try:
-            found = self._found(self._object(f"/schemas/ids/{number}"), [])
+            found = self._found(self._object(f"/schemas/ids/{number}" if guid is None else f"/schemas/guids/{guid}"), [])
+            found = found if guid is None else replace(found, name=name)
+        except UnknownSchema as error:
+            raise UnknownSchema(str(error), name) from None
         except RegistryUnavailable as error:
             if (kept := _read_cached(path)) is None:
                 raise
-            _log.warning("%s; schema %d is the one of an earlier answer", error, number)
-            return kept
+            _log.warning("%s; %s is the one of an earlier answer", error, name)
+            return kept if guid is None else replace(kept, name=name)
         _write_cached(path, {"kind": found.kind, "text": found.text, "references": found.references})
         return found
+
+    def number_of(self, guid: bytes) -> int | None:
+        """A number for `get`, which no id of a registry can be (they are below 2**31), nor a producer guess."""
+        if guid not in self._numbers and len(self._numbers) < _MOST_GUIDS:
+            number = 1 << 31 | secrets.randbits(31)
+            self._guids[number] = str(uuid.UUID(bytes=guid))
+            self._numbers[guid] = number
+        return self._numbers.get(guid)
 
     def versions(self, subject: str) -> list[int]:
         """Of a subject, the oldest first. Raises as `get`."""

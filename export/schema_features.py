@@ -33,7 +33,7 @@ def features_of_schema(fields: Sequence[SchemaField]) -> tuple[Contract, list[st
         else:
             features.append(Feature(one.label, required=not one.is_optional, path=where))
     if not features:
-        raise SakerError("the schema has no field of a number, a category or a time beside the identifier")
+        raise SakerError("the schema has no field of a number, a category or a time except the identifier")
     notes = [
         "Remove the features that the model does not have, and put the rest into the order of its columns.",
         f"The identifier is {identifier.label}: is it what identifies a record?",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import methodcaller
 from typing import NamedTuple, Protocol
 
@@ -76,8 +76,17 @@ class ConsumedBatch(Values, Protocol):
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         """Milliseconds since 1970, into an array (n,)."""
 
+    def with_header(self, name: str, /) -> Sequence[tuple[int, bytes | None]]:
+        """(index, value) of the records that have a header of this name, the last one of several."""
+
     def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
         """Indices of the records with more bytes of key, value and headers, another timestamp, or without a key."""
+
+
+def with_header(origins: Iterable[Origin], name: str) -> list[tuple[int, bytes | None]]:
+    """`ConsumedBatch.with_header`; the reference of native/kafka/message_batch.c."""
+    named = ((at, dict(origin.headers or ())) for at, origin in enumerate(origins))
+    return [(at, headers[name]) for at, headers in named if name in headers]
 
 
 class PublicBatch:
@@ -105,6 +114,9 @@ class PublicBatch:
 
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[:] = [message.timestamp()[1] for message in self.messages]
+
+    def with_header(self, name: str, /) -> Sequence[tuple[int, bytes | None]]:
+        return with_header(map(self.origin, range(len(self))), name)
 
     def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
         return [
@@ -135,6 +147,9 @@ class SelectedRecords:
 
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[:] = [self.origin(at).timestamp_ms for at in range(len(self))]
+
+    def with_header(self, name: str, /) -> Sequence[tuple[int, bytes | None]]:
+        return with_header(map(self.origin, range(len(self))), name)
 
     def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> Sequence[int]:
         return [

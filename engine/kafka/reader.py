@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 from saker.engine.errors import SakerError, ServingError
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.batch import headers_of
 from saker.engine.kafka.clients import KafkaError, TopicPartition
+from saker.engine.records.formats import Format
+from saker.engine.records.header_ids import NAME, framed
 
 _BATCH = 1000
 
@@ -98,6 +100,16 @@ def read_last(bootstrap_servers: str, topic: str, last: int) -> list[Record]:
     records = _read_last(consumer, topic, partitions, last)
     consumer.close()
     return records
+
+
+def values_of(records: Sequence[Record], of: Format) -> list[bytes | None]:
+    """The values, which begin with the ids of their schemas where headers have them."""
+    values = [record.value for record in records]
+    if of.schemas is None:
+        return values
+    headers = ((at, dict(record.headers)) for at, record in enumerate(records))
+    made = framed(values, [(at, one[NAME]) for at, one in headers if NAME in one], of.schemas)
+    return [made[at] for at in range(len(made))]
 
 
 def read_one(bootstrap_servers: str, topic: str, partition: int, offset: int) -> Record:

@@ -22,6 +22,7 @@ from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.formats import JSON, Format, FormatReader
+from saker.engine.records.header_ids import NAME, WithHeader, framed
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, DELETED, Rejection
 
@@ -100,7 +101,7 @@ class Decoder:
         self._reader = FormatReader(contract, of)
         self._reference = Reference(contract, self._reader.parse)
         self._native: RowKernel | None = None
-        self._names_schemas = of.schemas is not None
+        self._schemas = of.schemas
         self._may_be_unknown = of.schemas is not None or of.schema is not None
         native, self.backend_reason = load_native(mode_of(kernels))
         if native is not None:
@@ -126,15 +127,23 @@ class Decoder:
         """(index, id) of the records whose schemas have to be asked for before they can be decoded."""
         if not self._may_be_unknown:
             return ()
+        values = self._framed(values)
         for number in self._reader.forget_unknown():
             if self._native is not None:
                 self._native.add_schema(number, None)
         return self._native.decoder.unknown_schemas(values) if self._native else self._reader.unknown(values)
 
+    def _framed(self, values: Values) -> Values:
+        """Values that begin with the ids of their schemas, where a header has them."""
+        with_header: WithHeader | None = getattr(values, "with_header", None)
+        if self._schemas is None or with_header is None:
+            return values
+        return framed(values, with_header(NAME), self._schemas)
+
     def learn(self, schema: int) -> None:
         """Ask for the schema of this id. Raises `SakerError` where the registry does not answer."""
         learned = self._reader.learn(schema)
-        self._may_be_unknown = self._names_schemas
+        self._may_be_unknown = self._schemas is not None
         if self._native is not None:
             self._native.add_schema(
                 schema, learned.native(self._native.tree, self._native.entries) if learned is not None else False
@@ -145,6 +154,7 @@ class Decoder:
 
         Raises `SakerError` where a record names a new schema and the registry does not answer.
         """
+        values = self._framed(values)
         for schema in {schema for _, schema in self.unknown_schemas(values)}:
             self.learn(schema)
         n = len(values)

@@ -33,7 +33,11 @@ UNKNOWN_SECONDS = 30.0
 
 
 class UnknownSchema(SakerError):
-    """The registry has no schema of this id."""
+    """The registry has no schema of this id. name: what messages call it."""
+
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Schema:
     references: tuple[str, ...] = ()
     descriptors: bytes = b""
     message: str = ""
+    #: How messages call it, where its number is not the registry's.
+    name: str = ""
 
 
 class Schemas(Protocol):
@@ -56,6 +62,9 @@ class Schemas(Protocol):
 
     def get(self, number: int) -> Schema:
         """Raises `UnknownSchema`, and another `SakerError` where the registry does not answer."""
+
+    def number_of(self, guid: bytes) -> int | None:
+        """What stands for the schema of a GUID where ids are expected; None if there are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +254,8 @@ class FormatReader:
         if number not in self._known:
             try:
                 self._known[number] = self._read_schema(number)
-            except UnknownSchema:
-                message = f"schema {number} is not in the registry: does the producer use another one?"
+            except UnknownSchema as error:
+                message = f"{error.name or f'schema {number}'} is not in the registry: does the producer use another one?"
                 self._known[number] = Refused(Fault("unknown_schema", message))
                 self._unknown_since[number] = time.monotonic()
         return self._known[number]
@@ -254,7 +263,7 @@ class FormatReader:
     def _read_schema(self, number: int) -> Records | Refused:
         of = self._format
         schema = of.schemas.get(number) if of.schemas is not None else of.schema
-        name = f"schema {number}" if of.schemas is not None else "the schema"
+        name = "the schema" if of.schemas is None or schema is None else schema.name or f"schema {number}"
         if schema is not None and schema.kind != of.kind:
             return Refused(Fault("schema_mismatch", f"{name} is of {schema.kind}, expected {of.kind}"))
         try:

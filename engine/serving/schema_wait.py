@@ -45,6 +45,9 @@ class AskedSchemas:
             raise found
         return found
 
+    def number_of(self, guid: bytes) -> int | None:
+        return self._source.number_of(guid)
+
     def ask(self, number: int) -> bool:
         """Whether `get` has an answer; if not, the thread fetches it."""
         if number in self._known:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,29 @@ def test_a_schema_comes_back_by_its_id(registry: str) -> None:
         client.get(123_456)
     with pytest.raises(UnknownSchema):
         client.version("not-there", "latest")
+
+
+def test_a_schema_comes_back_by_its_guid(registry: str, caplog: pytest.LogCaptureFixture) -> None:
+    number = register(registry, "guid-value", '"long"')
+    guid = uuid.UUID(int=number)
+    with breakable(registry) as proxy:
+        client = Registry(proxy.url)
+        alias = client.number_of(guid.bytes)
+        assert alias is not None
+        assert alias >= 2**31
+        assert alias == client.number_of(guid.bytes)
+        assert client.get(alias) == replace(Registry(registry).get(number), name=f"schema {guid}")
+        absent = client.number_of(uuid.UUID(int=987_654).bytes)
+        assert absent is not None
+        with pytest.raises(UnknownSchema) as caught:
+            client.get(absent)
+        assert caught.value.name == f"schema {uuid.UUID(int=987_654)}"
+        proxy.mode = "down"
+        assert client.get(alias).text == '"long"'
+        assert f"schema {guid} is the one of an earlier answer" in caplog.text
+    for at in range(20_000):
+        client.number_of(at.to_bytes(16, "big"))
+    assert client.number_of(b"x" * 16) is None
 
 
 def test_a_registry_that_fails_is_asked_the_cache(registry: str, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import struct
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
@@ -32,6 +33,7 @@ from saker.training.tables import read_csv, to_records
 from tests.engine.records.protobuf_cases import sized, tag, varint
 from tests.support.command_line import main_here
 from tests.support.inbox import until
+from tests.support.produce import send as produce
 from tests.support.protoc import message_class
 from tests.support.registry import breakable, register
 from tests.support.scores import Model
@@ -419,3 +421,50 @@ def test_doctor_shows_how_the_model_maps_onto_the_schemas(
     }
     absent = main_here("doctor", "--registry", registry, "--input", "none", "--model", str(model.path), folder=tmp_path)
     assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("transport", ["native", "public"])
+def test_ids_of_schemas_in_headers(
+    transport: str,
+    bootstrap_servers: str,
+    registry: str,
+    topics: Topics,
+    serve: Serve,
+    read: Read,
+    model: Trained,
+    tmp_path: Path,
+) -> None:
+    """By GUID and by id, with records between them whose values begin with the id; a header counts more than a value."""
+    numbers = [register(registry, f"{topics.raw}-value", one) for one in (FIRST, ADDED)]
+    rng = random.Random(12)
+    messages: list[dict[str, Any]] = []
+    good: Any = {}
+    for number in range(1, 300):
+        of = rng.randrange(2)
+        record = payment(rng, number, (FIRST, ADDED)[of])
+        if record["card"] is None:
+            continue
+        value = written(record, (FIRST, ADDED)[of], numbers[of])
+        good[record["id"]] = fastavro.schemaless_reader(io.BytesIO(value[5:]), fastavro.parse_schema((FIRST, ADDED)[of]), None)
+        headers = {0: None, 1: value[:5], 2: b"\1" + uuid.UUID(int=numbers[of]).bytes}[number % 3]
+        name = "__value_schema_id"
+        message = {"value": value if headers is None else value[5:], "partition": number % 4}
+        messages.append(message | ({} if headers is None else {"headers": [(name, b"other"), (name, headers)]}))
+    bad = [b"\1" + uuid.UUID(int=987_654).bytes, b"\1short", b""]
+    with breakable(registry) as proxy:
+        serve(str(model.path), options=["--format", "avro", "--registry", proxy.url, "--transport", transport])
+        for message in messages[:6]:
+            produce(bootstrap_servers, topics.raw, [message])
+        rejected = [{"value": messages[0]["value"], "headers": [("__value_schema_id", header)]} for header in bad]
+        produce(bootstrap_servers, topics.raw, [*messages[6:], *rejected])
+        answers = {name_of(one): orjson.loads(one.value or b"")["fraud_score"] for one in read(topics.scored, len(good))}
+        assert answers == model.scores(good)
+        found = read(topics.rejected, 3)
+        options = ["--bootstrap-servers", bootstrap_servers, "--input", topics.raw, "--output", topics.scored]
+        options += ["--model", str(model.path), "--format", "avro", "--registry", proxy.url]
+        assert f"OK: {len(good)} scores of {len(good) + 3} records" in main_here("verify", *options, folder=tmp_path).stdout
+    assert sorted(map(code, found)) == ["no_schema_id", "no_schema_id", "unknown_schema"]
+    assert {dict(one.headers)["__value_schema_id"] for one in found} == set(bad)
+    assert {one.value for one in found} == {messages[0]["value"]}
+    named = next(one.header("saker.error.message") for one in found if code(one) == "unknown_schema")
+    assert f"schema {uuid.UUID(int=987_654)} is not in the registry" in named

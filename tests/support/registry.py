@@ -6,6 +6,7 @@ import json
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,6 +68,9 @@ class BreakableRegistry:
                 return 404, b"<html>not found</html>"
             case "slow":
                 time.sleep(3)
+        # Of a registry that knows schemas by GUIDs, too: here that of schema 7 is the UUID of the number 7.
+        if (guid := url.rpartition("/guids/"))[1]:
+            url = f"{guid[0]}/ids/{uuid.UUID(guid[2]).int}"
         try:
             request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})
             with urllib.request.urlopen(request, timeout=30) as answer:

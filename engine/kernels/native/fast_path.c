@@ -234,10 +234,17 @@ static void note(FastPathObject *self, rd_kafka_message_t *const *messages, size
 /* As an integer, whatever it is. */
 static int64_t far(double ms) { return ms < -4e18 ? INT64_MIN : ms > 4e18 ? INT64_MAX : (int64_t)ms; }
 
+/* Its schema is not what its value begins with: engine/records/header_ids.py. */
+static int has_schema_header(const rd_kafka_message_t *message) {
+    const void *value;
+    size_t length;
+    return message_header(message, "__value_schema_id", &value, &length);
+}
+
 /* Fills `scores`, `text` and `ends`, and the batch's times; returns 0 if this is not the way for one of the records. */
 static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size_t n, Told *told) {
     Identifier ids[FEW];
-    int width = decoder_width(self->decoder), kind;
+    int width = decoder_width(self->decoder), has_ids = decoder_has_ids(self->decoder), kind;
     double started = seconds_of(CLOCK_MONOTONIC), now_ms = seconds_of(CLOCK_REALTIME) * 1000;
     double oldest_ms = now_ms - self->late_ms;
     decoder_start(self->decoder);
@@ -245,7 +252,7 @@ static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size
     for (size_t i = 0; i < n; i++)
         if (messages[i]->err != 0 || messages[i]->payload == NULL ||
             (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
-            message_is_beyond(messages[i], &demands) ||
+            message_is_beyond(messages[i], &demands) || (has_ids && has_schema_header(messages[i])) ||
             !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i,
                           ids + i))
             return 0;

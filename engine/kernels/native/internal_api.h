@@ -13,6 +13,8 @@ typedef struct {
 } Identifier;
 int is_decoder(PyObject *object);
 int decoder_width(PyObject *decoder);
+/* Whether each record names its schema. */
+int decoder_has_ids(PyObject *decoder);
 /* Before the records of a batch: the texts of earlier ones are dropped. */
 void decoder_start(PyObject *decoder);
 /* Where the identifier of a record is, until the decoder reads another. */

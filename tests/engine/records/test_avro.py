@@ -225,6 +225,8 @@ class Registry:
             raise UnknownSchema(str(number))
         return self.schemas[number]
 
+    def number_of(self, _guid: bytes) -> None: ...
+
 
 def framed(number: int, data: bytes) -> bytes:
     return struct.pack(">bI", 0, number) + data

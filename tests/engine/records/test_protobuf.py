@@ -284,6 +284,8 @@ class Registry:
             + PAYMENT.replace('syntax = "proto3";', ""),
         )
 
+    def number_of(self, _guid: bytes) -> None: ...
+
 
 @pytest.mark.parametrize("kernels", ["auto", "off"])
 def test_each_record_says_which_message_it_is(kernels: str) -> None:

@@ -194,9 +194,43 @@ static PyObject *message_batch_beyond(PyObject *object, PyObject *arguments) {
     return found;
 }
 
+int message_header(const rd_kafka_message_t *message, const char *wanted, const void **value, size_t *length) {
+    rd_kafka_headers_t *headers;
+    int found = 0;
+    if (rdkafka.message_headers(message, &headers) != 0) return 0;
+    const char *name;
+    const void *here;
+    size_t size;
+    for (size_t i = 0; rdkafka.header_get_all(headers, i, &name, &here, &size) == 0; i++)
+        if (strcmp(name, wanted) == 0) {
+            *value = here;
+            *length = size;
+            found = 1;
+        }
+    return found;
+}
+
+/* with_header(name) -> [(index, value)] of the records that have it, the last one of several */
+static PyObject *message_batch_with_header(PyObject *object, PyObject *arguments) {
+    MessageBatchObject *self = (MessageBatchObject *)object;
+    const char *name;
+    if (!PyArg_ParseTuple(arguments, "s", &name)) return NULL;
+    PyObject *found = PyList_New(0);
+    for (Py_ssize_t i = 0; found != NULL && i < self->n; i++) {
+        const void *value;
+        size_t length;
+        if (!message_header(self->messages[i], name, &value, &length)) continue;
+        PyObject *pair = Py_BuildValue("nN", i, bytes_or_none(value, length));
+        if (pair == NULL || PyList_Append(found, pair) != 0) Py_CLEAR(found);
+        Py_XDECREF(pair);
+    }
+    return found;
+}
+
 static PyMethodDef methods[] = {{"origin", message_batch_origin, METH_VARARGS, NULL},
                                 {"positions", message_batch_positions, METH_NOARGS, NULL},
                                 {"timestamps", message_batch_timestamps, METH_VARARGS, NULL},
+                                {"with_header", message_batch_with_header, METH_VARARGS, NULL},
                                 {"beyond", message_batch_beyond, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};
 static PyType_Slot slots[] = {{Py_tp_dealloc, message_batch_dealloc},

@@ -29,6 +29,8 @@ typedef struct {
     int64_t most_bytes, earliest_ms, latest_ms;
     int needs_key;
 } Demands;
+/* Whether it has a header of this name, and the value of the last one. No GIL needed. */
+int message_header(const rd_kafka_message_t *message, const char *wanted, const void **value, size_t *length);
 int message_is_beyond(const rd_kafka_message_t *message, const Demands *demands);
 
 enum { RD_KAFKA_PRODUCER = 0, RD_KAFKA_CONSUMER = 1 };

@@ -315,9 +315,13 @@ static int grow_schemas(DecoderObject *self) {
     return 0;
 }
 
+static int has_ids(const DecoderObject *self) {
+    return self->format == JSON_WITH_ID || self->format == AVRO_WITH_ID || self->format == PROTOBUF_WITH_ID;
+}
+
 /* The id before a record, 0 for records without; -1 if it is not there. */
 static int64_t id_of(const DecoderObject *self, const char *record, size_t length) {
-    if (self->format == JSON || self->format == AVRO || self->format == PROTOBUF) return 0;
+    if (!has_ids(self)) return 0;
     if (length < ID_BYTES || record[0] != 0) return -1;
     const unsigned char *p = (const unsigned char *)record + 1;
     return (int64_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3];
@@ -585,6 +589,8 @@ static PyTypeObject *decoder_class; /* made once, kept by the module */
 int is_decoder(PyObject *object) { return Py_TYPE(object) == decoder_class; }
 
 int decoder_width(PyObject *decoder) { return ((DecoderObject *)decoder)->decoder.width; }
+
+int decoder_has_ids(PyObject *decoder) { return has_ids((DecoderObject *)decoder); }
 
 void decoder_count(PyObject *decoder, const float *row) { count_blank(&((DecoderObject *)decoder)->decoder, row); }
 
