@@ -6,6 +6,7 @@ folder, an environment and a broker, and run in order.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -14,8 +15,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import fastavro
 import lightgbm
 import numpy as np
 import orjson
@@ -27,6 +29,7 @@ from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import REJECTED, SCORED, local_kafka
 from saker.engine.contract import Contract
 from saker.engine.kafka.reader import read_topic
+from saker.engine.records.encode import AVRO_SCHEMA
 from saker.training.tables import read_csv, to_records
 from tests.support.scores import expected_scores
 from tests.support.serving import Serving
@@ -34,6 +37,8 @@ from tests.support.serving import Serving
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 TUTORIAL, OWN_TOPIC = DOCS / "tutorials" / "first-score.md", DOCS / "tutorials" / "your-topic.md"
+AVRO_TOPIC = DOCS / "tutorials" / "avro-topic.md"
+REGISTRY = "http://localhost:8081/apis/ccompat/v7"
 ULB = ROOT / "tests" / "data" / "ulb_creditcard_sample.csv"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 _FENCE = re.compile(
@@ -65,6 +70,7 @@ class Reader:
 
     folder: Path
     bootstrap_servers: str
+    registry: str = ""
     metrics_port: int = field(default_factory=free_port)
     pool: Serving | None = None
     printed: dict[str, str] = field(default_factory=dict)
@@ -82,7 +88,7 @@ class Reader:
                     self.type(line)
 
     def type(self, line: str) -> None:
-        command = line.replace("localhost:9092", self.bootstrap_servers)
+        command = line.replace("localhost:9092", self.bootstrap_servers).replace(REGISTRY, self.registry)
         if command.startswith("export MLFLOW_TRACKING_URI="):
             return  # a database in the folder, in place of the stack's server
         if command.startswith("saker serve"):
@@ -126,6 +132,8 @@ def reader(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Reader]:
         return
     with local_kafka() as bootstrap_servers:
         reader = Reader(tmp_path, bootstrap_servers)
+        if REGISTRY in page.read_text():
+            reader.registry = request.getfixturevalue("registry")
         try:
             yield reader
         finally:
@@ -157,7 +165,7 @@ def test_the_readme_is_short_and_its_commands_are_those_of_the_tutorial() -> Non
     assert {line for block in to_run(readme) for line in block.lines} <= set(tutorial)
 
 
-FOLLOWED = [page for page in PAGES[1:] if to_run(page) and page not in (TUTORIAL, OWN_TOPIC)]
+FOLLOWED = [page for page in PAGES[1:] if to_run(page) and page not in (TUTORIAL, OWN_TOPIC, AVRO_TOPIC)]
 
 
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda page: str(page.relative_to(DOCS)))
@@ -220,3 +228,39 @@ def test_the_tutorial_of_your_own_topic(page: Path, reader: Reader) -> None:
     answers = [orjson.loads(line) for line in (reader.folder / "other-scores.jsonl").read_bytes().splitlines()]
     np.testing.assert_allclose([a["fraud_score"] for a in answers], booster.predict(rows), rtol=1e-15)
     assert [a["is_fraud"] for a in answers] == (booster.predict(rows) >= 0.3).tolist()
+
+
+@pytest.mark.parametrize("page", [AVRO_TOPIC], ids=["avro-topic"])
+def test_the_tutorial_of_an_avro_topic(page: Path, reader: Reader) -> None:
+    """Each score is that of LightGBM for what fastavro reads, and fastavro reads the score."""
+    reader.follow(page)
+    reader.leave()
+    assert "OK: 2,000 scores of 2,000 records" in reader.printed["saker verify"]
+    assert reader.printed["saker doctor"].count("->") == 8
+    assert "NOT IN THE SCHEMA" not in reader.printed["saker doctor"]
+    client = MlflowClient(reader.environment["MLFLOW_TRACKING_URI"])
+    (run,) = client.search_runs([client.get_experiment_by_name("fraud").experiment_id])
+    assert run.data.metrics["roc_auc"] > 0.75
+    booster = lightgbm.Booster(model_file=client.download_artifacts(run.info.run_id, "booster.txt"))
+    contract = Contract.from_json(Path(client.download_artifacts(run.info.run_id, "contract.json")).read_text())
+    assert [one.name for one in contract.features] == [
+        "hour_of_day", "day_of_week", "amount", "online", "card.token", "card.network", "card.limit", "card.age_days",
+    ]  # fmt: skip
+    codes = {one.name: {text: code for code, text in enumerate(one.vocabulary)} for one in contract.features}
+    with (reader.folder / "live.avro").open("rb") as file:
+        records: list[Any] = list(fastavro.reader(file))
+    rows = [
+        [
+            record["at"].hour, (record["at"].weekday() - 3) % 7, float(record["amount"]), record["online"],
+            codes["card.token"].get(record["card"]["token"], np.nan), codes["card.network"][record["card"]["network"]],
+            *(np.nan if record["card"][name] is None else record["card"][name] for name in ("limit", "age_days")),
+        ]
+        for record in records
+    ]  # fmt: skip
+    expected = booster.predict(np.array(rows, np.float32), num_threads=1)
+    of = fastavro.parse_schema(orjson.loads(AVRO_SCHEMA))
+    messages = read_topic(reader.bootstrap_servers, SCORED, 2000)
+    answers: list[Any] = [fastavro.schemaless_reader(io.BytesIO((one.value or b"")[5:]), of, None) for one in messages]
+    scores = {answer["id"]: answer["fraud_score"] for answer in answers}
+    np.testing.assert_allclose([scores[record["payment_id"]] for record in records], expected, rtol=1e-15)
+    assert read_topic(reader.bootstrap_servers, REJECTED, 0) == []
