@@ -27,6 +27,7 @@ from saker.engine.kafka.reader import Record, read_topic
 from saker.export.selfcheck.model_zoo import KINDS
 from saker.training import synthetic
 from saker.training.fit import Settings, Trained, train
+from tests.support import payments
 from tests.support.airflow import BINARY
 from tests.support.broker import await_broker, started
 from tests.support.scores import Model
@@ -225,6 +226,12 @@ def cards_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     table = pd.read_csv(ULB)
     table.insert(0, "ID", range(len(table)))
     return _model(train(table, settings), tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def payments_model(tmp_path_factory: pytest.TempPathFactory) -> payments.Trained:
+    """Of nested records: tests/support/payments.py."""
+    return payments.trained_on_payments(tmp_path_factory.mktemp("payments"))
 
 
 def _model(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Model:

@@ -10,29 +10,25 @@ import struct
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import fastavro
-import lightgbm
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from saker.engine.contract import Contract, Feature
 from saker.engine.kafka import clients
 from saker.engine.kafka.reader import Record
 from saker.engine.schema_registry import Registry
-from saker.export.external_models import export_file
 from saker.training import synthetic
 from saker.training.tables import read_csv, to_records
 from tests.engine.records.protobuf_cases import sized, tag, varint
 from tests.support.command_line import main_here
 from tests.support.inbox import until
+from tests.support.payments import ADDED, FIRST, GONE, NETWORKS, REMOVED, Trained, payment, written
 from tests.support.produce import send as produce
 from tests.support.protoc import message_class
 from tests.support.registry import breakable, register
@@ -40,109 +36,6 @@ from tests.support.scores import Model
 from tests.support.serving import Read, Serve, Topics
 
 ULB = Path(__file__).parents[1] / "data/ulb_creditcard_sample.csv"
-NETWORKS = ("VISA", "AMEX", "OTHER")
-FIELDS: list[dict[str, Any]] = [
-    {"name": "id", "type": "string"},
-    {"name": "at", "type": {"type": "long", "logicalType": "timestamp-millis"}},
-    {"name": "online", "type": "boolean"},
-]
-CARD: list[dict[str, Any]] = [
-    {"name": "amount", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
-    {"name": "network", "type": {"type": "enum", "name": "Network", "symbols": list(NETWORKS)}},
-    {"name": "limit", "type": ["null", "double"]},
-    {"name": "age", "type": ["int", "null"]},
-]
-
-
-def schema(card: list[dict[str, Any]] = CARD, more: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    inner = {"type": "record", "name": "Card", "fields": card}
-    fields = [*FIELDS, *(more or []), {"name": "card", "type": ["null", inner]}]
-    return {"type": "record", "name": "Payment", "fields": fields}
-
-
-FIRST = schema()
-ADDED = schema(
-    [{"name": "new", "type": {"type": "array", "items": "string"}}, *CARD], [{"name": "note", "type": ["null", "string"]}]
-)
-REMOVED = schema([field for field in CARD if field["name"] != "limit"])
-GONE = schema([field for field in CARD if field["name"] != "amount"])
-CONTRACT = Contract(
-    (
-        Feature("amount", path="card.amount", required=True),
-        Feature("network", "category", path="card.network", vocabulary=NETWORKS),
-        Feature("limit", path="card.limit"),
-        Feature("age", path="card.age"),
-        Feature("hour", "derived", path="at", derivation="hour_of_day"),
-        Feature("online"),
-    ),
-    id_field="id",
-)
-
-
-class Trained(NamedTuple):
-    booster: lightgbm.Booster
-    path: Path
-
-    def scores(self, records: dict[str, dict[str, Any]]) -> dict[str, float]:
-        """LightGBM's own, of rows that are made here from what fastavro reads."""
-        rows = [
-            [
-                float(record["card"]["amount"]), NETWORKS.index(record["card"]["network"]),
-                *(np.nan if (value := record["card"].get(name)) is None else value for name in ("limit", "age")),
-                record["at"].hour, record["online"],
-            ]
-            for record in records.values()
-        ]  # fmt: skip
-        matrix = np.array(rows, np.float32).astype(np.float64)
-        return dict(zip(records, self.booster.predict(matrix, num_threads=1).tolist(), strict=True))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    rng = np.random.default_rng(1)
-    n = 4_000
-    columns = [
-        rng.lognormal(3, 1, n),
-        rng.integers(0, 3, n),
-        rng.uniform(0, 50, n),
-        rng.integers(0, 60, n),
-        rng.integers(0, 24, n),
-    ]
-    x = np.column_stack([*columns, rng.integers(0, 2, n)])
-    x[rng.random(n) < 0.2, 2] = np.nan
-    y = x[:, 0] + 20 * (x[:, 1] == 1) + 5 * (x[:, 4] < 5) > 60
-    data = lightgbm.Dataset(x, y, feature_name=[f.name for f in CONTRACT.features], categorical_feature=["network"])
-    parameters = {"objective": "binary", "num_leaves": 15, "verbose": -1, "deterministic": True}
-    booster = lightgbm.train(parameters, data, 40)
-    folder = tmp_path_factory.mktemp("avro")
-    booster.save_model(folder / "booster.txt")
-    path = folder / "payments.onnx"
-    path.write_bytes(export_file(folder / "booster.txt", CONTRACT).data)
-    return Trained(booster, path)
-
-
-def payment(rng: random.Random, number: int, of: dict[str, Any]) -> dict[str, Any]:
-    card = {
-        "amount": Decimal(rng.randint(-10_000, 1_000_000)) / 100,
-        "network": rng.choice(NETWORKS),
-        "limit": rng.choice([None, 12.5, rng.uniform(0, 50)]),
-        "age": rng.choice([None, rng.randint(0, 60)]),
-        "new": ["a", "b"],
-    }
-    names = {field["name"] for field in of["fields"][-1]["type"][1]["fields"]}
-    return {
-        "id": f"t{number}",
-        "at": 1_796_075_999_500 + number * 60_000,
-        "online": rng.random() < 0.5,
-        "note": "x",
-        "card": None if number % 97 == 0 else {name: value for name, value in card.items() if name in names},
-    }
-
-
-def written(record: dict[str, Any], of: dict[str, Any], number: int) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, fastavro.parse_schema(of), record)
-    return struct.pack(">bI", 0, number) + out.getvalue()
 
 
 def send(bootstrap_servers: str, topic: str, values: list[bytes], partition: Callable[[int], int]) -> None:
@@ -163,11 +56,11 @@ def code(record: Record) -> str:
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 def test_a_schema_that_changes_under_load(
-    delivery: str, bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained
+    delivery: str, bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, payments_model: Trained
 ) -> None:
     schemas = [FIRST, ADDED, REMOVED, GONE]
     numbers = [register(registry, f"{topics.raw}-value", one) for one in schemas]
-    serve(str(model.path), options=["--format", "avro", "--registry", registry, "--delivery", delivery])
+    serve(str(payments_model.path), options=["--format", "avro", "--registry", registry, "--delivery", delivery])
     rng = random.Random(7)
     values: list[bytes] = []
     good: dict[str, dict[str, Any]] = {}
@@ -201,19 +94,19 @@ def test_a_schema_that_changes_under_load(
     )
     answers = [orjson.loads(record.value or b"") for record in results]
     assert len(answers) == len(good)
-    assert {answer["id"]: answer["fraud_score"] for answer in answers} == model.scores(good)
+    assert {answer["id"]: answer["fraud_score"] for answer in answers} == payments_model.scores(good)
     assert Counter(map(code, rejected)) == expected
     assert {record.header("saker.error.field") for record in rejected if code(record) == "schema_mismatch"} == {"card.amount"}
     assert {record.value for record in rejected} <= set(values)
 
 
 def test_a_registry_that_is_away_holds_up_its_partitions_only(
-    bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained
+    bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, payments_model: Trained
 ) -> None:
     first, second = (register(registry, f"{topics.raw}-value", one) for one in (FIRST, ADDED))
     rng = random.Random(8)
     with breakable(registry) as proxy:
-        serving = serve(str(model.path), options=["--format", "avro", "--registry", proxy.url])
+        serving = serve(str(payments_model.path), options=["--format", "avro", "--registry", proxy.url])
         records = [payment(rng, number, FIRST) | {"id": f"t{number}"} for number in range(1, 61)]
         send(bootstrap_servers, topics.raw, [written(record, FIRST, first) for record in records[:8]], lambda at: at % 4)
         assert len(read(topics.scored, 8)) == 8
@@ -271,10 +164,10 @@ def as_protobuf(record: dict[str, Any]) -> bytes:
 
 
 def test_protobuf_is_scored_as_avro(
-    bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained
+    bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, payments_model: Trained
 ) -> None:
     number = register(registry, f"{topics.raw}-value", PROTO, "PROTOBUF")
-    serve(str(model.path), options=["--format", "protobuf", "--registry", registry])
+    serve(str(payments_model.path), options=["--format", "protobuf", "--registry", registry])
     rng = random.Random(10)
     records = [payment(rng, at, FIRST) for at in range(1, 90)]
     start = struct.pack(">bI", 0, number) + b"\2\2"  # the second message of the file
@@ -286,16 +179,21 @@ def test_protobuf_is_scored_as_avro(
         for record in records
     }
     answers = {name_of(record): orjson.loads(record.value or b"")["fraud_score"] for record in results}
-    assert answers == model.scores(parsed)  # type: ignore[arg-type]
+    assert answers == payments_model.scores(parsed)  # type: ignore[arg-type]
     assert sorted(map(code, read(topics.rejected, 2))) == ["invalid_protobuf", "schema_mismatch"]
 
 
 def test_records_of_one_schema_without_an_id(
-    bootstrap_servers: str, topics: Topics, serve: Serve, read: Read, model: Trained, tmp_path: Path
+    bootstrap_servers: str,
+    topics: Topics,
+    serve: Serve,
+    read: Read,
+    payments_model: Trained,
+    tmp_path: Path,
 ) -> None:
     file = tmp_path / "payment.avsc"
     file.write_bytes(orjson.dumps(FIRST))
-    serve(str(model.path), options=["--format", "avro", "--schema", str(file)])
+    serve(str(payments_model.path), options=["--format", "avro", "--schema", str(file)])
     rng = random.Random(9)
     records = [payment(rng, number, FIRST) for number in range(1, 90)]
     send(bootstrap_servers, topics.raw, [written(record, FIRST, 0)[5:] for record in records], lambda at: at % 4)
@@ -304,11 +202,18 @@ def test_records_of_one_schema_without_an_id(
 
 @pytest.mark.parametrize("kind", ["avro", "protobuf"])
 def test_results_have_a_schema_in_the_registry(
-    kind: str, bootstrap_servers: str, registry: str, topics: Topics, serve: Serve, read: Read, model: Trained, tmp_path: Path
+    kind: str,
+    bootstrap_servers: str,
+    registry: str,
+    topics: Topics,
+    serve: Serve,
+    read: Read,
+    payments_model: Trained,
+    tmp_path: Path,
 ) -> None:
     number = register(registry, f"{topics.raw}-value", FIRST)
     options = ["--format", "avro", "--registry", registry, "--output-format", kind]
-    serve(str(model.path), options=options)
+    serve(str(payments_model.path), options=options)
     rng = random.Random(11)
     records = [payment(rng, at, FIRST) for at in range(1, 90)]
     values = [written(record, FIRST, number) for record in records]
@@ -323,12 +228,13 @@ def test_results_have_a_schema_in_the_registry(
         record["id"]: fastavro.schemaless_reader(io.BytesIO(value[5:]), fastavro.parse_schema(FIRST), None)
         for record, value in zip(records, values, strict=True)
     }
-    assert {name: answer["fraud_score"] for name, answer in answers.items()} == model.scores(parsed)
+    assert {name: answer["fraud_score"] for name, answer in answers.items()} == payments_model.scores(parsed)
     assert all(answer["model"].startswith("payments/") for answer in answers.values())
     assert all(answer["is_fraud"] is (answer["fraud_score"] >= 0.5) for answer in answers.values())
     verified = main_here(
         "verify", "--bootstrap-servers", bootstrap_servers, "--input", topics.raw, "--output", topics.scored,
-        "--model", str(model.path), "--booster", str(model.path.parent / "booster.txt"), *options[:4], folder=tmp_path,
+        "--model", str(payments_model.path), "--booster", str(payments_model.path.parent / "booster.txt"), *options[:4],
+        folder=tmp_path,
     )  # fmt: skip
     assert "OK: 89 scores of 89 records, again by model and Booster" in verified.stdout
 
@@ -397,10 +303,10 @@ def test_a_table_is_replayed_as_avro(
 
 
 def test_doctor_shows_how_the_model_maps_onto_the_schemas(
-    registry: str, topics: Topics, model: Trained, tmp_path: Path
+    registry: str, topics: Topics, payments_model: Trained, tmp_path: Path
 ) -> None:
     numbers = [register(registry, f"{topics.raw}-value", one) for one in (FIRST, GONE)]
-    options = ["--registry", registry, "--input", topics.raw, "--model", str(model.path)]
+    options = ["--registry", registry, "--input", topics.raw, "--model", str(payments_model.path)]
     broken = main_here("doctor", *options, folder=tmp_path)
     assert broken.returncode == 1
     assert f"version 1, schema {numbers[0]} (avro): fits" in broken.stdout
@@ -419,7 +325,9 @@ def test_doctor_shows_how_the_model_maps_onto_the_schemas(
         "online": "boolean  ->  number",
         "id": "string  ->  identifier",
     }
-    absent = main_here("doctor", "--registry", registry, "--input", "none", "--model", str(model.path), folder=tmp_path)
+    absent = main_here(
+        "doctor", "--registry", registry, "--input", "none", "--model", str(payments_model.path), folder=tmp_path
+    )
     assert (absent.returncode, absent.stderr.count("\n")) == (1, 1)
 
 
@@ -431,7 +339,7 @@ def test_ids_of_schemas_in_headers(
     topics: Topics,
     serve: Serve,
     read: Read,
-    model: Trained,
+    payments_model: Trained,
     tmp_path: Path,
 ) -> None:
     """By GUID and by id, with records between them whose values begin with the id; a header counts more than a value."""
@@ -452,16 +360,16 @@ def test_ids_of_schemas_in_headers(
         messages.append(message | ({} if headers is None else {"headers": [(name, b"other"), (name, headers)]}))
     bad = [b"\1" + uuid.UUID(int=987_654).bytes, b"\1short", b""]
     with breakable(registry) as proxy:
-        serve(str(model.path), options=["--format", "avro", "--registry", proxy.url, "--transport", transport])
+        serve(str(payments_model.path), options=["--format", "avro", "--registry", proxy.url, "--transport", transport])
         for message in messages[:6]:
             produce(bootstrap_servers, topics.raw, [message])
         rejected = [{"value": messages[0]["value"], "headers": [("__value_schema_id", header)]} for header in bad]
         produce(bootstrap_servers, topics.raw, [*messages[6:], *rejected])
         answers = {name_of(one): orjson.loads(one.value or b"")["fraud_score"] for one in read(topics.scored, len(good))}
-        assert answers == model.scores(good)
+        assert answers == payments_model.scores(good)
         found = read(topics.rejected, 3)
         options = ["--bootstrap-servers", bootstrap_servers, "--input", topics.raw, "--output", topics.scored]
-        options += ["--model", str(model.path), "--format", "avro", "--registry", proxy.url]
+        options += ["--model", str(payments_model.path), "--format", "avro", "--registry", proxy.url]
         assert f"OK: {len(good)} scores of {len(good) + 3} records" in main_here("verify", *options, folder=tmp_path).stdout
     assert sorted(map(code, found)) == ["no_schema_id", "no_schema_id", "unknown_schema"]
     assert {dict(one.headers)["__value_schema_id"] for one in found} == set(bad)

@@ -7,6 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -38,31 +39,38 @@ def balance(
     topics: Topics,
     sent: int,
     bad: Collection[bytes],
-    scores_of: Callable[[list[bytes]], Mapping[int, float]],
+    scores_of: Callable[[list[bytes]], Mapping[Any, float]],
     tolerance: float = 0.0,
+    *,
+    identify: Callable[[bytes], Any] = lambda value: orjson.loads(value)["TransactionID"],
+    id_field: str = "TransactionID",
 ) -> Ledger:
     """Wait until each of the `sent` records has come out, and compare. Prints the ledger.
 
     bad: values that are to be rejected. scores_of: the score of each identifier of the other ones. tolerance: how far one may
-    be from that, relatively.
+    be from that, relatively. identify: a record's identifier, which results have in `id_field`.
     """
+
+    def identifier(result: Record) -> Any:
+        return orjson.loads(result.value or b"")[id_field]
+
     given = read_topic(bootstrap_servers, topics.raw, sent)
     good = [record for record in given if (record.value or b"") not in bad]
     scores = scores_of([record.value or b"" for record in good])
-    place = {_identifier(record): record for record in good}
+    place = {identify(record.value or b""): record for record in good}
     ledger = Ledger(sent=len(given))
-    results = read_topic(bootstrap_servers, topics.scored, len(good), distinct=_identifier)
+    results = read_topic(bootstrap_servers, topics.scored, len(good), distinct=identifier)
     refused = read_topic(bootstrap_servers, topics.rejected, len(given) - len(good), distinct=_origin)
     ledger.rejected = len({_origin(record) for record in refused})
     by_partition: dict[int, list[int]] = defaultdict(list)
     for record in results:
         answer = orjson.loads(record.value or b"")
-        origin = place[answer["TransactionID"]]
+        origin = place[answer[id_field]]
         by_partition[record.partition].append(origin.offset)
         ledger.versions.add(answer["model"])
-        right = math.isclose(answer["fraud_score"], scores[answer["TransactionID"]], rel_tol=tolerance)
+        right = math.isclose(answer["fraud_score"], scores[answer[id_field]], rel_tol=tolerance)
         ledger.wrong += not right or origin.partition != record.partition
-    distinct = {_identifier(record) for record in results}
+    distinct = {identifier(record) for record in results}
     ledger.scored = len(distinct)
     ledger.lost = len(given) - ledger.scored - ledger.rejected
     ledger.repeated = len(results) - len(distinct) + len(refused) - ledger.rejected
@@ -75,10 +83,6 @@ def balance(
         ledger.disorder += sum(after > before + 1 for before, after in itertools.pairwise(ranks))
     print(ledger)  # noqa: T201 - it is what one wants to see
     return ledger
-
-
-def _identifier(record: Record) -> int:
-    return int(orjson.loads(record.value or b"")["TransactionID"])
 
 
 def _origin(record: Record) -> tuple[str, str]:
