@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
 import psutil
 
-from saker.bench.data.reference_models import reference_model
+from saker.bench.data.reference_models import records, reference_model
 from saker.deploy.local.environment import python_of
 from saker.deploy.local.server import free_port
 from saker.engine.config import cache
@@ -49,6 +50,8 @@ class Contender:
     scores: bool = True
     #: Its output topic has offsets that are the broker's own, at the end of each transaction.
     transactional: bool = False
+    #: The end of its input topic's name: "-avro" for the same records in Avro.
+    input: str = ""
     #: Where its code is taken from, for comparing two versions of saker.
     folder: Path | None = None
 
@@ -174,11 +177,29 @@ OWN: dict[str, Contender] = {
 }
 
 
+def avro_schema() -> Path:
+    """Of the records of reference model S, which have an identifier and numbers."""
+    path = cache("bench") / "S.avsc"
+    first = orjson.loads(records(reference_model("S"), 1)[0])
+    fields = [{"name": name, "type": "long" if name == "TransactionID" else ["null", "double"]} for name in first]
+    path.write_bytes(orjson.dumps({"type": "record", "name": "Transaction", "fields": fields}))
+    return path
+
+
+def _of_avro(name: str, *options: str) -> Contender:
+    def commands(topics: Topics, workers: int) -> list[list[str]]:
+        return [[*command, "--schema", str(avro_schema())] for command in of.commands(topics, workers)]
+
+    of = saker(name, "--format", "avro", *options)
+    return replace(of, commands=commands, input="-avro")
+
+
 #: What guarantees and settings cost: for `saker.bench.scenarios.backlog`.
 VARIANTS: dict[str, Contender] = {
     c.name: c
     for c in (
         saker("saker (exactly once)", "--delivery", "exactly_once"),
+        _of_avro("saker (Avro)"),
         saker("saker (linger 0 ms)", "--linger-ms", "0"),
         saker("saker (linger 1 ms)", "--linger-ms", "1"),
         saker("saker (no guarantee)", module="saker.bench.scenarios.no_guarantee"),

@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import orjson
 import psutil
 
 from saker.bench.data.reference_models import records, reference_model
-from saker.bench.harness.contenders import ALL, VARIANTS, Contender, Topics, running
+from saker.bench.harness.contenders import ALL, VARIANTS, Contender, Topics, avro_schema, running
 from saker.bench.peers.python_loop import BATCH
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from saker.engine.kafka import clients
 from saker.engine.kafka.clients import KafkaError, KafkaException, TopicPartition
+from saker.training.avro_rows import AvroRows
 
 _PARTITIONS = 4
 CONTENDERS = ALL | VARIANTS
@@ -48,13 +50,17 @@ def keep_apart() -> None:
     os.sched_setaffinity(0, others)
 
 
-def fill(bootstrap_servers: str, count: int) -> None:
+def fill(bootstrap_servers: str, count: int, suffix: str = "") -> None:
+    """The input topic with this end of its name."""
     producer = clients.producer(bootstrap_servers)
     values = records(reference_model("S"), 4096)
+    if suffix:
+        writer = AvroRows(avro_schema().read_text())
+        values = [writer.write(orjson.loads(value)) for value in values]
     for number in range(count):
         while True:
             try:
-                producer.produce(RAW, values[number % len(values)], partition=number % _PARTITIONS)
+                producer.produce(RAW + suffix, values[number % len(values)], partition=number % _PARTITIONS)
                 break
             except BufferError:
                 producer.poll(0.01)
@@ -77,7 +83,7 @@ def measure(contender: Contender, bootstrap_servers: str, count: int, number: in
                 if error.args[0].code() != KafkaError.NOT_LEADER_FOR_PARTITION:
                     raise
 
-    topics = Topics(bootstrap_servers, RAW, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
+    topics = Topics(bootstrap_servers, RAW + contender.input, SCORED + suffix, REJECTED + suffix, f"group{suffix}")
     with running(contender, topics, 1) as processes:
         while not (first := seen()):
             processes.check()
@@ -107,7 +113,10 @@ def run(
     """
     found: dict[str, list[Measured]] = {name: [] for name in contenders}
     with local_kafka(_PARTITIONS, lasting=True) as bootstrap_servers:
-        fill(bootstrap_servers, records)
+        for suffix in sorted({CONTENDERS[name].input for name in contenders}):
+            if suffix:
+                create_topics(bootstrap_servers, _PARTITIONS, suffix)
+            fill(bootstrap_servers, records, suffix)
         if apart:
             keep_apart()
         for number in range((rounds + 1) * len(contenders)):
