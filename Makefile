@@ -108,6 +108,7 @@ UNDER_SANITIZER := LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print
 # Not those of MLflow and S3, whose servers would run under it too.
 UNIT_TESTS := tests/engine tests/export tests/training tests/bench tests/commands -m "not mlflow"
 FUZZ_SECONDS ?= 600
+FUZZ_RECORDS ?= 20000000
 
 # Ends with how much of each C file the tests ran.
 sanitize: $(SANITIZED)
@@ -117,6 +118,7 @@ sanitize: $(SANITIZED)
 	  --gcov-ignore-parse-errors=negative_hits.warn_once_per_file build/kernels-*-sanitize
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds 20
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_binary --seconds 20 --seed 1000000 # a random seed is for `make fuzz`
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_variants --records 500000 --seed 1000000
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds 20
 
 test-aarch64: $(STAMP)
@@ -125,6 +127,7 @@ test-aarch64: $(STAMP)
 fuzz: $(SANITIZED)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz --seconds $(FUZZ_SECONDS)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_binary --seconds $(FUZZ_SECONDS)
+	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.records.fuzz_variants --records $(FUZZ_RECORDS)
 	$(UNDER_SANITIZER) $(BIN)/python -m tests.support.sanitized tests.engine.model.fuzz --seconds $(FUZZ_SECONDS)
 
 $(SANITIZED): $(STAMP) $(KERNELS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from saker.commands.options import MEASURING, Json, Tracking, app, tell
+from saker.commands.options import MEASURING, Json, RecordFormat, Tracking, app, tell
 
 bench = typer.Typer(help="Measure saker next to baselines and alternatives.", no_args_is_help=True)
 app.add_typer(bench, name="bench", rich_help_panel=MEASURING)
@@ -271,15 +272,22 @@ def rows(
 def worst(
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="Duration of the search in seconds.")] = 20,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the search.")] = 0,
+    record_format: RecordFormat = "json",
 ) -> None:
-    """Search for the records that take longest to decode per byte."""
-    from saker.bench.micro.worst import cost, search, usual
+    """Search for the records that take longest to decode per byte. Of Avro and Protobuf, a fixed list of kinds is measured."""
+    from saker.bench.micro import worst, worst_binary
 
-    ordinary = cost(usual())
-    typer.echo(f"{'ordinary records':32} {ordinary:7.2f} ns of CPU a byte")
-    for found in search(seconds, seed):
-        times = found.ns_a_byte / ordinary
-        typer.echo(f"{found.kind:32} {found.ns_a_byte:7.2f}  {times:6.1f} times (seed {found.seed}, {found.size:,} bytes)")
+    if record_format == "json":
+        found: Iterator[worst.Found] = itertools.chain(
+            [worst.Found("ordinary records", worst.cost(worst.usual()), 0, 0)], worst.search(seconds, seed)
+        )
+    else:
+        found = worst_binary.search(record_format)
+    ordinary = next(found)
+    typer.echo(f"{ordinary.kind:36} {ordinary.ns_a_byte:7.2f} ns of CPU a byte")
+    for one in found:
+        times = one.ns_a_byte / ordinary.ns_a_byte
+        typer.echo(f"{one.kind:36} {one.ns_a_byte:7.2f}  {times:6.1f} times (seed {one.seed}, {one.size:,} bytes)")
 
 
 @bench.command(epilog="Example: `saker bench pipeline S M L`, or `saker bench pipeline fraud/8 --against fraud/7`")

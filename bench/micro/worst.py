@@ -126,9 +126,14 @@ def usual() -> list[bytes]:
 def cost(values: list[bytes]) -> float:
     """ns of CPU a byte, of decoders that have seen ordinary records: the best of a few."""
     of = contract(_WIDTH)
-    seen, best = usual(), float("inf")
+    return cost_of(lambda: Decoder(of), usual(), values)
+
+
+def cost_of(make: Callable[[], Decoder], seen: list[bytes], values: list[bytes]) -> float:
+    """The same of any decoder; seen: ordinary records."""
+    best = float("inf")
     for _ in range(_REPEATS):
-        decoder = Decoder(of)
+        decoder = make()
         decoder.decode(seen)
         started = time.thread_time_ns()
         decoder.decode(values)

@@ -30,6 +30,9 @@ def encode(
     now_ms: int,
     /,
 ) -> Results: ...
+def too_deep(data: bytes, most: int, /) -> int:
+    """Where the first bracket is that makes UTF-8 text nest deeper than `most` objects and arrays; -1 if there is none."""
+
 def hash_key() -> tuple[int, int, int]:
     """Of the decoders' tables of texts, for tests: with it keys can be made to collide."""
 

@@ -23,6 +23,7 @@ from saker.engine.kernels.errors import Refused
 from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.formats import JSON, Format, FormatReader
 from saker.engine.records.header_ids import NAME, WithHeader, framed
+from saker.engine.records.json_text import too_deep
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, DELETED, Rejection
 
@@ -98,12 +99,12 @@ class Decoder:
         self.contract, self.skips_deletes = contract, of.skip_deletes
         self._width = len(contract.features)
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
-        self._reader = FormatReader(contract, of)
+        native, self.backend_reason = load_native(mode_of(kernels))
+        self._reader = FormatReader(contract, of, too_deep if native is None else native.too_deep)
         self._reference = Reference(contract, self._reader.parse)
         self._native: RowKernel | None = None
         self._schemas = of.schemas
         self._may_be_unknown = of.schemas is not None or of.schema is not None
-        native, self.backend_reason = load_native(mode_of(kernels))
         if native is not None:
             try:
                 self._native = RowKernel(native, contract, variant, of.native_number)

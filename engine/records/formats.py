@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -21,7 +21,7 @@ from saker.engine.kernels.row_kernel import NativeMessages, NativeProgram
 from saker.engine.records import rejection as faults
 from saker.engine.records.content import Object, Refused, SchemaError
 from saker.engine.records.envelope import Envelope
-from saker.engine.records.json_text import parse_json
+from saker.engine.records.json_text import parse_json, too_deep
 from saker.engine.records.rejection import Fault
 
 Kind = Literal["json", "avro", "protobuf"]
@@ -102,12 +102,14 @@ class Records(Protocol):
 class JsonRecords:
     """With or without a JSON schema, which may show that a field cannot be there."""
 
-    def __init__(self, schema: Schema | None, tree: Branch) -> None:
+    def __init__(self, schema: Schema | None, tree: Branch, deeper: Callable[[bytes, int], int]) -> None:
+        """deeper: for `parse_json`."""
+        self._deeper = deeper
         if schema is not None and (why := _misfit_of_json(json.loads(schema.text), tree)):
             raise Refused(Fault("schema_mismatch", why[1]), why[0])
 
     def read(self, data: bytes) -> Object:
-        return parse_json(data)
+        return parse_json(data, self._deeper)
 
     def native(self, _tree: Branch, _entries: dict[int, int]) -> bool:
         return True
@@ -217,7 +219,9 @@ def _message_path(data: bytes) -> tuple[tuple[int, ...], bytes]:
 class FormatReader:
     """Takes records of a format apart, for the reference; knows which schemas it has met."""
 
-    def __init__(self, contract: Contract, of: Format) -> None:
+    def __init__(self, contract: Contract, of: Format, deeper: Callable[[bytes, int], int] = too_deep) -> None:
+        """deeper: for `parse_json`."""
+        self._deeper = deeper
         self._format, self._tree = of, field_tree(contract)
         self._known: dict[int, Records | Refused] = {}
         self._unknown_since: dict[int, float] = {}
@@ -268,7 +272,7 @@ class FormatReader:
             return Refused(Fault("schema_mismatch", f"{name} is of {schema.kind}, expected {of.kind}"))
         try:
             if schema is None or of.kind == "json":
-                return JsonRecords(schema, self._tree)
+                return JsonRecords(schema, self._tree, self._deeper)
             if of.kind == "avro":
                 return AvroRecords(schema, self._tree)
             return ProtobufRecords(schema, self._tree, has_ids=of.schemas is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import orjson
 
@@ -13,16 +14,27 @@ from saker.engine.records.content import Number, Object, Refused
 from saker.engine.records.rejection import MAX_DEPTH
 
 # A text that does not end is taken whole and once (possessive): tried from each quote in it, that would take quadratic time.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
-def parse_json(value: bytes) -> Object:
-    """The record as it is written; raises `Refused`."""
+def too_deep(data: bytes, most: int) -> int:
+    """Where the first bracket is that makes UTF-8 text nest deeper than `most` objects and arrays; -1 if there is none."""
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(data):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(match.group(), 0)
+        if depth > most:
+            return match.start()
+    return -1
+
+
+def parse_json(value: bytes, deeper: Callable[[bytes, int], int] = too_deep) -> Object:
+    """The record as it is written; raises `Refused`. deeper: `too_deep`, or the native one."""
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
         raise Refused(faults.NOT_UTF8, where=error.start) from None
-    _check_depth(text)
+    if value.count(b"[") + value.count(b"{") > MAX_DEPTH and (where := deeper(value, MAX_DEPTH)) >= 0:
+        raise Refused(faults.TOO_DEEP, where=where)
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -39,16 +51,6 @@ def parse_json(value: bytes) -> Object:
     if not isinstance(record, Object):
         raise Refused(faults.NOT_AN_OBJECT)
     return record
-
-
-def _check_depth(text: str) -> None:
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match.group(), 0)
-        if depth > MAX_DEPTH:
-            raise Refused(faults.TOO_DEEP, where=_byte(text, match.start()))
 
 
 def _no_constant(name: str) -> None:

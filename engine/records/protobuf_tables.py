@@ -7,7 +7,7 @@ cells are used in the order of the reference.
 from __future__ import annotations
 
 from array import array
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from itertools import accumulate, chain
 
 from saker.engine.field_tree import Branch, Field
@@ -53,6 +53,9 @@ class _Action:
     keys: int = 0
     #: The final that the value may go to at once, since nothing that follows can take it back; -1: none.
     final: int = -1
+
+    def row(self) -> tuple[int, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
 
 
 @dataclass(slots=True)
@@ -211,7 +214,7 @@ def native_tables(plan: Plan, tree: Branch, entries: dict[int, int]) -> NativeTa
     made = builder.made
     numbers = (
         chain.from_iterable(made.tables),
-        chain.from_iterable(map(astuple, made.actions)),
+        chain.from_iterable(action.row() for action in made.actions),
         chain.from_iterable(made.finals),
     )
     ends = array("i", accumulate(map(len, made.texts))).tobytes()

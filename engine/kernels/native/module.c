@@ -67,6 +67,7 @@ static int native_exec(PyObject *module) {
 static PyMethodDef native_methods[] = {
     {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
     {"encode", rows_encode, METH_VARARGS, "See saker.engine.records.encode."},
+    {"too_deep", rows_too_deep, METH_VARARGS, "See saker.engine.records.json_text."},
     {"hash_key", hash_key, METH_NOARGS,
      "Of the decoders' tables of texts, for tests: with it keys can be made to collide."},
     {"open_librdkafka", open_librdkafka, METH_O, "See saker.engine.kafka.librdkafka_handle."},

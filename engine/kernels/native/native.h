@@ -19,9 +19,10 @@ PyObject *decoder_type(void);       /* rows/decoder_type.c */
 PyObject *message_batch_type(void); /* kafka/ */
 PyObject *consumer_queue_type(void);
 PyObject *result_producer_type(void);
-PyObject *fast_path_type(void);                               /* fast_path.c */
-PyObject *rows_encode(PyObject *module, PyObject *arguments); /* rows/encode.c */
-PyObject *open_librdkafka(PyObject *module, PyObject *path);  /* kafka/library.c */
-PyObject *last_client(PyObject *module, PyObject *unused);    /* kafka/clients.c */
+PyObject *fast_path_type(void);                                 /* fast_path.c */
+PyObject *rows_encode(PyObject *module, PyObject *arguments);   /* rows/encode.c */
+PyObject *rows_too_deep(PyObject *module, PyObject *arguments); /* rows/depth.c */
+PyObject *open_librdkafka(PyObject *module, PyObject *path);    /* kafka/library.c */
+PyObject *last_client(PyObject *module, PyObject *unused);      /* kafka/clients.c */
 
 #endif

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
 from saker.engine.contract import Contract, Feature
 from saker.engine.kernels import native
-from saker.engine.records.decode import Decoded, Decoder
+from saker.engine.records.decode import Decoder
 
 EXTENSION, REASON = native("auto")
 assert EXTENSION, REASON
@@ -61,12 +58,6 @@ NESTED = Contract(
 # Required fields in an array, and at the top: no order of keys can be learned.
 IN_ARRAY = Contract((Feature("a", path="list[1].a", required=True), Feature("b")), id_field="id", id_path="list[0]")
 CONTRACTS = {"flat": CONTRACT, "nested": NESTED, "in an array": IN_ARRAY}
-_TIMES = re.compile(rb"[0-9]{15}|[eE]")
-
-
-def most_handed_over(values: Sequence[bytes | None], expected: Decoded) -> int:
-    """How many records a native decoder may leave to the reference: those that are rejected, and times that are no time."""
-    return len(expected.rejections) + sum(bool(_TIMES.search(values[at] or b"")) for at in expected.indices.tolist())
 
 
 def make_decoder(name: str, contract: Contract = CONTRACT) -> Decoder:

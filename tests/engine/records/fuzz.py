@@ -23,7 +23,7 @@ from typing import Any
 from saker.engine.contract import Contract
 from saker.engine.records.decode import Decoded, Decoder
 from saker.engine.records.rejection import NOT_JSON, Rejection
-from tests.engine.records.decoders import CONTRACT, DECODERS, EXTENSION, NESTED, make_decoder, most_handed_over
+from tests.engine.records.decoders import CONTRACT, DECODERS, EXTENSION, NESTED, make_decoder
 from tests.engine.records.nasty import NASTY
 from tests.support.collisions import pairs
 
@@ -140,7 +140,7 @@ def differ(batch: list[bytes], native: dict[str, Decoder], reference: Decoder, *
         expected = next(iter(outcomes.values()))
         return [name for name, outcome in outcomes.items() if outcome != expected]
     referred = reference.decode(batch)
-    expected, most = summary(referred), most_handed_over(batch, referred)
+    expected, most = summary(referred), len(referred.rejections)  # an accepted record would take fifty times as long
     return [name for name, outcome in outcomes.items() if outcome != expected or decoded[name].handed_over > most]
 
 

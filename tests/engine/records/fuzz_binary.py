@@ -28,7 +28,8 @@ def differ(case: Case | ProtoCase) -> list[str]:
     for variant in NATIVE:
         found = Decoder(case.contract, "auto", case.format, variant=variant).decode(values)
         same = found.matrix.tobytes() == expected.matrix.tobytes() and list(found.ids) == list(expected.ids)
-        if not same or found.rejections != expected.rejections:
+        is_slow = found.handed_over > len(expected.rejections)  # an accepted record would take fifty times as long
+        if not same or is_slow or found.rejections != expected.rejections:
             wrong.append(variant)
     return wrong
 

@@ -332,8 +332,8 @@ static inline double number_of(int32_t kind, uint64_t bits) {
     }
 }
 
-/* A number that goes to its column at once. One beyond float32 is left to the reference, which knows what else is wrong
-   and what comes first. */
+/* A number that goes to its column at once. Whether one beyond float32 stays there, and which fault comes first, shows
+   at the end. */
 static inline void put_number(binary_run *r, const proto_action *a, uint64_t bits) {
     double value = number_of(a->kind, bits);
     float nearest = value == value ? (float)value : __builtin_nanf("");
@@ -430,7 +430,7 @@ static int use_time(binary_run *r, const proto_final *f, uint64_t seconds) {
     double value = (double)(int64_t)seconds + (double)nanos / 1e9;
     for (const field *one = &r->w.decoder->fields[f->slot]; one != NULL; one = one->also) {
         if (one->kind == FIELD_NUMBER || one->kind == FIELD_DERIVED) {
-            if (!use_number(r, one, f->slot, value, &value)) return LEFT_TO_REFERENCE;
+            use_number(r, one, f->slot, value, &value);
         } else note_fault(&r->w, OTHER_TYPE, f->slot);
     }
     mark_filled(r, f->slot);
@@ -474,6 +474,14 @@ static int use_final(binary_run *r, const proto_final *f) {
     }
 }
 
+/* The same, or a look at a value that went to its column already. */
+static int use_any(binary_run *r, const proto_final *f) {
+    if (f->slot >= 0) return use_final(r, f);
+    int32_t slot = ~f->slot;
+    if (__builtin_isinf(r->w.row[r->w.decoder->fields[slot].column])) note_fault(&r->w, OUT_OF_RANGE, slot);
+    return DONE;
+}
+
 #define JOIN_(a, b) a##b
 #define JOIN(a, b) JOIN_(a, b)
 
@@ -484,9 +492,12 @@ int JOIN(rows_decode_protobuf_, ROWS_VARIANT)(rows_decoder *d, const proto_progr
         *result = (record_result){.code = NOT_PROTOBUF, .entry = -1};
         return REJECTED;
     }
-    if (r.is_odd) return HAND_OVER;
-    for (int32_t i = 0; i < program->n_finals; i++)
-        if (use_final(&r, &program->finals[i]) != DONE) return HAND_OVER;
+    if (r.is_odd) {
+        for (int32_t i = 0; i < program->n_all; i++)
+            if (use_any(&r, &program->all[i]) != DONE) return HAND_OVER;
+    } else
+        for (int32_t i = 0; i < program->n_finals; i++)
+            if (use_final(&r, &program->finals[i]) != DONE) return HAND_OVER;
     if (result->code == NO_FAULT && r.n_filled != d->n_required) note_missing(&r.w);
     return result->code == NO_FAULT ? ACCEPTED : REJECTED;
 }

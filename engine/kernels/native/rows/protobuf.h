@@ -53,14 +53,14 @@ typedef struct {
 typedef struct {
     proto_table *tables;
     proto_action *actions;
-    proto_final *finals;
-    int32_t *dense; /* of each table the actions of the numbers 0 to LAST_DENSE, -1 for none */
+    proto_final *finals, *all; /* all: with those of values that go to their columns at once, whose slot is ~slot */
+    int32_t *dense;            /* of each table the actions of the numbers 0 to LAST_DENSE, -1 for none */
     int32_t *places;
     char *texts; /* one after the other, and 16 bytes */
     int32_t *text_ends;
     text_table *keys;
     float *blank_row; /* with the defaults of values that go to their columns at once */
-    int32_t n_finals, n_keys, n_cells;
+    int32_t n_finals, n_all, n_keys, n_cells;
 } proto_program;
 
 /* Before the first record: which values go to their columns at once; -1 without memory. */

@@ -40,8 +40,12 @@ int protobuf_specialize(const rows_decoder *d, proto_program *p, int32_t n_table
             if (f->kind == FIELD_NUMBER) p->blank_row[f->column] = 0;
             else if (found >= 0) p->blank_row[f->column] = f->codes[found];
         }
-        final->slot = -1;
+        final->slot = ~final->slot;
     }
+    p->n_all = p->n_finals;
+    p->all = malloc((size_t)(p->n_all + 1) * sizeof *p->all);
+    if (p->all == NULL) return -1;
+    memcpy(p->all, p->finals, (size_t)p->n_all * sizeof *p->all);
     int32_t n = 0;
     for (int32_t i = 0; i < p->n_finals; i++)
         if (p->finals[i].slot >= 0) p->finals[n++] = p->finals[i];
@@ -55,6 +59,7 @@ void proto_program_free(proto_program *p) {
     free(p->tables);
     free(p->actions);
     free(p->finals);
+    free(p->all);
     free(p->dense);
     free(p->places);
     free(p->texts);

@@ -15,7 +15,7 @@ typedef struct {
     const void *program;
     char *p;
     uint32_t n_filled;
-    int is_odd; /* a value is the reference's */
+    int is_odd; /* a value that went to its column at once may be beyond float32 */
 } binary_run;
 
 /* Begins the record in the scratch buffer, at its byte `start`, with a row of what is missing. */
@@ -39,15 +39,17 @@ static void mark_filled(binary_run *r, int32_t entry) {
     r->n_filled++;
 }
 
-/* A number for one use; seconds: of a moment, NULL for what is only a number. Returns 0 if it is the reference's. */
-static int use_number(binary_run *r, const field *f, int32_t entry, double value, const double *seconds) {
-    if (seconds == NULL || f->kind == FIELD_NUMBER) return store_number(&r->w, f, entry, value);
+/* A number for one use; seconds: of a moment, NULL for what is only a number. */
+static void use_number(binary_run *r, const field *f, int32_t entry, double value, const double *seconds) {
+    if (seconds == NULL || f->kind == FIELD_NUMBER) {
+        store_number(&r->w, f, entry, value);
+        return;
+    }
     for (int32_t i = 0; i < f->n_targets; i++) {
         const target *t = &f->targets[i];
         if (t->kind == TARGET_VALUE) r->w.row[t->column] = (float)value; /* of 64 bits: within float32's range */
-        else if (!store_time(&r->w, t, *seconds)) return 0;
+        else store_time(&r->w, t, *seconds);
     }
-    return 1;
 }
 
 /* The text of a number, which is in the buffer for texts or of the program, as identifier or category. */
@@ -68,7 +70,7 @@ static int use_whole(binary_run *r, int32_t entry, uint64_t size, int is_negativ
     double value = is_negative ? -(double)size : (double)size;
     for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
         if (f->kind == FIELD_NUMBER || f->kind == FIELD_DERIVED) {
-            if (!use_number(r, f, entry, value, seconds)) return LEFT_TO_REFERENCE;
+            use_number(r, f, entry, value, seconds);
             continue;
         }
         char digits[64] = {0}, *out = digits + 40; /* zeros on both sides */
@@ -98,7 +100,7 @@ static int use_double(binary_run *r, int32_t entry, double value) {
         } else if (!is_nan) {
             is_filled = 1;
             if (f->kind == FIELD_TEXT) note_fault(&r->w, OTHER_TYPE, entry);
-            else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
+            else use_number(r, f, entry, value, NULL);
         }
     }
     if (is_filled) mark_filled(r, entry);
@@ -111,7 +113,7 @@ static int use_boolean(binary_run *r, int32_t entry, int value) {
         else if (f->kind == FIELD_TEXT) {
             static const char words[2][24] = {"false", "true"};
             r->w.row[f->column] = code_of(f, words[value], value ? 4 : 5);
-        } else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
+        } else use_number(r, f, entry, value, NULL);
     }
     mark_filled(r, entry);
     return DONE;
@@ -135,7 +137,7 @@ static int keep_identifier(binary_run *r, const char *text, size_t length) {
     return 1;
 }
 
-/* A text that is a number, or a time. */
+/* A text that is a number, or a time; 0 if there may be no room. */
 static int use_number_text(binary_run *r, const field *f, int32_t entry, const char *text, size_t length) {
     rows_decoder *d = r->w.decoder;
     if (r->w.kept + length + PADDING_AFTER > d->scratch_capacity) return 0;
@@ -143,8 +145,9 @@ static int use_number_text(binary_run *r, const field *f, int32_t entry, const c
     memcpy(copy, text, length);
     memset(copy + length, 0, PADDING_AFTER);
     double value;
-    return read_number(d, copy, &value) == copy + length ? store_number(&r->w, f, entry, value)
-                                                         : store_text(&r->w, f, entry, copy, copy + length);
+    if (read_number(d, copy, &value) == copy + length) store_number(&r->w, f, entry, value);
+    else store_text(&r->w, f, entry, copy, copy + length);
+    return 1;
 }
 
 static int use_text(binary_run *r, int32_t entry, const char *text, size_t length) {
@@ -211,7 +214,7 @@ static int use_decimal(binary_run *r, int32_t entry, const char *bytes, int64_t 
     if (read_number(r->w.decoder, start, &value) != end) return LEFT_TO_REFERENCE;
     for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
         if (f->kind == FIELD_TEXT || f->kind == FIELD_IDENTIFIER) use_digits(r, f, start, (uint32_t)(end - start));
-        else if (!use_number(r, f, entry, value, NULL)) return LEFT_TO_REFERENCE;
+        else use_number(r, f, entry, value, NULL);
     }
     mark_filled(r, entry);
     return DONE;
