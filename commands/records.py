@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from saker.engine.errors import SakerError
 
 if TYPE_CHECKING:
-    from saker.engine.records.formats import Format
+    from saker.engine.records.formats import Format, Schema
     from saker.training.fit import Settings
     from saker.training.record_files import RecordFile
 
@@ -132,14 +132,17 @@ def folder_records(folder: Path, part: str, label: str, key: str) -> Iterator[Pa
         yield from replay.keyed(tables.to_records(frame.drop(columns=[label], errors="ignore")), key)
 
 
-def as_avro(pairs: Iterable[Pair], schema: str, schema_id: int | None, written: list[bytes] | None = None) -> Iterator[Pair]:
-    """(key, record as JSON) pairs as Avro. written: the records as Avro of the same schema, where they are already."""
+def in_format(
+    pairs: Iterable[Pair], schema: Schema, schema_id: int | None, written: list[bytes] | None = None
+) -> Iterator[Pair]:
+    """(key, record as JSON) pairs as Avro or Protobuf. written: the records as Avro of the schema, where they are already."""
     from saker.training.avro_rows import AvroRows
+    from saker.training.protobuf_rows import ProtobufRows
     from saker.training.tables import TableError
 
-    rows = AvroRows(schema, schema_id)
+    rows = AvroRows(schema.text, schema_id) if schema.kind == "avro" else ProtobufRows(schema, schema_id)
     for number, (key, record) in enumerate(pairs):
-        if written is not None:
+        if written is not None and isinstance(rows, AvroRows):
             yield key, rows.framed(written[number])
             continue
         try:

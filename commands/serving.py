@@ -43,13 +43,14 @@ from saker.commands.options import (
     printable,
 )
 from saker.commands.progress import steps
-from saker.commands.records import as_avro, file_records, folder_records, generated, generated_columns, is_table
+from saker.commands.records import file_records, folder_records, generated, generated_columns, in_format, is_table
 from saker.engine import config
 from saker.engine.errors import SakerError
 from saker.engine.onnx_metadata import UNPROVEN
 
 if TYPE_CHECKING:
     from saker.engine.contract import Contract
+    from saker.engine.records.formats import Schema
 
 
 @app.command(
@@ -252,13 +253,14 @@ def replay(
     id_field: Identifier = "TransactionID",
     missing: Missing = None,
     record_format: Annotated[
-        Literal["json", "avro"], typer.Option("--format", help="Format to send in.", rich_help_panel=ON_RECORDS)
+        Literal["json", "avro", "protobuf"],
+        typer.Option("--format", help="Format to send in.", rich_help_panel=ON_RECORDS),
     ] = "json",
     registry_url: Annotated[
         str | None,
         typer.Option(
             "--registry",
-            help="Schema registry of Avro records; the schema is registered under TOPIC-value.",
+            help="Schema registry; the schema is registered under TOPIC-value, and records begin with its id.",
             rich_help_panel=ON_RECORDS,
         ),
     ] = None,
@@ -266,10 +268,11 @@ def replay(
         Path | None,
         typer.Option(
             "--schema",
-            help="Schema of Avro records (default: made of the columns and their types).",
+            help="Avro schema (default: from the types of the columns), or a .proto file.",
             rich_help_panel=ON_RECORDS,
         ),
     ] = None,
+    message: MessageName = "",
 ) -> None:
     """Send transactions to a topic at a fixed rate (open loop), without their label."""
     from saker.engine.kafka import replay
@@ -286,11 +289,11 @@ def replay(
     else:
         total = generate or 0
         pairs = replay.ahead(generated, total, seed, first, label, key)
-    if record_format == "avro":
+    if record_format != "json":
         columns = read.columns if file else partial(generated_columns, data, part, label)
-        own = read.of.schema if file and schema is None else None
-        text = _avro_schema(schema, columns) if own is None else own.text
-        pairs = as_avro(pairs, text, register_schema(registry_url, topic, text), None if own is None else read.values)
+        own = read.of.schema if file and schema is None and record_format == "avro" else None
+        of = own or _schema_to_send(record_format, schema, message, columns)
+        pairs = in_format(pairs, of, register_schema(registry_url, topic, of), None if own is None else read.values)
     with steps("replay") as say:
         told = replay.replay(
             pairs,
@@ -376,15 +379,17 @@ def score(
         typer.echo(printable(f"  record {reason['line']}: {reason['message']}"), err=True)
 
 
-def _avro_schema(file: Path | None, columns: Callable[[], Any]) -> str:
+def _schema_to_send(record_format: str, file: Path | None, message: str, columns: Callable[[], Any]) -> Schema:
+    from saker.engine.records.formats import Schema
+    from saker.engine.schema_registry import read_schema
+
+    if file is not None:
+        return read_schema(file, record_format, message)
+    if record_format == "protobuf":
+        raise SakerError("--format protobuf: expected --schema FILE, since the numbers of fields cannot be guessed")
     from saker.training.avro_rows import schema_of
 
-    if file is None:
-        return schema_of(columns(), "Transaction")
-    try:
-        return file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SakerError(f"--schema: cannot read {file}: {error}") from error
+    return Schema("avro", schema_of(columns(), "Transaction"))
 
 
 def _record_settings(

@@ -243,9 +243,11 @@ def register_results(kind: str, registry: str | None, topic: str) -> ResultSetti
     return ResultSettings(kind, Registry(registry).register(f"{topic}-value", schema))
 
 
-def register_schema(registry: str | None, topic: str, text: str) -> int | None:
-    """The id of an Avro schema for the records of a topic; None without a registry. Raises `SakerError`."""
-    return None if registry is None else Registry(registry).register(f"{topic}-value", Schema("avro", text))
+def register_schema(registry: str | None, topic: str, schema: Schema) -> int | None:
+    """The id of a schema for the records of a topic; None without a registry. Raises `SakerError`."""
+    if registry is not None and schema.descriptors:
+        raise ServingError("--schema: expected a .proto file, which the registry takes; descriptors have no text")
+    return None if registry is None else Registry(registry).register(f"{topic}-value", schema)
 
 
 def open_format(records: RecordSettings) -> Format:
@@ -274,14 +276,14 @@ def _plain_format(records: RecordSettings) -> Format:
 def _schema_of_file(records: RecordSettings, path: Path) -> Schema:
     if records.format == "json":
         raise ServingError("--schema: JSON needs no schema; use it with --format avro or protobuf")
-    return _read_schema(path, records.format, records.message)
+    return read_schema(path, records.format, records.message)
 
 
 def schema_of_file(path: Path, message: str = "") -> Schema:
     """A schema whose kind its file shows: Protobuf by its name, else a JSON schema or Avro. Raises `ServingError`."""
     if path.suffix in (".proto", ".desc", ".pb", ".binpb", ".protoset"):
-        return _read_schema(path, "protobuf", message)
-    found = _read_schema(path, "avro", "")
+        return read_schema(path, "protobuf", message)
+    found = read_schema(path, "avro", "")
     with contextlib.suppress(ValueError):
         whole = json.loads(found.text)
         if isinstance(whole, dict) and ("$schema" in whole or whole.get("type") == "object" or "properties" in whole):
@@ -289,7 +291,8 @@ def schema_of_file(path: Path, message: str = "") -> Schema:
     return found
 
 
-def _read_schema(path: Path, kind: str, message: str) -> Schema:
+def read_schema(path: Path, kind: str, message: str) -> Schema:
+    """Raises `ServingError`."""
     try:
         data = path.read_bytes()
         if kind == "protobuf" and path.suffix != ".proto":

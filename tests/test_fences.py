@@ -61,6 +61,8 @@ SHARED = {
     "records.decode",
     "records.encode",
     "records.formats",
+    "records.proto_messages",
+    "records.proto_text",
     "records.reference_decoder",
     "records.schema_fields",
     "model.session",

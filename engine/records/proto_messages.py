@@ -61,7 +61,7 @@ class Messages:
         self._made: dict[str, Message | Enum] = {}
         #: Of the last file, by the indices that Confluent's wire format has, in order.
         self.paths: dict[tuple[int, ...], str] = {}
-        for file in (*_well_known(), *files):
+        for file in (*well_known(), *files):
             if file.syntax not in ("", "proto2", "proto3"):
                 raise SchemaError(f"{file.name or 'the schema'} has an edition; expected proto2 or proto3")
             scope = f".{file.package}" if file.package else ""
@@ -125,7 +125,8 @@ class Messages:
 
 
 @cache
-def _well_known() -> tuple[FileDescriptorProto, ...]:
+def well_known() -> tuple[FileDescriptorProto, ...]:
+    """Google's files that others may import without having them."""
     files = []
     for name in _WELL_KNOWN:
         files.append(file := FileDescriptorProto())

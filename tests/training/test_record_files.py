@@ -17,15 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from saker.commands.records import as_avro, file_records, labelled_table
+from saker.commands.records import file_records, in_format, labelled_table
 from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
 from saker.engine.records.decode import Decoder
+from saker.engine.records.formats import Format, Schema
 from saker.export.proven_export import export_proven
 from saker.training import avro_rows, record_files
 from saker.training.fit import Settings, Trained, train
 from saker.training.tables import TableError
 from tests.support.command_line import main_here
+from tests.support.protoc import compiled, message_class
 
 SCHEMA: dict[str, Any] = {
     "type": "record", "name": "Payment", "namespace": "bank",
@@ -197,7 +199,7 @@ def test_a_csv_file_as_avro(tmp_path: Path) -> None:
         "id": ["null", "long"], "amount": ["null", "double"], "city": ["null", "string"], "zip": ["null", "string"],
         "n": ["null", "long"],
     }  # fmt: skip
-    pairs = list(as_avro([(b"k", record) for record in read.values], text, 258))
+    pairs = list(in_format([(b"k", record) for record in read.values], Schema("avro", text), 258))
     of = fastavro.parse_schema(json.loads(text))
     assert {value[:5] for _, value in pairs if value} == {b"\0\0\0\1\2"}
     assert [fastavro.schemaless_reader(io.BytesIO((value or b"")[5:]), of, None) for _, value in pairs] == [
@@ -207,7 +209,9 @@ def test_a_csv_file_as_avro(tmp_path: Path) -> None:
 
 
 def test_json_by_a_schema_of_ones_own(rows: list[dict[str, Any]]) -> None:
-    written = as_avro([(None, record_files.json_of(row | {"raw": ""})) for row in rows[:200]], json.dumps(SCHEMA), None)
+    written = in_format(
+        [(None, record_files.json_of(row | {"raw": ""})) for row in rows[:200]], Schema("avro", json.dumps(SCHEMA)), None
+    )
     of = fastavro.parse_schema(SCHEMA)
     read: list[Any] = [fastavro.schemaless_reader(io.BytesIO(value or b""), of, None) for _, value in written]
     assert read == [row | {"raw": b""} for row in rows[:200]]
@@ -227,8 +231,9 @@ def test_json_by_a_schema_of_ones_own(rows: list[dict[str, Any]]) -> None:
 def test_rows_that_do_not_fit_a_schema_are_told(record: bytes, told: str) -> None:
     inner = {"type": "record", "name": "B", "fields": [{"name": "c", "type": "boolean"}]}
     fields = [{"name": "a", "type": "long"}, {"name": "b", "type": ["null", inner], "default": None}]
+    schema = Schema("avro", json.dumps({"type": "record", "name": "A", "fields": fields}))
     with pytest.raises(SakerError, match=told):
-        list(as_avro([(None, record)], json.dumps({"type": "record", "name": "A", "fields": fields}), 1))
+        list(in_format([(None, record)], schema, 1))
 
 
 @pytest.mark.parametrize("text", ["no", "[]", '"string"', '{"type":"record"}'])
@@ -254,3 +259,52 @@ def test_a_path_identifies_records(tmp_path: Path) -> None:
     contract: Contract = train(table, settings, sent=records).contract
     assert (contract.id_field, contract.id_path) == ("id", "p.id")
     assert list(Decoder(contract).decode(lines[:2]).ids) == [b"0", b"1"]
+
+
+# ---- replays as Protobuf ----
+
+PROTO = """syntax = "proto3";
+package bank;
+import "google/protobuf/timestamp.proto";
+message Other { string x = 1; }
+message Payment {
+  string id = 1; google.protobuf.Timestamp at = 2; bool fraud = 3; repeated string tags = 4; Card card = 5;
+  message Card { double amount = 1; Network network = 2; optional double limit = 3; optional int32 age = 4; bool online = 5; }
+}
+enum Network { VISA = 0; AMEX = 1; OTHER = 2; }
+"""
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_rows_as_protobuf_are_what_a_class_of_protoc_reads(
+    as_text: bool, rows: list[dict[str, Any]], by_avro: Trained, tmp_path: Path
+) -> None:
+    schema = Schema("protobuf", PROTO, message="bank.Payment")
+    if not as_text:
+        schema = Schema("protobuf", "", descriptors=compiled(PROTO, tmp_path).SerializeToString(), message="bank.Payment")
+    lines = [record_files.json_of(row) for row in rows[:300]]
+    written = [value or b"" for _, value in in_format([(None, line) for line in lines], schema, 7)]
+    payment = message_class(PROTO, "bank.Payment", tmp_path)
+    for row, value in zip(rows[:300], written, strict=True):
+        assert value.startswith(b"\0\0\0\0\7\2\2")  # the second message of its file
+        message, card = payment.FromString(value[7:]), row["card"]
+        assert (message.id, message.at.ToDatetime(UTC), message.fraud) == (row["id"], row["at"], row["fraud"])
+        assert (message.card.amount, message.card.limit) == (float(card["amount"]), card["limit"] or 0.0)
+        assert message.card.HasField("age") is (card["age"] is not None)
+    decoded = Decoder(by_avro.contract, of=Format("protobuf", schema=schema)).decode([value[7:] for value in written])
+    np.testing.assert_array_equal(decoded.matrix, Decoder(by_avro.contract).decode(lines).matrix)
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (Schema("protobuf", "no"), "Protobuf schema cannot be used"),
+        (Schema("protobuf", PROTO, message="bank.Absent"), "it has no message 'bank.Absent'; it has bank.Other, bank.Payment"),
+        (Schema("protobuf", 'syntax = "proto3"; message A { Absent x = 1; }'), "Protobuf schema cannot be used"),
+        (Schema("protobuf", "", descriptors=b"no"), "Protobuf schema cannot be used"),
+        (Schema("protobuf", PROTO), "row 1: it does not fit the Protobuf schema"),
+    ],
+)
+def test_protobuf_schemas_and_rows_that_do_not_fit_are_told(schema: Schema, told: str) -> None:
+    with pytest.raises(SakerError, match=told):
+        list(in_format([(None, b'{"x":{"y":1}}')], schema, None))
