@@ -306,8 +306,8 @@ def test_a_table_is_replayed_as_avro_or_protobuf(
     results = [orjson.loads(one.value or b"") for one in read(topics.scored, len(records))]
     answers = {answer[model.trained.contract.id_field]: answer["fraud_score"] for answer in results}
     assert answers == pytest.approx(expected, rel=1e-15)
-    fields = schema_fields(Registry(registry).version(f"{topics.raw}-value", "latest")[2])
-    assert label not in {one.label for one in fields}
+    registered = schema_fields(Registry(registry).version(f"{topics.raw}-value", "latest")[2])
+    assert label not in {one.label for one in registered}
 
 
 def test_doctor_shows_how_the_model_maps_onto_the_schemas(
