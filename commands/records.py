@@ -48,11 +48,11 @@ def file_records(file: Path, id_field: str, label: str, missing: Collection[str]
         return FileRecords(tables.to_records(table), JSON, lambda: _columns(table))
     if not _has_schema(file):
         kept = [_without(label, line) for line in lines(file)]
-        return FileRecords(kept, JSON, lambda: _of_json(kept, file).rows.schema)
+        return FileRecords(kept, JSON, lambda: _of_json(kept, file).schema)
     from saker.training.record_files import read_records
 
     read = read_records(file, id_field, without=label)
-    return FileRecords(read.records, read.format, lambda: read.rows.schema, read.as_json)
+    return FileRecords(read.records, read.format, lambda: read.schema, read.as_json)
 
 
 def _columns(table: Table) -> Any:

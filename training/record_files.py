@@ -28,30 +28,41 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import compute
 
-from saker.engine.paths import parse_path, path_text
+from saker.engine.paths import Path as FieldPath
+from saker.engine.paths import find, parse_path, path_text
+from saker.engine.records.content import SchemaError
 from saker.engine.records.formats import JSON, Format, Schema
+from saker.engine.records.schema_fields import SchemaField, schema_fields
 from saker.training.tables import TableError
 
 _AVRO = b"Obj\x01"
 _ROWS = 10_000
+#: Of rows whose columns are named by paths.
+_BY_PATH = {b"saker": b"paths"}
 
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """`records` as a producer sends them, in `format`; `rows` has their values.
+    """`records` as a producer sends them, in `format`; rows: their values, or what makes them of records.
 
     as_json: a record -> the same as JSON, for contracts, whose golden records are text.
     """
 
     records: list[bytes]
     format: Format
-    rows: pa.Table
+    rows: pa.Table | Callable[[Sequence[bytes]], pa.Table]
     as_json: Callable[[bytes], bytes] = bytes
 
     def chosen(self, rows: NDArray[Any]) -> RecordFile:
         """rows: a mask (n,), or indices in the order that is wanted."""
         at = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        return replace(self, records=[self.records[one] for one in at.tolist()], rows=self.rows.take(at))
+        kept = self.rows.take(at) if isinstance(self.rows, pa.Table) else self.rows
+        return replace(self, records=[self.records[one] for one in at.tolist()], rows=kept)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the rows."""
+        return self._values().schema
 
     def table(self) -> pd.DataFrame:
         """The fields to learn from, a column each, named by their paths."""
@@ -59,12 +70,17 @@ class RecordFile:
         return pa.table(fields).to_pandas(types_mapper=pd.ArrowDtype)
 
     def opaque(self) -> list[str]:
-        """The other fields: arrays, maps, bytes, and those without any value."""
+        """The other fields: arrays, maps, bytes, unions of several types, and those without any value."""
         return [name for name, column in self._fields() if _is_opaque(column.type)]
 
+    def _values(self) -> pa.Table:
+        return self.rows if isinstance(self.rows, pa.Table) else self.rows(self.records)
+
     def _fields(self) -> Iterator[tuple[str, pa.ChunkedArray]]:
-        for name, column in zip(self.rows.column_names, self.rows.columns, strict=True):
-            yield from _fields((name,), column)
+        rows = self._values()
+        for name, column in zip(rows.column_names, rows.columns, strict=True):
+            path: FieldPath = parse_path(name) if rows.schema.metadata == _BY_PATH else (name,)
+            yield from _fields(path, column)
 
 
 def read_records(path: Path, id_field: str, without: str = "") -> RecordFile:
@@ -95,23 +111,30 @@ def of_json(records: Sequence[bytes], path: Path) -> RecordFile:
 
 
 def _read_avro(path: Path) -> RecordFile:
-    records: list[bytes] = []
-    parts, values = [], []
-    schema = _avro_schema(path)
-    for value, data in _avro_values(path):
-        records.append(data)
-        values.append(value)
-        if len(values) == _ROWS:
-            parts.append(_struct(values, path))
-            values.clear()
-    if values:
-        parts.append(_struct(values, path))
-    of = fastavro.parse_schema(json.loads(schema))
+    records = list(_avro_records(path))
+    schema = Schema("avro", _avro_schema(path))
+    try:
+        of, fields = fastavro.parse_schema(json.loads(schema.text)), schema_fields(schema)
+    except SchemaError as error:
+        raise TableError(f"{path}: expected records, got others: {error}") from error
+    if not records:
+        raise TableError(f"{path}: there are no records in it")
 
-    def as_json(record: bytes) -> bytes:
-        return json_of(fastavro.schemaless_reader(io.BytesIO(record), of, None))
+    def read(record: bytes) -> Any:
+        return fastavro.schemaless_reader(io.BytesIO(record), of, None)
 
-    return RecordFile(records, Format("avro", schema=Schema("avro", schema)), _whole(parts, path), as_json)
+    def rows(records: Sequence[bytes]) -> pa.Table:
+        values = [read(record) for record in records]
+        return pa.table([_column(one, values) for one in fields], [one.label for one in fields], metadata=_BY_PATH)
+
+    return RecordFile(records, Format("avro", schema=schema), rows, lambda record: json_of(read(record)))
+
+
+def _column(of: SchemaField, values: list[Any]) -> pa.Array:
+    if of.kind == "other":
+        return pa.nulls(len(values))
+    found = [find(value, of.path) for value in values]
+    return pa.array([float(one) if isinstance(one, Decimal) else one for one in found])
 
 
 def _avro_schema(path: Path) -> str:
@@ -122,8 +145,7 @@ def _avro_schema(path: Path) -> str:
             raise TableError(f"{path}: the Avro container is damaged ({_told(error)})") from error
 
 
-def _avro_values(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Each record as a value, and its bytes."""
+def _avro_records(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         try:
             blocks = fastavro.block_reader(file)
@@ -133,8 +155,8 @@ def _avro_values(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
                 stream = io.BytesIO(data)
                 for _ in range(block.num_records):
                     start = stream.tell()
-                    value: Any = fastavro.schemaless_reader(stream, schema, None)
-                    yield value, data[start : stream.tell()]
+                    fastavro.schemaless_reader(stream, schema, None)
+                    yield data[start : stream.tell()]
         except Exception as error:
             raise TableError(f"{path}: the Avro container is damaged ({_told(error)})") from error
 
@@ -204,7 +226,7 @@ def _whole(parts: list[pa.Table], path: Path) -> pa.Table:
         raise TableError(f"{path}: expected values of one type in each field: {error}") from error
 
 
-def _fields(path: tuple[str, ...], column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def _fields(path: FieldPath, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
     of = column.type
     if pa.types.is_struct(of):
         for field, inner in zip(of, column.flatten(), strict=True):

@@ -156,6 +156,34 @@ def test_score_and_verify_take_the_file(kind: str, files: dict[str, Path], by_av
     assert verified.stdout.startswith("OK: 4,000 scores of 4,000 records, again by model and Booster")
 
 
+def test_fields_of_several_types_are_left_out(tmp_path: Path) -> None:
+    fields = [
+        {"name": "id", "type": "long"}, {"name": "t", "type": "long"}, {"name": "y", "type": "int"},
+        {"name": "x", "type": "float"}, {"name": "any", "type": ["null", "long", "string"]},
+        {"name": "more", "type": {"type": "map", "values": ["int", "string"]}},
+    ]  # fmt: skip
+    schema = fastavro.parse_schema({"type": "record", "name": "R", "fields": fields})
+    rows = [
+        {"id": at, "t": at, "y": at % 2, "x": at % 5, "any": [None, 1, "x"][at % 3], "more": {"a": 1, "b": "x"}}
+        for at in range(300)
+    ]
+    with (tmp_path / "a.avro").open("wb") as out:
+        fastavro.writer(out, schema, rows, codec="snappy")
+    settings = Settings(label="y", time="t", id_field="id", rounds=2)
+    table, records, _ = labelled_table(tmp_path / "a.avro", 0, 0, settings, (None, None))
+    said: list[str] = []
+    trained = train(table, settings, said.append, records)
+    assert [one.name for one in trained.contract.features] == ["hour_of_day", "day_of_week", "x"]
+    assert "not learned from, since they are arrays, maps, bytes, times or empty: any, more" in said
+
+
+def test_a_container_of_other_values_is_told(tmp_path: Path) -> None:
+    with (tmp_path / "a.avro").open("wb") as out:
+        fastavro.writer(out, fastavro.parse_schema({"type": "string"}), ["a", "b"])
+    with pytest.raises(TableError, match="expected records, got others"):
+        record_files.read_records(tmp_path / "a.avro", "id")
+
+
 def test_a_window_of_a_file(files: dict[str, Path]) -> None:
     first = START.timestamp()
     table, records, source = labelled_table(files["avro"], 0, 0, SETTINGS, (first + 1000, first + 2000))
