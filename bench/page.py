@@ -259,6 +259,21 @@ _SECTIONS: dict[str, Callable[[dict[str, Any], dict[str, str]], Iterator[str]]] 
         "JSON to the float32 matrix, and scores to JSON, in batches of 256. The alternatives check no value.",
         "records",
     ),
+    "nested": _timed(
+        "Decoding nested JSON",
+        "The same records with ten fields in each of five objects, and flat. orjson checks no value.",
+        "records",
+    ),
+    "avro": _timed(
+        "Decoding Avro",
+        "The same records as nullable doubles and strings, read by a program for their schema. fastavro checks no value.",
+        "records",
+    ),
+    "protobuf": _timed(
+        "Decoding Protobuf",
+        "The same records as optional fields of proto3. upb is the parser of Google's protobuf package.",
+        "records",
+    ),
     "pipeline": _timed(
         "The whole pipeline without Kafka",
         "Bytes to bytes: decode, score and encode. The Python loop uses orjson, numpy and onnxruntime, and checks nothing.",
