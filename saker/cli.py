@@ -13,6 +13,8 @@ from saker.commands import (  # noqa: F401 - each module adds its commands to th
     models,
     monitoring,
     rejected,
+    replay,
+    score,
     serving,
     verify,
 )
