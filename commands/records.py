@@ -52,7 +52,7 @@ def file_records(file: Path, id_field: str, label: str, missing: Collection[str]
     from saker.training.record_files import read_records
 
     read = read_records(file, id_field, without=label)
-    return FileRecords(read.records, read.format, lambda: read.schema, read.as_json)
+    return FileRecords(read.records, read.format, lambda: read.schema, lambda record: _without(label, read.as_json(record)))
 
 
 def _columns(table: Table) -> Any:

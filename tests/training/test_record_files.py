@@ -184,6 +184,13 @@ def test_a_container_of_other_values_is_told(tmp_path: Path) -> None:
         record_files.read_records(tmp_path / "a.avro", "id")
 
 
+def test_an_avro_record_as_json_lacks_the_label(files: dict[str, Path]) -> None:
+    read = file_records(files["avro"], "id", "fraud")
+    record = orjson.loads(read.as_json(read.values[0]))
+    assert "fraud" not in record
+    assert record["card"]["network"] in {"VISA", "AMEX", "OTHER"}
+
+
 def test_a_window_of_a_file(files: dict[str, Path]) -> None:
     first = START.timestamp()
     table, records, source = labelled_table(files["avro"], 0, 0, SETTINGS, (first + 1000, first + 2000))
