@@ -20,7 +20,6 @@ from hypothesis import settings
 from saker import to_onnx
 from saker.deploy.local.kafka import Broker
 from saker.deploy.local.registry import SchemaRegistry
-from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics, local_kafka
 from saker.deploy.local.tracking import Tracking
 from saker.engine.kafka.reader import Record, read_topic
@@ -184,9 +183,8 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
             ready: bool = True,
             options: Sequence[str] = (),
         ) -> Serving:
-            port = free_port()
             command = [sys.executable, "-m", "saker", "serve", "--model", model, "--workers", str(workers)]
-            command += ["--kernels", kernels, "--model-poll", "0.2", "--metrics-port", str(port)]
+            command += ["--kernels", kernels, "--model-poll", "0.2", "--metrics-port", "0"]
             command += ["--bootstrap-servers", bootstrap_servers, "--group", topics.group]
             command += ["--input", topics.raw, "--output", output, "--rejected", topics.rejected]
             process = subprocess.Popen(
@@ -197,7 +195,7 @@ def serve(bootstrap_servers: str, topics: Topics) -> Iterator[Serve]:
             )
             stop.callback(process.wait)
             stop.callback(process.terminate)
-            serving = Serving(process, f"http://127.0.0.1:{port}")
+            serving = Serving(process)
             if ready:
                 serving.await_line("ready: every partition")
             return serving

@@ -26,7 +26,6 @@ import pytest
 
 from saker.bench.harness import results
 from saker.deploy.local.kafka import Broker
-from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from saker.engine.kafka.replay import replay
 from saker.training import synthetic
@@ -58,12 +57,11 @@ class Scene:
     pool: Serving | None = None
 
     def serve(self, instance: str = "first") -> Serving:
-        port = free_port()
         command = [sys.executable, "-m", "saker", "serve", "--model", str(self.model), "--model-poll", "0.5"]
-        command += ["--workers", "2", "--instance", instance, "--metrics-port", str(port), "--delivery", self.delivery]
+        command += ["--workers", "2", "--instance", instance, "--metrics-port", "0", "--delivery", self.delivery]
         command += ["--bootstrap-servers", self.broker.bootstrap_servers]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        pool = Serving(process, f"http://127.0.0.1:{port}")
+        pool = Serving(process)
         pool.await_line("metrics at")  # it has its model
         return pool
 

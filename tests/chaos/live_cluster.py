@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED
 from saker.engine.kafka import admin
 from saker.engine.kafka.replay import replay
@@ -49,13 +48,12 @@ def pool(brokers: Cluster, generated_model: Any) -> Iterator[Callable[..., Servi
     with ExitStack() as stack:
 
         def start(*options: str) -> Serving:
-            port = free_port()
             command = [sys.executable, "-m", "saker", "serve", "--model", str(generated_model.path), *options]
-            command += ["--bootstrap-servers", brokers.bootstrap_servers, "--metrics-port", str(port)]
+            command += ["--bootstrap-servers", brokers.bootstrap_servers, "--metrics-port", "0"]
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             stack.callback(process.wait)
             stack.callback(process.kill)
-            serving = Serving(process, f"http://127.0.0.1:{port}")
+            serving = Serving(process)
             serving.await_line("ready: every partition")
             return serving
 

@@ -16,7 +16,6 @@ import psutil
 import pytest
 
 from saker.deploy.local.kafka import Broker
-from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from saker.engine.kafka.replay import replay
 from saker.training import synthetic
@@ -49,15 +48,14 @@ def is_ready(serving: Serving) -> bool:
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 def test_it_comes_late_and_is_killed(delivery: str, broker: Broker, generated_model: Any) -> None:
-    port = free_port()
-    command = [sys.executable, "-m", "saker", "serve", "--model", str(generated_model.path), "--metrics-port", str(port)]
+    command = [sys.executable, "-m", "saker", "serve", "--model", str(generated_model.path), "--metrics-port", "0"]
     command += ["--bootstrap-servers", broker.bootstrap_servers, "--delivery", delivery]
     # So that the broker is killed while a transaction is open: one that is killed between the end of a transaction and the
     # markers of it may lose that of the offsets (Kafka 4.4, seen twice), and then nobody can read them any more.
     command += ["--transaction-ms", "1000"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        serving = Serving(process, f"http://127.0.0.1:{port}")
+        serving = Serving(process)
         serving.await_line("retrying")
         assert not is_ready(serving)
         assert serving.metric("broker_up") == 0

@@ -25,7 +25,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 import saker
-from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import REJECTED, SCORED, local_kafka
 from saker.engine.contract import Contract
 from saker.engine.kafka.reader import read_topic
@@ -71,7 +70,6 @@ class Reader:
     folder: Path
     bootstrap_servers: str
     registry: str = ""
-    metrics_port: int = field(default_factory=free_port)
     pool: Serving | None = None
     printed: dict[str, str] = field(default_factory=dict)
 
@@ -95,7 +93,8 @@ class Reader:
             self.serve(command.removesuffix("&"))
             return
         if command.startswith("saker top"):
-            command += f" --url {self.url}"
+            assert self.pool is not None
+            command += f" --url {self.pool.url}/metrics"
         self.run(["bash", "-euo", "pipefail", "-c", command], line)
         if command.startswith("saker replay"):
             count = int(re.findall(r"acknowledged (\d+)", self.printed["saker replay"])[0])
@@ -108,14 +107,10 @@ class Reader:
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         self.printed[" ".join(line.split()[:2])] = done.stdout
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.metrics_port}/metrics"
-
     def serve(self, command: str) -> None:
-        words = [sys.executable, "-m", *command.split(), "--metrics-port", str(self.metrics_port)]
+        words = [sys.executable, "-m", *command.split(), "--metrics-port", "0"]
         process = subprocess.Popen(words, cwd=self.folder, env=self.environment, stderr=subprocess.PIPE, text=True)
-        self.pool = Serving(process, self.url.removesuffix("/metrics"))
+        self.pool = Serving(process)
         self.pool.await_line("ready: every partition")
 
     def leave(self) -> None:

@@ -103,7 +103,7 @@ def test_a_pool_serves_through_tls_and_sasl(
     monkeypatch.setenv(VARIABLE, str(folder / mechanism))
     suffix = f"-{mechanism}"
     create_topics(address, 4, suffix)
-    command = [sys.executable, "-m", "saker", "serve", "--model", str(cards_model.path), "--metrics-port", str(free_port())]
+    command = [sys.executable, "-m", "saker", "serve", "--model", str(cards_model.path), "--metrics-port", "0"]
     command += ["--input", RAW + suffix, "--output", SCORED + suffix, "--rejected", REJECTED + suffix]
     with (tmp_path / "log").open("w+") as log:
         process = subprocess.Popen([*command, "--bootstrap-servers", address], stderr=log)

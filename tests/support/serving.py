@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from saker.engine.kafka.reader import Record
 from saker.engine.metrics.reading import read
 
 PARTITIONS = 4
+_METRICS = re.compile(r"metrics at (\S+)/metrics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,15 @@ class Topics:
 
 @dataclass
 class Serving:
-    """`saker serve` as its user runs it: a process of its own, known by its addresses."""
+    """`saker serve` as its user runs it: a separate process with `--metrics-port 0`, whose log says which port it got.
+
+    (A port that was free a moment ago may be another test's by now.)
+    """
 
     process: subprocess.Popen[str]
-    url: str
     _lines: Queue[str | None] = field(default_factory=Queue)
+    _url: str = ""
+    _has_url: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         threading.Thread(target=self._follow, daemon=True).start()
@@ -41,8 +47,16 @@ class Serving:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             sys.stderr.write(line)  # pytest shows it where a test fails
+            if found := _METRICS.search(line):
+                self._url = found[1]
+                self._has_url.set()
             self._lines.put(line)
         self._lines.put(None)
+
+    @property
+    def url(self) -> str:
+        assert self._has_url.wait(90), "saker serve has not said where its metrics are"
+        return self._url
 
     def get(self, path: str) -> str:
         with urllib.request.urlopen(self.url + path, timeout=5) as answer:
