@@ -15,6 +15,8 @@ from saker.engine.kernels import Values
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.records.rejection import Rejection
 
+_NONE: Mapping[str, int] = MappingProxyType({})
+
 
 class Scored(NamedTuple):
     """`results[i]` is the encoded score of the record at `indices[i]` of the batch.
@@ -30,7 +32,7 @@ class Scored(NamedTuple):
     threshold: float
     #: decode, score, encode
     stage_seconds: Mapping[str, float]
-    skipped: Mapping[str, int] = MappingProxyType({})
+    skipped: Mapping[str, int] = _NONE
 
 
 def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | None = None) -> Scored:
@@ -49,7 +51,7 @@ def score_batch(model: ActiveModel, values: Values, late: NDArray[np.bool_] | No
         rejections = rejections + [_not_finite(int(ids.indices[at]), float(scores[at])) for at in np.flatnonzero(~finite)]
         rejections.sort(key=lambda rejection: rejection.index)
         ids, scores = ids.chosen(finite), scores[finite]
-    skipped: Counter[str] = Counter()
+    skipped = _NONE
     if rejections and model.decoder.skips_deletes:
         rejections, skipped = _without_deletes(values, rejections)
     after_score = time.perf_counter()

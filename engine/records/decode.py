@@ -155,9 +155,10 @@ class Decoder:
 
         Raises `SakerError` where a record names a new schema and the registry does not answer.
         """
-        values = self._framed(values)
-        for schema in {schema for _, schema in self.unknown_schemas(values)}:
-            self.learn(schema)
+        if self._may_be_unknown:  # of a batch of one record each call below would be seen
+            values = self._framed(values)
+            for schema in {schema for _, schema in self.unknown_schemas(values)}:
+                self.learn(schema)
         n = len(values)
         if n > len(self._matrix):
             self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
@@ -180,9 +181,9 @@ class Decoder:
         ids = Identifiers(values, indices, starts, lengths, texts)
         if accepted < n:
             ids = ids[:accepted]
-        for at, rejection in enumerate(rejections):
-            if rejection.reason == "missing_field" and self._reader.is_delete(values[rejection.index]):
-                rejections[at] = DELETED.of(rejection.index)
+            for at, rejection in enumerate(rejections):
+                if rejection.reason == "missing_field" and self._reader.is_delete(values[rejection.index]):
+                    rejections[at] = DELETED.of(rejection.index)
         return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
 
 

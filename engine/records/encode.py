@@ -88,6 +88,7 @@ class Encoder:
         self._encode: Encode = extension.encode if extension else _encode
         self._threshold = threshold
         self.pieces = _pieces(id_field, model, of)
+        self._is_json = of.format == "json"
 
     def encode(
         self, ids: Identifiers, scores: NDArray[np.float64], scored_at_ms: int, late: NDArray[np.bool_] | None = None
@@ -102,8 +103,7 @@ class Encoder:
         if late is not None:
             flags = flags + 2 * late.view(np.uint8)
         # As JSON the whole batch at once: exactly, and faster than any code that would be worth owning.
-        is_json = self.pieces[-1] == _JSON
-        written = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY) if is_json else scores.astype("<f8").tobytes()
+        written = orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY) if self._is_json else scores.astype("<f8").tobytes()
         return self._encode(
             ids.values, ids.texts, ids.indices, ids.starts, ids.lengths, written, flags, self.pieces, scored_at_ms
         )
