@@ -57,11 +57,11 @@ def _mapped(contract: Contract, schema: Schema) -> list[str]:
     except SchemaError as error:
         return [f"  the newest schema cannot be shown: {error}"]
     fields = list(field_tree(contract).fields())
-    lines = [f"  {field.label:30} {_told(field, known)}" for field in fields[:_SHOWN]]
+    lines = [f"  {field.label:30} {_mapping(field, known)}" for field in fields[:_SHOWN]]
     return lines + ([f"  and {len(fields) - _SHOWN} more"] if len(fields) > _SHOWN else [])
 
 
-def _told(field: Field, known: dict[Path, SchemaField]) -> str:
+def _mapping(field: Field, known: dict[Path, SchemaField]) -> str:
     kinds = [feature.derivation or feature.kind for _, feature in field.columns]
     use = ", ".join([*kinds, *(["required"] if field.required else []), *(["identifier"] if field.is_identifier else [])])
     if (found := known.get(field.path)) is not None:

@@ -100,18 +100,18 @@ def labelled_table(
     from saker.training import synthetic, tables
 
     start, end = window
-    told = {name: str(value) for name, value in (("from", start), ("until", end)) if value is not None}
+    asked = {name: str(value) for name, value in (("from", start), ("until", end)) if value is not None}
     if data is None:
         if end is None:
             table = synthetic.frame(generate, seed)
             chosen = table if start is None else table[table[settings.time] >= start]
-            return chosen, None, {"generate": str(generate), **told}
+            return chosen, None, {"generate": str(generate), **asked}
         first, count = synthetic.between(start or 0.0, end)
         if not count:
             raise SakerError(f"no generated transaction has {settings.time} from {start or 0:g} until {end:g}")
-        return synthetic.frame(count, seed, first), None, {"generate": str(count), **told}
+        return synthetic.frame(count, seed, first), None, {"generate": str(count), **asked}
     table, records = read_table(data, settings.id_field, settings.missing)
-    if told:
+    if asked:
         times = tables.seconds(table, settings.time, "--time", settings.time_unit)
         whole = f"{times.min():g} to {times.max():g}"
         kept = (times >= (float("-inf") if start is None else start)) & (times < (float("inf") if end is None else end))
@@ -120,7 +120,7 @@ def labelled_table(
             records = records.chosen(kept)
         if table.empty:
             raise SakerError(f"{data}: no row has {settings.time} from {start} until {end}; the file has {whole}")
-    return table, records, {"data": str(data), **told}
+    return table, records, {"data": str(data), **asked}
 
 
 def folder_records(folder: Path, part: str, label: str, key: str) -> Iterator[Pair]:

@@ -106,7 +106,7 @@ def replay(
         of = own or _schema_to_send(record_format, schema, message, columns)
         pairs = in_format(pairs, of, register_schema(registry_url, topic, of), None if own is None else read.values)
     with steps("replay") as say:
-        told = replay.replay(
+        done = replay.replay(
             pairs,
             bootstrap_servers=bootstrap_servers,
             topic=topic,
@@ -117,11 +117,11 @@ def replay(
             ),
         )
     typer.echo(
-        f"sent {told.sent}, acknowledged {told.acknowledged} in {told.seconds:.1f} s "
-        f"({told.sent / told.seconds:,.0f} records/s, at most {told.latest_seconds * 1000:.0f} ms behind schedule)",
+        f"sent {done.sent}, acknowledged {done.acknowledged} in {done.seconds:.1f} s "
+        f"({done.sent / done.seconds:,.0f} records/s, at most {done.latest_seconds * 1000:.0f} ms behind schedule)",
     )
-    if told.acknowledged != told.sent:
-        raise replay.LoadError(f"{told.sent - told.acknowledged} records were not acknowledged: {told.errors[:1]}")
+    if done.acknowledged != done.sent:
+        raise replay.LoadError(f"{done.sent - done.acknowledged} records were not acknowledged: {done.errors[:1]}")
 
 
 def _schema_to_send(record_format: str, file: Path | None, message: str, columns: Callable[[], Any]) -> Schema:

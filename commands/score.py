@@ -84,8 +84,8 @@ def score(
     if rejected is not None:
         rejected.write_bytes(b"".join(orjson.dumps(reason) + b"\n" for reason in refused))
     if is_table(file) and lines and (absent := _absent(active.decoder.contract, lines[0])):
-        told = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")  # noqa: PLR2004 - a few
-        typer.echo(f"  {file} has no column for {len(absent)} fields of the model: {told}", err=True)
+        named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")  # noqa: PLR2004 - a few
+        typer.echo(f"  {file} has no column for {len(absent)} fields of the model: {named}", err=True)
     if blank:
         typer.echo(f"  {blank} of {scores} records have none of the model's fields", err=True)
     more = f", skipped {skipped}" if skipped else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
 from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
@@ -16,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import compute
 
+from saker.engine.records.formats import prefix
 from saker.training.tables import TEXT, TableError, looks_numeric
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -34,7 +34,7 @@ class AvroRows:
             raise TableError(f"the Avro schema cannot be read: {type(error).__name__}: {error}") from error
         if not (isinstance(self._of, dict) and self._of.get("type") == "record"):
             raise TableError("expected an Avro schema of a record")
-        self._prefix = b"" if schema_id is None else struct.pack(">bI", 0, schema_id)
+        self._prefix = b"" if schema_id is None else prefix(schema_id)
 
     def write(self, row: dict[str, Any]) -> bytes:
         """Raises `TableError` for a row that does not fit, with the field."""
@@ -101,9 +101,9 @@ def _moment(value: Any) -> Any:
 
 
 def _whole(value: Any) -> int:
-    if int(value) != float(value):
+    if isinstance(value, float) and not value.is_integer():
         raise ValueError
-    return int(value)
+    return int(value)  # exact beyond 2**53, too
 
 
 def _boolean(value: Any) -> bool:

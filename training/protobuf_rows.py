@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import descriptor_pool, json_format, message_factory
-from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
 
 from saker.engine.records.content import SchemaError
-from saker.engine.records.formats import Schema
-from saker.engine.records.proto_messages import well_known
+from saker.engine.records.formats import Schema, prefix, varint
+from saker.engine.records.proto_messages import Messages, well_known
 from saker.engine.records.proto_text import parse_proto
 from saker.training.tables import TableError
 
@@ -24,7 +22,7 @@ class ProtobufRows:
         """Raises `TableError` for a schema without the message."""
         try:
             files = _files(schema)
-            paths = {name: path for path, name in _messages(files[-1])}
+            paths = {name.lstrip("."): path for path, name in Messages(files).paths.items()}
             name = schema.message.lstrip(".") or next(iter(paths), "")
             if name not in paths:
                 raise SchemaError(f"it has no message {name!r}; it has {', '.join(paths)}")
@@ -34,7 +32,7 @@ class ProtobufRows:
             self._message = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
         except (SchemaError, DecodeError, TypeError, KeyError) as error:
             raise TableError(f"the Protobuf schema cannot be used: {error}") from error
-        self._prefix = b"" if schema_id is None else struct.pack(">bI", 0, schema_id) + _indices(paths[name])
+        self._prefix = b"" if schema_id is None else prefix(schema_id) + _indices(paths[name])
 
     def write(self, row: dict[str, Any]) -> bytes:
         """Fields that the message does not have are left out. Raises `TableError` for a row that does not fit."""
@@ -46,7 +44,7 @@ class ProtobufRows:
 
 
 def _files(schema: Schema) -> list[FileDescriptorProto]:
-    """Those of descriptors as they are; a source as protoc would describe it."""
+    """Those of descriptors, or of a source."""
     if schema.descriptors:
         found = FileDescriptorSet.FromString(schema.descriptors)
         known = {file.name for file in well_known()}
@@ -54,35 +52,11 @@ def _files(schema: Schema) -> list[FileDescriptorProto]:
     file = parse_proto(schema.text)
     file.name = "saker_rows.proto"
     file.dependency[:] = [one.name for one in well_known()]
-    for _, _, message in _walk(file.message_type, file.package, ()):
-        for field in message.field:
-            if field.proto3_optional:  # each has its own oneof
-                field.oneof_index = len(message.oneof_decl)
-                message.oneof_decl.add(name=f"_{field.name}")
     return [file]
-
-
-def _messages(file: FileDescriptorProto) -> Iterator[tuple[tuple[int, ...], str]]:
-    return ((path, name) for path, name, message in _walk(file.message_type, file.package, ()) if not message.options.map_entry)
-
-
-def _walk(messages: Any, scope: str, above: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], str, DescriptorProto]]:
-    """Path and name of each message and those inside of it."""
-    for place, message in enumerate(messages):
-        name = f"{scope}.{message.name}" if scope else message.name
-        yield (*above, place), name, message
-        yield from _walk(message.nested_type, name, (*above, place))
 
 
 def _indices(path: tuple[int, ...]) -> bytes:
     """Which message of its file a record is: a 0 for the first, otherwise how many numbers and these, in zigzag."""
     if path == (0,):
         return b"\0"
-    out = bytearray()
-    for number in (len(path), *path):
-        rest = 2 * number
-        while rest > 0x7F:  # noqa: PLR2004 - 7 bits a byte
-            out.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        out.append(rest)
-    return bytes(out)
+    return b"".join(varint(2 * number) for number in (len(path), *path))

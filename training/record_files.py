@@ -142,7 +142,7 @@ def _avro_schema(path: Path) -> str:
         try:
             return str(fastavro.block_reader(file).metadata["avro.schema"])
         except Exception as error:  # of a damaged file fastavro raises whatever there is
-            raise TableError(f"{path}: the Avro container is damaged ({_told(error)})") from error
+            raise TableError(f"{path}: the Avro container is damaged ({_reason(error)})") from error
 
 
 def _avro_records(path: Path) -> Iterator[bytes]:
@@ -158,10 +158,10 @@ def _avro_records(path: Path) -> Iterator[bytes]:
                     fastavro.schemaless_reader(stream, schema, None)
                     yield data[start : stream.tell()]
         except Exception as error:
-            raise TableError(f"{path}: the Avro container is damaged ({_told(error)})") from error
+            raise TableError(f"{path}: the Avro container is damaged ({_reason(error)})") from error
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 

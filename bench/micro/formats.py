@@ -131,10 +131,6 @@ def _protobuf(flat: Contract, parsed: list[dict[str, Any]]) -> tuple[Contract, F
     file = parse_proto(text)
     file.name = "transaction.proto"
     pool = descriptor_pool.DescriptorPool()
-    for field in file.message_type[0].field:  # each optional field of proto3 has its own oneof
-        if field.proto3_optional:
-            field.oneof_index = len(file.message_type[0].oneof_decl)
-            file.message_type[0].oneof_decl.add(name=f"_{field.name}")
     pool.Add(file)
     message = message_factory.GetMessageClass(pool.FindMessageTypeByName("Transaction"))
     values = [

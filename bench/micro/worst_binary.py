@@ -14,7 +14,7 @@ import fastavro
 from saker.bench.micro.worst import SIZES, Found, cost_of
 from saker.engine.contract import Contract, Feature
 from saker.engine.records.decode import Decoder
-from saker.engine.records.formats import Format, Schema
+from saker.engine.records.formats import Format, Schema, varint
 
 _NUMBERS = 30
 _CONTRACT = Contract(
@@ -110,20 +110,12 @@ def _avro() -> tuple[Format, Made]:
 # ---- Protobuf ----
 
 
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - 7 bits a byte
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
 def _tag(number: int, wire: int) -> bytes:
-    return _varint(number << 3 | wire)
+    return varint(number << 3 | wire)
 
 
 def _sized(number: int, data: bytes) -> bytes:
-    return _tag(number, 2) + _varint(len(data)) + data
+    return _tag(number, 2) + varint(len(data)) + data
 
 
 def _protobuf() -> tuple[Format, Made]:

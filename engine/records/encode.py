@@ -20,7 +20,7 @@ from saker.engine.config import JSON_RESULTS, ResultSettings
 from saker.engine.kernels import Values, mode_of, native
 from saker.engine.records.content import Number
 from saker.engine.records.decode import Identifiers
-from saker.engine.records.formats import ID_BYTES, KINDS, Kind, Schema
+from saker.engine.records.formats import ID_BYTES, KINDS, Kind, Schema, prefix, varint
 
 AVRO_SCHEMA = """\
 {
@@ -115,21 +115,13 @@ def _pieces(id_field: str, model: str, of: ResultSettings) -> Pieces:
         after = b',"is_fraud":%b,"model":%b,"scored_at_ms":'
         false, true = (after % (flag, orjson.dumps(model)) for flag in (b"false", b"true"))
         return b"{%b:" % orjson.dumps(id_field), b',"fraud_score":', false, true, b"}", b',"late":true}', form
-    prefix, name = struct.pack(">bI", 0, of.schema_id), model.encode()
+    start, name = prefix(of.schema_id), model.encode()
     if form == _AVRO:
-        name = _varint(2 * len(name)) + name
-        return prefix, b"", b"\0" + name, b"\1" + name, b"\0", b"\1", form
+        name = varint(2 * len(name)) + name
+        return start, b"", b"\0" + name, b"\1" + name, b"\0", b"\1", form
     # A 0 for the first message of the schema; then tags: field number << 3 | wire type.
-    name = b"\x22" + _varint(len(name)) + name + b"\x28"
-    return prefix + b"\0\x0a", b"\x11", b"\x18\0" + name, b"\x18\1" + name, b"", b"\x30\1", form
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:  # noqa: PLR2004 - 7 bits a byte
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
+    name = b"\x22" + varint(len(name)) + name + b"\x28"
+    return start + b"\0\x0a", b"\x11", b"\x18\0" + name, b"\x18\1" + name, b"", b"\x30\1", form
 
 
 def _encode(
@@ -147,13 +139,13 @@ def _encode(
     before_id, before_score, *after, form = pieces
     after_score, after_time = after[:2], after[2:]
     ids: Sequence[bytes] = Identifiers(values, indices, starts, lengths, texts)
-    times = (b"%d" % scored_at_ms, _varint(2 * scored_at_ms), _varint(scored_at_ms))
+    times = (b"%d" % scored_at_ms, varint(2 * scored_at_ms), varint(scored_at_ms))
     if form == _JSON:
         printed = scores[1:-1].split(b",") if len(ids) else []
     else:
         printed = [scores[at : at + 8] for at in range(0, len(scores), 8)]
         named = [orjson.loads(one).encode() if one.startswith(b'"') else one for one in ids]
-        ids = [_varint(len(one) << (form == _AVRO)) + one for one in named]
+        ids = [varint(len(one) << (form == _AVRO)) + one for one in named]
     return [
         b"".join((before_id, identifier, before_score, score, after_score[flag & 1], times[form], after_time[flag >> 1]))
         for identifier, score, flag in zip(ids, printed, flags.astype(int).tolist(), strict=True)
@@ -169,9 +161,10 @@ def read_result(value: bytes | None) -> Result:
     with contextlib.suppress(ValueError, TypeError, KeyError, IndexError, struct.error, RecursionError):
         if value and not value[0]:
             return _read_binary(value)
-        told = json.loads(value or b"", parse_int=Number, parse_float=Number)
-        if isinstance(told["model"], str) and isinstance(told["fraud_score"], Number) and isinstance(told["is_fraud"], bool):
-            return Result(told["model"], float(told["fraud_score"]), told["is_fraud"], told)
+        answer = json.loads(value or b"", parse_int=Number, parse_float=Number)
+        model, score, is_fraud = answer["model"], answer["fraud_score"], answer["is_fraud"]
+        if isinstance(model, str) and isinstance(score, Number) and isinstance(is_fraud, bool):
+            return Result(model, float(score), is_fraud, answer)
     raise NotAResult("saker did not write this result")
 
 

@@ -304,6 +304,20 @@ class FormatReader:
             return False
 
 
+def prefix(number: int) -> bytes:
+    """What a record of this schema begins with, in Confluent's wire format."""
+    return b"\0" + number.to_bytes(4, "big")
+
+
+def varint(number: int) -> bytes:
+    """As Avro and Protobuf write a number that is not below 0 (Avro doubles it before)."""
+    out = bytearray()
+    while number > 0x7F:  # noqa: PLR2004 - 7 bits a byte
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*out, number])
+
+
 def _id_of(value: bytes) -> int | None:
     return int.from_bytes(value[1:ID_BYTES], "big") if len(value) >= ID_BYTES and not value[0] else None
 

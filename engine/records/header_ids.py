@@ -9,9 +9,9 @@ Message indices are Protobuf's only. A header counts more than what the value be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from saker.engine.kernels import Values
+from saker.engine.records.formats import ID_BYTES, Schemas, prefix
 
 NAME = "__value_schema_id"
 GUID_BYTES = 16
@@ -24,13 +24,7 @@ _NOTHING = b"\xff"
 WithHeader = Callable[[str], Sequence[tuple[int, bytes | None]]]
 
 
-class Numbers(Protocol):
-    """Where a GUID has a number in place of an id."""
-
-    def number_of(self, guid: bytes) -> int | None: ...
-
-
-def framed(values: Values, found: Sequence[tuple[int, bytes | None]], numbers: Numbers) -> Values:
+def framed(values: Values, found: Sequence[tuple[int, bytes | None]], schemas: Schemas) -> Values:
     """The values, of which those with a header begin with what it says. found: (index, header) pairs."""
     if not found:
         return values
@@ -38,15 +32,15 @@ def framed(values: Values, found: Sequence[tuple[int, bytes | None]], numbers: N
     for index, header in found:
         value = made[index]
         if value is not None:  # a tombstone has no schema
-            made[index] = _prefix(header or b"", numbers) + value
+            made[index] = _prefix(header or b"", schemas) + value
     return made
 
 
-def _prefix(header: bytes, numbers: Numbers) -> bytes:
-    if header[:1] == bytes([_BY_ID]) and len(header) >= 5:  # noqa: PLR2004 - the id of formats.py
+def _prefix(header: bytes, schemas: Schemas) -> bytes:
+    if header[:1] == bytes([_BY_ID]) and len(header) >= ID_BYTES:
         return header
     if header[:1] == bytes([_BY_GUID]) and len(header) > GUID_BYTES:
-        number = numbers.number_of(header[1 : 1 + GUID_BYTES])
+        number = schemas.number_of(header[1 : 1 + GUID_BYTES])
         if number is not None:
-            return b"\0" + number.to_bytes(4, "big") + header[1 + GUID_BYTES :]
+            return prefix(number) + header[1 + GUID_BYTES :]
     return _NOTHING

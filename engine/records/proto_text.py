@@ -158,6 +158,10 @@ class _Parser:
                     self._at += 1
                 case _:
                     self._field(message, None)
+        for field in message.field:  # each optional field of proto3 has a separate oneof, after the others
+            if field.proto3_optional:
+                field.oneof_index = len(message.oneof_decl)
+                message.oneof_decl.add(name=f"_{field.name}")
 
     def _is_definition(self) -> bool:
         """`message Name {`, and not a field of a type that is called message."""

@@ -252,6 +252,13 @@ def test_json_by_a_schema_of_ones_own(rows: list[dict[str, Any]]) -> None:
     assert read == [row | {"raw": b""} for row in rows[:200]]
 
 
+def test_long_numbers_stay_exact() -> None:
+    schema = {"type": "record", "name": "A", "fields": [{"name": "a", "type": "long"}]}
+    ((_, value),) = in_format([(None, b'{"a":9007199254740993}')], Schema("avro", json.dumps(schema)), None)
+    read: Any = fastavro.schemaless_reader(io.BytesIO(value or b""), fastavro.parse_schema(schema), None)
+    assert read == {"a": 9007199254740993}
+
+
 @pytest.mark.parametrize(
     ("record", "told"),
     [

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from saker.engine.records.formats import Schema, UnknownSchema
 from saker.engine.records.header_ids import framed
 
 GUID = bytes(range(16))
 
 
 class Numbers:
+    def get(self, number: int) -> Schema:
+        raise UnknownSchema(str(number))
+
     def number_of(self, guid: bytes) -> int | None:
         return {GUID: 0x80000007}.get(guid)
 
