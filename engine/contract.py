@@ -17,14 +17,15 @@ from saker.engine.errors import ModelRefused
 from saker.engine.onnx_metadata import read_metadata
 from saker.engine.paths import Path as FieldPath
 from saker.engine.paths import check_paths, parse_path
+from saker.engine.velocity import MOST_FEATURES, EventTime, Layout, Velocity, layout_of
 
 #: The newest that this release reads. A contract says version 1 where earlier releases can read it.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: Fields of a result besides the identifier (engine/records/encode.py).
 RESULT_FIELDS = ("fraud_score", "is_fraud", "model", "scored_at_ms", "late")
 METADATA_KEY = "saker.contract"
 
-Kind = Literal["number", "category", "derived"]
+Kind = Literal["number", "category", "derived", "velocity"]
 #: What a score is: of a custom objective the margin as it is, which the library leaves to its caller to transform.
 ScoreMeaning = Literal["probability", "value", "rank", "margin"]
 
@@ -57,6 +58,7 @@ class Feature:
 
     A number is taken as float32. A category becomes its index in `vocabulary`; a value outside it is scored as
     missing, as LightGBM does. A derived feature is `derivation` applied to a time: a number in `unit`, or ISO 8601.
+    A velocity feature is `velocity` of the earlier records, and reads no field of its own.
     An optional feature that is absent or null is NaN; a required one rejects the record.
 
     `path` is where the value is. Without it, `source` or the name is a key at the top of the record, dots included.
@@ -70,10 +72,15 @@ class Feature:
     derivation: str | None = None
     path: str | None = None
     unit: str | None = None
+    velocity: Velocity | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in ("number", "category", "derived"):
-            raise ModelRefused(f"feature {self.name!r}: kind is {self.kind!r}, expected number, category or derived")
+        if self.kind not in ("number", "category", "derived", "velocity"):
+            raise ModelRefused(f"feature {self.name!r}: kind is {self.kind!r}, expected number, category, derived or velocity")
+        if (self.kind == "velocity") != (self.velocity is not None):
+            raise ModelRefused(f"feature {self.name!r}: kind velocity needs a definition, and no other kind has one")
+        if self.kind == "velocity" and (self.required or self.vocabulary or self.source or self.derivation or self.path):
+            raise ModelRefused(f"feature {self.name!r}: a velocity feature has a definition and nothing else")
         if self.source is not None and self.path is not None:
             raise ModelRefused(
                 f"feature {self.name!r}: expected source or path, got both; a path such as after.amount does for both"
@@ -102,11 +109,15 @@ class Feature:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """A raw record, the row it must decode to (null is NaN) and the score it must get."""
+    """A raw record, the row it must decode to (null is NaN) and the score it must get.
+
+    history: the earlier records that its velocity features need, in order.
+    """
 
     record: str
     row: tuple[float | None, ...]
     score: float
+    history: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +159,8 @@ class Contract:
     #: What drift is measured against: of each feature in order, and of the score. Empty where saker did not train the model.
     reference: tuple[Distribution, ...] = ()
     score_reference: Distribution | None = None
+    #: By which velocity features order the records; without it their Kafka timestamps count.
+    event_time: EventTime | None = None
 
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
@@ -158,7 +171,18 @@ class Contract:
                 f"contract: the identifier's field is {self.id_field!r}, and a result has a field of that name already: "
                 "give the identifier another name in the records, or name another field"
             )
-        check_paths([*(feature.steps for feature in self.features), self.id_steps])
+        if self.event_time is not None and self.event_time.unit not in UNITS:
+            raise ModelRefused(
+                f"contract: unit of the event time is {self.event_time.unit!r}, expected one of {', '.join(UNITS)}"
+            )
+        velocity = self.velocity
+        if len(velocity) > MOST_FEATURES:
+            raise ModelRefused(f"contract: expected at most {MOST_FEATURES} velocity features, got {len(velocity)}")
+        inputs = {path for _, one in velocity for path in one.paths}
+        if velocity and self.event_time is not None:
+            inputs.add(self.event_time.path)
+        plain = (feature.steps for feature in self.features if feature.velocity is None)
+        check_paths([*plain, self.id_steps, *map(parse_path, sorted(inputs))])
         if not math.isfinite(self.threshold) or (self.score == "probability" and not 0 <= self.threshold <= 1):
             raise ModelRefused(f"contract: threshold must be in [0, 1] for a probability, got {self.threshold}")
 
@@ -168,19 +192,36 @@ class Contract:
         return parse_path(self.id_path) if self.id_path is not None else (self.id_field,)
 
     @property
+    def velocity(self) -> list[tuple[int, Velocity]]:
+        """The velocity features, with their columns."""
+        return [(at, feature.velocity) for at, feature in enumerate(self.features) if feature.velocity is not None]
+
+    @property
+    def velocity_layout(self) -> Layout | None:
+        """What velocity features need of a record; None without one."""
+        velocity = self.velocity
+        return layout_of(velocity, self.event_time) if velocity else None
+
+    @property
     def format_version(self) -> int:
-        """2 with paths, units, or times in seconds."""
+        """3 with velocity features; 2 with paths, units, or times in seconds."""
+        if self.velocity:
+            return 3
         is_new = any(feature.path or feature.unit or feature.derivation == "seconds" for feature in self.features)
         return 2 if is_new or self.id_path is not None else 1
 
     def to_json(self) -> str:
         """The document for `metadata_props`; features omit default values."""
         document = asdict(self) | {"format_version": self.format_version}
-        if self.id_path is None:
-            del document["id_path"]
+        for key in ("id_path", "event_time"):
+            if document[key] is None:
+                del document[key]
+        for golden in document["golden"]:
+            if not golden["history"]:
+                del golden["history"]
         document["features"] = [
             {
-                item.name: getattr(feature, item.name)
+                item.name: asdict(value) if isinstance(value := getattr(feature, item.name), Velocity) else value
                 for item in fields(feature)
                 if item.name == "name" or getattr(feature, item.name) != item.default
             }
@@ -200,9 +241,7 @@ class Contract:
                 )
             time_range = document["provenance"].get("time_range")
             return cls(
-                features=tuple(
-                    Feature(**{**item, "vocabulary": tuple(item.get("vocabulary", ()))}) for item in document["features"]
-                ),
+                features=tuple(map(_feature, document["features"])),
                 id_field=document["id_field"],
                 id_path=document.get("id_path"),
                 threshold=document["threshold"],
@@ -215,10 +254,20 @@ class Contract:
                 column=document["column"],
                 reference=tuple(map(_distribution, document.get("reference", ()))),
                 score_reference=_distribution(score) if (score := document.get("score_reference")) else None,
-                golden=tuple(Golden(g["record"], tuple(g["row"]), g["score"]) for g in document["golden"]),
+                golden=tuple(
+                    Golden(g["record"], tuple(g["row"]), g["score"], tuple(g.get("history", ()))) for g in document["golden"]
+                ),
+                event_time=EventTime(**found) if (found := document.get("event_time")) else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelRefused(f"contract: the document in the model is damaged ({error!r}); export it again") from error
+
+
+def _feature(document: dict[str, Any]) -> Feature:
+    velocity = document.get("velocity")
+    if velocity is not None:
+        velocity = Velocity(**{**velocity, "by": tuple(velocity["by"])})
+    return Feature(**{**document, "vocabulary": tuple(document.get("vocabulary", ())), "velocity": velocity})
 
 
 def _distribution(document: dict[str, Any]) -> Distribution:

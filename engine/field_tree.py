@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import cast
+from typing import Literal, NamedTuple, cast
 
-from saker.engine.contract import Contract, Feature
-from saker.engine.paths import Path, path_text
+from saker.engine.contract import UNITS, Contract, Feature
+from saker.engine.paths import Path, parse_path, path_text
+
+
+class Input(NamedTuple):
+    """What a value of the record is to velocity features: the first word of `Layout` for it. per_second: of a time."""
+
+    kind: Literal["time", "value", "identity"]
+    word: int
+    per_second: float = 1.0
 
 
 @dataclass(slots=True)
 class Field:
-    """A value of the record: how messages name it, the columns that it feeds in order, and whether it is the identifier."""
+    """A value of the record: how messages name it, the columns and inputs that it feeds, and whether it is the identifier."""
 
     label: str
     path: Path
     columns: list[tuple[int, Feature]] = field(default_factory=list)
     is_identifier: bool = False
+    inputs: list[Input] = field(default_factory=list)
 
     @property
     def required(self) -> bool:
@@ -67,7 +76,16 @@ def field_tree(contract: Contract) -> Branch:
     """The record, with the fields that the contract reads below it."""
     top = Branch(())
     for column, feature in enumerate(contract.features):
-        _field(top, feature.steps, feature.field).columns.append((column, feature))
+        if feature.velocity is None:
+            _field(top, feature.steps, feature.field).columns.append((column, feature))
+    if (layout := contract.velocity_layout) is not None:
+        if layout.time is not None:
+            of_time = _field(top, parse_path(layout.time.path), layout.time.path)
+            of_time.inputs.append(Input("time", 0, UNITS[layout.time.unit]))
+        for number, path in enumerate(layout.values):
+            _field(top, path, path_text(path)).inputs.append(Input("value", layout.value_word(number)))
+        for number, path in enumerate(layout.identities):
+            _field(top, path, path_text(path)).inputs.append(Input("identity", layout.identity_word(number)))
     _field(top, contract.id_steps, contract.id_path or contract.id_field).is_identifier = True
     return top
 

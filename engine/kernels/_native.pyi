@@ -33,6 +33,9 @@ def encode(
 def too_deep(data: bytes, most: int, /) -> int:
     """Where the first bracket is that makes UTF-8 text nest deeper than `most` objects and arrays; -1 if there is none."""
 
+def identity(key: bytes, data: bytes, /) -> bytes:
+    """Of `saker.engine.kernels.identity.identity_bytes`, with a key of 16 bytes."""
+
 def hash_key() -> tuple[int, int, int]:
     """Of the decoders' tables of texts, for tests: with it keys can be made to collide."""
 
@@ -66,6 +69,43 @@ class Program:
     def run(self, *arrays: Buffer) -> None:
         """Inputs, then outputs: float64 arrays of one size."""
 
+class VelocityPlan:
+    """What velocity features are computed of a record. Immutable. See saker.engine.kernels.velocity_kernel."""
+
+    def __init__(
+        self,
+        n_words: int,
+        width: int,
+        has_time: bool,
+        key_sets: tuple[Any, ...],
+        outputs: tuple[Any, ...],
+        hash_key: bytes,
+    ) -> None:
+        """ValueError where a key could have more than 1 MiB."""
+
+class VelocityState:
+    """The history of one partition. Belongs to one thread."""
+
+    def __init__(self, plan: VelocityPlan, limit: int) -> None:
+        """limit: bytes; beyond it the keys that were not used for the most records are dropped."""
+
+    def statistics(self) -> dict[str, int]:
+        """keys, bytes, evicted, evicted_live (whose window had not passed), without_time (records), next_offset."""
+
+def velocity_apply(
+    plan: VelocityPlan,
+    states: tuple[VelocityState, ...],
+    inputs: Buffer,  # int64 (n, words)
+    matrix: Buffer,  # float32 (n, width)
+    n_records: int,  # of the batch
+    which: Buffer | None,  # int32 (n_records,): places in `states`
+    indices: Buffer | None,  # int32 (n,): the record of each row
+    timestamps: Buffer | None,  # int64 (n_records,): ms of Kafka, -1 for none
+    offsets: Buffer | None,  # int64 (n_records,)
+    /,
+) -> None:
+    """Fill the columns of velocity features. LookupError for an offset that the state has left behind."""
+
 class Decoder:
     """Belongs to one thread: it learns orders of fields."""
 
@@ -77,6 +117,9 @@ class Decoder:
         fields: tuple[Any, ...],
         identifier_slot: int,
         record_format: int = 0,
+        n_inputs: int = 0,
+        n_values: int = 0,
+        hash_key: bytes = b"",
     ) -> None: ...
     def decode(
         self,
@@ -85,6 +128,7 @@ class Decoder:
         indices: Buffer,  # int32 (n,)
         starts: Buffer,  # int64 (n,)
         lengths: Buffer,  # int64 (n,)
+        inputs: Buffer,  # int64 (n, n_inputs)
         hand_over: Callable[[int, int], bytes | None],
         reject: Callable[[int, int, int, int, bytes | None], None],
         /,

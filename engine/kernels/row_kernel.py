@@ -20,8 +20,9 @@ from saker.engine.kernels import Native, Values
 from saker.engine.kernels.errors import Refused
 
 # enum field_kind and enum target_kind of native/rows/rows.h
-_NUMBER, _TEXT, _IDENTIFIER, _DERIVED = 1, 2, 3, 4
+_NUMBER, _TEXT, _IDENTIFIER, _DERIVED, _KEY = 1, 2, 3, 4, 5
 _TARGETS = {None: 0, "hour_of_day": 1, "day_of_week": 2, "seconds": 3}
+_INPUT_TARGETS = {"value": 4, "time": 5}
 
 HandOver = Callable[[int, int], bytes | None]
 Reject = Callable[[int, int, str | None], None]
@@ -36,8 +37,11 @@ NativeMessages = tuple[tuple[tuple[int, ...], NativeTables], ...]
 class RowKernel:
     """Raises `Refused` for a contract that it does not take."""
 
-    def __init__(self, native: Native, contract: Contract, variant: str | None = None, of_format: int = 0) -> None:
-        """variant: one of `native.variants()` instead of the best. of_format: `Format.native_number`."""
+    def __init__(
+        self, native: Native, contract: Contract, variant: str | None = None, of_format: int = 0, hash_key: bytes = b""
+    ) -> None:
+        """variant: one of `native.variants()` instead of the best. of_format: `Format.native_number`. hash_key: of
+        identities, where there are velocity features."""
         self.variant: str = variant or native.variants()[0]
         if not contract.features:
             raise Refused("it has no features")
@@ -45,6 +49,7 @@ class RowKernel:
         # The first missing required field is reported, so these are in the order of the required columns.
         fields = sorted(self.tree.fields(), key=lambda field: field.first_required)
         self._branches = list(self.tree.branches())
+        layout = contract.velocity_layout
         #: id of a field or branch of `tree` -> its number in programs.
         self.entries = {id(one): number for number, one in enumerate((*fields, *self._branches))}
         self._labels = [field.label for field in fields] + [branch.label for branch in self._branches]
@@ -56,6 +61,9 @@ class RowKernel:
                 fields=tuple((int(field.required or field.is_identifier), _describe_uses(field)) for field in fields),
                 identifier_slot=next(slot for slot, field in enumerate(fields) if field.is_identifier),
                 record_format=of_format,
+                n_inputs=layout.n_words if layout else 0,
+                n_values=len(layout.values) if layout else 0,
+                hash_key=hash_key,
             )
         except ValueError as error:
             raise Refused(str(error)) from error
@@ -67,10 +75,11 @@ class RowKernel:
         indices: NDArray[np.int32],
         starts: NDArray[np.int64],
         lengths: NDArray[np.int64],
+        inputs: NDArray[np.int64],
         hand_over: HandOver,
         reject: Reject,
     ) -> tuple[int, int, bytes]:
-        """Fill a row of `matrix` (n, f), its index and the place of its identifier, for each accepted record.
+        """Fill a row of `matrix` (n, f), its index, the place of its identifier and its inputs, for each accepted record.
 
         hand_over: index of a record, row -> its identifier, or None if it is rejected.
         reject: called with index, number of the fault and field of each record that is rejected here.
@@ -84,7 +93,7 @@ class RowKernel:
             else:
                 reject(index, fault, None if unknown is None else self._branches[branch].label_of(unknown.decode()))
 
-        return self.decoder.decode(values, matrix, indices, starts, lengths, hand_over, rejected)
+        return self.decoder.decode(values, matrix, indices, starts, lengths, inputs, hand_over, rejected)
 
     def add_schema(self, number: int, program: NativeProgram | NativeMessages | bool | None) -> None:
         """How records of a schema are read: by the program, as JSON (True), or by the reference (False). None: not known."""
@@ -119,6 +128,7 @@ def _describe_uses(field: Field) -> tuple[Any, ...]:
             uses.append(_describe_category(column, feature))
         else:
             targets.append((_TARGETS[feature.derivation], column, UNITS[feature.unit or "s"]))
+    targets += [(_INPUT_TARGETS[one.kind], one.word, one.per_second) for one in field.inputs if one.kind in _INPUT_TARGETS]
     if len(targets) == 1 and targets[0][0] == 0:
         uses.append((_NUMBER, targets[0][1], (), (), b"", 0.0))
     elif targets:
@@ -127,6 +137,7 @@ def _describe_uses(field: Field) -> tuple[Any, ...]:
         if uses:
             raise Refused(f"a feature reads the identifier {field.label!r}")
         uses.append((_IDENTIFIER, -1, (), (), b"", 0.0))
+    uses += [(_KEY, one.word, (), (), b"", 0.0) for one in field.inputs if one.kind == "identity"]
     return tuple(uses)
 
 

@@ -131,6 +131,8 @@ def open_session(model: bytes | str | Path, kernels: str | None = None) -> Sessi
     """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     contract = read_contract(data)
+    if contract.velocity:
+        raise ModelRefused("model: it has velocity features, which this saker does not serve yet; use a newer one")
     try:
         if others := external_tensors(data):
             raise ModelRefused(

@@ -54,6 +54,7 @@ _NESTED, _NO_OBJECT, _NO_ARRAY, _OTHER_TYPE = 2, 9, 10, 11
 
 _NUMBERS = {"boolean", "int", "long", "float", "double", "string", "decimal"}
 _TEXTS = {"boolean", "int", "long", "string", "enum", "decimal"}
+_KEY = ("a key (string, enum, boolean, number)", _NUMBERS | _TEXTS)
 
 
 def _kind(of: Type) -> str:
@@ -80,6 +81,7 @@ def _misfit(of: Type, node: Branch | Field) -> tuple[str, str] | None:  # noqa: 
     if isinstance(node, Field):
         takes = [("an identifier", _TEXTS - {"boolean"})] if node.is_identifier else []
         takes += [_takes(feature) for _, feature in node.columns]
+        takes += [_KEY if one.kind == "identity" else ("a number", _NUMBERS) for one in node.inputs]
         return next(
             ((node.label, f"is {kind} in the schema, expected {what}") for what, kinds in takes if kind not in kinds), None
         )

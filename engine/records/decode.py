@@ -20,6 +20,7 @@ from saker.engine.contract import Contract
 from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
+from saker.engine.kernels.identity import NO_KEY, identify
 from saker.engine.kernels.row_kernel import HandOver, Reject, RowKernel
 from saker.engine.records.formats import JSON, Format, FormatReader
 from saker.engine.records.header_ids import NAME, WithHeader, framed
@@ -82,32 +83,42 @@ class Decoded(NamedTuple):
     indices: NDArray[np.int32]
     rejections: list[Rejection]
     handed_over: int
+    #: (n, words) int64, see `Layout`: of each accepted record, valid as long as `matrix`.
+    inputs: NDArray[np.int64]
 
 
 class Decoder:
     """Turns raw records into the matrix that the contract describes. One matrix is allocated and used again."""
 
     def __init__(
-        self, contract: Contract, kernels: str | None = None, of: Format = JSON, *, variant: str | None = None
+        self,
+        contract: Contract,
+        kernels: str | None = None,
+        of: Format = JSON,
+        *,
+        variant: str | None = None,
+        hash_key: bytes = NO_KEY,
     ) -> None:
         """kernels: auto or off; without it SAKER_KERNELS, or auto. `backend` is then what decodes, and `backend_reason` why
         not the native rows. of: how the records are written. variant: one of the native ones instead of the best, for
-        measurements and tests.
+        measurements and tests. hash_key: of identities (kernels/identity.py), for velocity features.
         """
         if of.envelope is not None:
             contract = of.envelope.within(contract)
         self.contract, self.skips_deletes = contract, of.skip_deletes
         self._width = len(contract.features)
+        self.layout = contract.velocity_layout
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
+        self._inputs: NDArray[np.int64] = np.empty((0, self.layout.n_words if self.layout else 0), np.int64)
         native, self.backend_reason = load_native(mode_of(kernels))
         self._reader = FormatReader(contract, of, too_deep if native is None else native.too_deep)
-        self._reference = Reference(contract, self._reader.parse)
+        self._reference = Reference(contract, self._reader.parse, identify(native, hash_key))
         self._native: RowKernel | None = None
         self._schemas = of.schemas
         self._may_be_unknown = of.schemas is not None or of.schema is not None
         if native is not None:
             try:
-                self._native = RowKernel(native, contract, variant, of.native_number)
+                self._native = RowKernel(native, contract, variant, of.native_number, hash_key)
             except Refused as error:
                 self.backend_reason = f"the native rows do not take this contract: {error}"
         self.backend = self._native.variant if self._native else "reference"
@@ -161,12 +172,16 @@ class Decoder:
                 self.learn(schema)
         n = len(values)
         if n > len(self._matrix):
-            self._matrix = np.empty((max(n, 2 * len(self._matrix)), self._width), np.float32)
+            room = max(n, 2 * len(self._matrix))
+            self._matrix, self._inputs = (
+                np.empty((room, self._width), np.float32),
+                np.empty((room, self._inputs.shape[1]), np.int64),
+            )
         indices, starts, lengths = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64)
         rejections: list[Rejection] = []
 
         def hand_over(index: int, row: int) -> bytes | None:
-            found = self._reference.decode(index, values[index], self._matrix[row])
+            found = self._reference.decode(index, values[index], self._matrix[row], self._inputs[row])
             if isinstance(found, Rejection):
                 rejections.append(found)
                 return None
@@ -177,14 +192,14 @@ class Decoder:
             rejections.append(BY_NUMBER[fault].of(index, field))
 
         decode = self._native.decode if self._native else _by_reference
-        accepted, handed_over, texts = decode(values, self._matrix, indices, starts, lengths, hand_over, reject)
+        accepted, handed_over, texts = decode(values, self._matrix, indices, starts, lengths, self._inputs, hand_over, reject)
         ids = Identifiers(values, indices, starts, lengths, texts)
         if accepted < n:
             ids = ids[:accepted]
             for at, rejection in enumerate(rejections):
                 if rejection.reason == "missing_field" and self._reader.is_delete(values[rejection.index]):
                     rejections[at] = DELETED.of(rejection.index)
-        return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over)
+        return Decoded(self._matrix[:accepted], ids, ids.indices, rejections, handed_over, self._inputs[:accepted])
 
 
 def _by_reference(
@@ -193,6 +208,7 @@ def _by_reference(
     indices: NDArray[np.int32],
     starts: NDArray[np.int64],
     lengths: NDArray[np.int64],
+    _inputs: NDArray[np.int64],
     hand_over: HandOver,
     _reject: Reject,
 ) -> tuple[int, int, bytes]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from saker.engine.contract import Contract
+from saker.engine.contract import Contract, Feature
 from saker.engine.errors import ModelRefused, ServingError
 from saker.engine.paths import parse_path, path_text
 from saker.engine.records.content import Object
@@ -35,10 +35,24 @@ class Envelope:
 
     def within(self, contract: Contract) -> Contract:
         """The contract for records with the envelope, of one for rows."""
-        features = tuple(
-            replace(feature, source=None, path=path_text((*self.row, *feature.steps))) for feature in contract.features
+
+        def inside(path: str) -> str:
+            return path_text((*self.row, *parse_path(path)))
+
+        def moved(feature: Feature) -> Feature:
+            if (one := feature.velocity) is not None:
+                of = None if one.of is None else inside(one.of)
+                return replace(feature, velocity=replace(one, by=tuple(map(inside, one.by)), of=of))
+            return replace(feature, source=None, path=path_text((*self.row, *feature.steps)))
+
+        time = contract.event_time
+        return replace(
+            contract,
+            features=tuple(map(moved, contract.features)),
+            id_path=path_text((*self.row, *contract.id_steps)),
+            golden=(),
+            event_time=None if time is None else replace(time, path=inside(time.path)),
         )
-        return replace(contract, features=features, id_path=path_text((*self.row, *contract.id_steps)), golden=())
 
     def inside(self, fields: Sequence[SchemaField]) -> list[SchemaField]:
         """The fields of the row, by their paths in it. Raises `ServingError` if the schema has no such row."""

@@ -58,6 +58,7 @@ class Plan:
 
 _NUMBERS = _INTEGERS | {"float", "double", "bool", "string"}
 _TEXTS = _INTEGERS | {"bool", "string", "enum"}
+_KEY = ("a key (string, enum, bool, number)", _NUMBERS | _TEXTS)
 
 
 def plan_of(message: Message, node: Branch) -> Plan:
@@ -138,6 +139,7 @@ def _value_item(one: ProtoField, leaves: list[Field]) -> Item:
     for leaf in leaves:
         takes = [("an identifier", _TEXTS - {"bool"})] if leaf.is_identifier else []
         takes += [_takes(feature) for _, feature in leaf.columns]
+        takes += [_KEY if one.kind == "identity" else ("a number", _NUMBERS | {"time"}) for one in leaf.inputs]
         for what, kinds in takes:
             if one.is_repeated or kind not in kinds:
                 raise _refuse(leaf.label, f"is {_named(one)} in the schema, expected {what}")

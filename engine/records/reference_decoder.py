@@ -18,12 +18,14 @@ import orjson
 from numpy.typing import NDArray
 
 from saker.engine.contract import DERIVATIONS, UNITS, Contract, Feature
-from saker.engine.field_tree import Branch, Field, field_tree
+from saker.engine.field_tree import Branch, Field, Input, field_tree
+from saker.engine.kernels.identity import UNKEYED, Identify, identity_bytes
 from saker.engine.paths import Path
 from saker.engine.records import rejection as faults
 from saker.engine.records.content import Map, Moment, Number, Object, Refused, Time
 from saker.engine.records.json_text import parse_json
 from saker.engine.records.rejection import Rejection
+from saker.engine.velocity import NO_TIME
 
 _OVERFLOW = 2.0**128 - 2.0**103  # the least number that rounds to infinity in float32
 # RFC 8259, section 6. `[0-9]` and not `\d`, which matches full-width digits too.
@@ -35,16 +37,23 @@ _TIME = re.compile(
     r"(?:[Tt ]([01][0-9]|2[0-3]):([0-5][0-9])(?::([0-5][0-9])(?:[.,]([0-9]+))?)?"
     r"(?:[Zz]|([+-])([01][0-9]|2[0-3]):?([0-5][0-9]))?)?"
 )
+#: How inputs of velocity features are read: as a feature of that kind.
+_VALUE = Feature("value")
+_TIMES = {
+    per_second: Feature("time", "derived", source="time", derivation="seconds", unit=unit) for unit, per_second in UNITS.items()
+}
+_FAR_MS = 2.0**62  # farther away than any time that counts
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
 class _Row:
-    """What is known of one record: its columns, its identifier, and where it has values."""
+    """What is known of one record: its columns, its inputs, its identifier, and where it has values."""
 
-    __slots__ = ("columns", "filled", "identifier")
+    __slots__ = ("columns", "filled", "identifier", "inputs")
 
     def __init__(self, width: int) -> None:
         self.columns = [math.nan] * width
+        self.inputs = dict[int, int | float | bytes]()
         self.identifier: Any = None
         self.filled: set[Path] = set()
 
@@ -52,8 +61,15 @@ class _Row:
 class Reference:
     """Decodes single records by the contract; keeps no state between records."""
 
-    def __init__(self, contract: Contract, parse: Callable[[bytes], Object] = parse_json) -> None:
-        self._parse, self._tree = parse, field_tree(contract)
+    def __init__(
+        self,
+        contract: Contract,
+        parse: Callable[[bytes], Object] = parse_json,
+        identify: Identify = UNKEYED,
+    ) -> None:
+        """identify: the hash of identities, where the contract has velocity features."""
+        self._parse, self._tree, self._identify = parse, field_tree(contract), identify
+        self._layout = contract.velocity_layout
         self._id_label = contract.id_path or contract.id_field
         self._required = sorted((field for field in self._tree.fields() if field.required), key=lambda one: one.first_required)
         self._codes = {
@@ -62,8 +78,11 @@ class Reference:
             if feature.kind == "category"
         }
 
-    def decode(self, index: int, value: bytes | None, row: NDArray[np.float32]) -> bytes | Rejection:
-        """Fill `row` (f,) and return the identifier as JSON; or why the record at `index` cannot be scored."""
+    def decode(
+        self, index: int, value: bytes | None, row: NDArray[np.float32], inputs: NDArray[np.int64] | None = None
+    ) -> bytes | Rejection:
+        """Fill `row` (f,), and `inputs` as `Layout` has them, and return the identifier as JSON; or why the record at `index`
+        cannot be scored."""
         try:
             if not value:
                 raise Refused(faults.EMPTY)
@@ -77,6 +96,8 @@ class Reference:
         except Refused as refused:
             return refused.fault.of(index, refused.field, refused.where)
         row[:] = found.columns
+        if inputs is not None and self._layout is not None:
+            self._store(found.inputs, inputs)
         return found.identifier.encode() if isinstance(found.identifier, Number) else orjson.dumps(found.identifier)
 
     def _walk(self, branch: Branch, content: Object | list[Any], row: _Row) -> None:
@@ -111,6 +132,35 @@ class Reference:
             if not self._misses(feature, content):
                 row.columns[column] = self._column(feature, content, field.label)
                 row.filled.add(field.path)
+
+        for one in field.inputs:
+            if (found := self._input(one, content, field.label)) is not None:
+                row.inputs[one.word] = found
+
+    def _input(self, one: Input, content: Any, label: str) -> int | float | bytes | None:
+        """The value for velocity features, None where it is missing."""
+        if content is None or content == "" or (isinstance(content, float) and math.isnan(content)):
+            return None
+        if one.kind == "identity":
+            if isinstance(content, Moment):
+                raise Refused(faults.OTHER_TYPE, label)
+            return identity_bytes(content, is_number=isinstance(content, Number))
+        if one.kind == "value":
+            return self._column(_VALUE, content, label)
+        milliseconds = self._column(_TIMES[one.per_second], content, label) * 1000
+        return round(milliseconds) if abs(milliseconds) < _FAR_MS else None
+
+    def _store(self, found: dict[int, int | float | bytes], inputs: NDArray[np.int64]) -> None:
+        inputs[:] = 0
+        inputs[0] = NO_TIME
+        inputs[1 : 1 + len(self._layout.values if self._layout else ())].view(np.float64)[:] = math.nan
+        for word, value in found.items():
+            if isinstance(value, bytes):
+                inputs[word : word + 2] = np.frombuffer(self._identify(value), np.int64)
+            elif isinstance(value, float):
+                inputs[word : word + 1].view(np.float64)[0] = value
+            else:
+                inputs[word] = value
 
     def _misses(self, feature: Feature, content: str | float | None) -> bool:
         if isinstance(content, float):

@@ -253,7 +253,7 @@ static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size
         if (messages[i]->err != 0 || messages[i]->payload == NULL ||
             (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
             message_is_beyond(messages[i], &demands) || (has_ids && has_schema_header(messages[i])) ||
-            !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i,
+            !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i, NULL,
                           ids + i))
             return 0;
     double decoded = seconds_of(CLOCK_MONOTONIC);

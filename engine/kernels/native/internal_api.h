@@ -13,14 +13,18 @@ typedef struct {
 } Identifier;
 int is_decoder(PyObject *object);
 int decoder_width(PyObject *decoder);
+/* Words that a record has for velocity features. */
+int decoder_inputs(PyObject *decoder);
 /* Whether each record names its schema. */
 int decoder_has_ids(PyObject *decoder);
 /* Before the records of a batch: the texts of earlier ones are dropped. */
 void decoder_start(PyObject *decoder);
 /* Where the identifier of a record is, until the decoder reads another. */
 const char *decoder_text(PyObject *decoder, const char *record, const Identifier *identifier);
-/* Fills a row and returns 1, or returns 0: the record is not one that is accepted here, for whatever reason. */
-int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier);
+/* Fills a row and the inputs and returns 1, or returns 0: the record is not one that is accepted here, for whatever
+   reason. */
+int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, int64_t *inputs,
+                 Identifier *identifier);
 /* A row that decoder_read made is answered: only then its record counts as decoded here. */
 void decoder_count(PyObject *decoder, const float *row);
 

@@ -1,6 +1,7 @@
 /* saker.engine.kernels._native: the types of the parts, and which variants the processor runs. */
 #include "native.h"
 #include "rows/table.h"
+#include "siphash.h"
 #include <string.h>
 
 static PyObject *native_variants(PyObject *module, PyObject *unused) {
@@ -46,6 +47,24 @@ static PyObject *hash_key(PyObject *module, PyObject *unused) {
                          (unsigned long long)text_hash_key[2]);
 }
 
+/* identity(key, type and what distinguishes a value from others of it) -> 16 bytes; rows/inputs.h does the same */
+static PyObject *identity(PyObject *module, PyObject *arguments) {
+    (void)module;
+    const char *key_bytes, *data;
+    Py_ssize_t key_length, length;
+    uint64_t key[2], hash[2];
+    if (!PyArg_ParseTuple(arguments, "y#y#", &key_bytes, &key_length, &data, &length)) return NULL;
+    if (key_length != sizeof key || length < 1) {
+        PyErr_SetString(PyExc_ValueError, "expected a key of 16 bytes, and the type of the value");
+        return NULL;
+    }
+    memcpy(key, key_bytes, sizeof key);
+    key[1] ^= (unsigned char)data[0];
+    siphash128(key, data + 1, (size_t)length - 1, hash);
+    hash[0] |= (hash[0] | hash[1]) == 0;
+    return PyBytes_FromStringAndSize((const char *)hash, sizeof hash);
+}
+
 static int native_exec(PyObject *module) {
     if (init_hash_key() != 0) return -1;
     static const struct {
@@ -58,6 +77,8 @@ static int native_exec(PyObject *module) {
                  {"MessageBatch", message_batch_type},
                  {"ConsumerQueue", consumer_queue_type},
                  {"ResultProducer", result_producer_type},
+                 {"VelocityPlan", velocity_plan_type},
+                 {"VelocityState", velocity_state_type},
                  {"FastPath", fast_path_type}};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (add_type(module, types[i].name, types[i].type()) != 0) return -1;
@@ -68,6 +89,8 @@ static PyMethodDef native_methods[] = {
     {"variants", native_variants, METH_NOARGS, "Names of the variants that this processor runs, the fastest first."},
     {"encode", rows_encode, METH_VARARGS, "See saker.engine.records.encode."},
     {"too_deep", rows_too_deep, METH_VARARGS, "See saker.engine.records.json_text."},
+    {"velocity_apply", velocity_apply_batch, METH_VARARGS, "See saker.engine.kernels.velocity_kernel."},
+    {"identity", identity, METH_VARARGS, "See saker.engine.kernels.identity."},
     {"hash_key", hash_key, METH_NOARGS,
      "Of the decoders' tables of texts, for tests: with it keys can be made to collide."},
     {"open_librdkafka", open_librdkafka, METH_O, "See saker.engine.kafka.librdkafka_handle."},

@@ -19,6 +19,9 @@ PyObject *decoder_type(void);       /* rows/decoder_type.c */
 PyObject *message_batch_type(void); /* kafka/ */
 PyObject *consumer_queue_type(void);
 PyObject *result_producer_type(void);
+PyObject *velocity_plan_type(void); /* velocity/velocity_type.c */
+PyObject *velocity_state_type(void);
+PyObject *velocity_apply_batch(PyObject *module, PyObject *arguments);
 PyObject *fast_path_type(void);                                 /* fast_path.c */
 PyObject *rows_encode(PyObject *module, PyObject *arguments);   /* rows/encode.c */
 PyObject *rows_too_deep(PyObject *module, PyObject *arguments); /* rows/depth.c */

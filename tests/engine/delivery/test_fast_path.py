@@ -63,7 +63,8 @@ class Line:
         self.fast_path = FastPath(self.transport, self.source)
         self.fast_path.use_model(model.native, self.marker, settings)
         self.consumer.assign([TopicPartition(self.source, number, 0) for number in (0, 1)])
-        self.sender = clients.producer(bootstrap_servers)
+        # Records that are sent together are one batch, and fetched at once: a flush does not wait for the linger.
+        self.sender = clients.producer(bootstrap_servers, **{"linger.ms": 1000})
 
     def send(self, number: int, value: bytes | None) -> None:
         self.sender.produce(

@@ -79,10 +79,18 @@ def outcome(decoder: Decoder, values: list[bytes]) -> object:
     matrix = np.zeros((n, width), np.float32)
     indices, starts, lengths = np.zeros(n, np.int32), np.zeros(n, np.int64), np.zeros(n, np.int64)
     told: list[object] = []
+    inputs = np.zeros((n, decoder.layout.n_words if decoder.layout else 0), np.int64)
     accepted, handed_over, texts = kernel.decode(
-        values, matrix, indices, starts, lengths, lambda index, _: told.append(index), lambda *fault: told.append(fault)
+        values,
+        matrix,
+        indices,
+        starts,
+        lengths,
+        inputs,
+        lambda index, _: told.append(index),
+        lambda *fault: told.append(fault),
     )
-    rest = (part[:accepted].tobytes() for part in (matrix, indices, starts, lengths))
+    rest = (part[:accepted].tobytes() for part in (matrix, indices, starts, lengths, inputs))
     return accepted, handed_over, texts, told, *rest
 
 

@@ -180,13 +180,20 @@ static int set_branch(branch *b, PyObject *description) {
 }
 
 static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"variant", "width", "branches", "fields", "identifier_slot", "record_format", NULL};
-    const char *variant;
-    int width, identifier_slot, format = JSON;
+    static char *names[] = {"variant",       "width",    "branches", "fields",   "identifier_slot",
+                            "record_format", "n_inputs", "n_values", "hash_key", NULL};
+    const char *variant, *hash_key = NULL;
+    int width, identifier_slot, format = JSON, n_inputs = 0, n_values = 0;
+    Py_ssize_t key_length = 0;
     PyObject *branches, *fields;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "siO!O!i|i", names, &variant, &width, &PyTuple_Type,
-                                     &branches, &PyTuple_Type, &fields, &identifier_slot, &format))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "siO!O!i|iiiy#", names, &variant, &width, &PyTuple_Type,
+                                     &branches, &PyTuple_Type, &fields, &identifier_slot, &format, &n_inputs, &n_values,
+                                     &hash_key, &key_length))
         return NULL;
+    if (n_inputs > 0 && key_length != sizeof(uint64_t[2])) {
+        PyErr_SetString(PyExc_ValueError, "expected a hash key of 16 bytes");
+        return NULL;
+    }
     if (!runs_variant(variant)) {
         PyErr_Format(PyExc_ValueError, "this processor does not run the variant '%s'", variant);
         return NULL;
@@ -198,11 +205,12 @@ static PyObject *decoder_new(PyTypeObject *type, PyObject *arguments, PyObject *
     self->decode = variant_named(variant);
     self->format = format;
     int32_t n_fields = (int32_t)PyTuple_Size(fields), n_branches = (int32_t)PyTuple_Size(branches);
-    if (rows_init(d, width, n_fields, n_branches) != 0) {
+    if (rows_init(d, width, n_fields, n_branches, n_inputs, n_values) != 0) {
         PyErr_NoMemory();
         goto failed;
     }
     d->identifier_slot = identifier_slot;
+    if (n_inputs > 0) memcpy(d->hash_key, hash_key, sizeof d->hash_key);
     for (int32_t i = 0; i < n_branches; i++)
         if (set_branch(&d->branches[i], PyTuple_GetItem(branches, i)) != 0) goto failed;
     for (int32_t i = 0; i < n_fields; i++) {
@@ -236,17 +244,19 @@ static void decoder_dealloc(PyObject *object) {
 
 typedef struct {
     float *row;
+    int64_t *inputs;
     int32_t *source_index;
     int64_t *identifier_start, *identifier_length;
     Py_ssize_t n_accepted, n_handed_over;
 } progress;
 
-static void accept(progress *so_far, Py_ssize_t index, int64_t start, int64_t length, int32_t width) {
+static void accept(progress *so_far, Py_ssize_t index, int64_t start, int64_t length, const rows_decoder *d) {
     so_far->source_index[so_far->n_accepted] = (int32_t)index;
     so_far->identifier_start[so_far->n_accepted] = start;
     so_far->identifier_length[so_far->n_accepted] = length;
     so_far->n_accepted++;
-    so_far->row += width;
+    so_far->row += d->width;
+    so_far->inputs += d->n_inputs;
 }
 
 typedef struct {
@@ -260,7 +270,7 @@ static int accept_text(DecoderObject *self, progress *so_far, Py_ssize_t index, 
         PyErr_NoMemory();
         return -1;
     }
-    accept(so_far, index, start, (int64_t)length, self->decoder.width);
+    accept(so_far, index, start, (int64_t)length, &self->decoder);
     return 0;
 }
 
@@ -572,6 +582,7 @@ static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index,
     record_result result = {.code = EMPTY, .entry = -1};
     if (value->length == 0) return reject(python->on_rejection, index, &result);
     if (value->length > LARGEST_RECORD) return take_from_reference(self, so_far, python->hand_over, index);
+    d->inputs = so_far->inputs;
     switch (read_record(self, value->bytes, (size_t)value->length, so_far->row, &result)) {
     case HAND_OVER: return take_from_reference(self, so_far, python->hand_over, index);
     case REJECTED: return reject(python->on_rejection, index, &result);
@@ -580,7 +591,7 @@ static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index,
     }
     count_blank(d, so_far->row);
     if (result.identifier != NULL) return accept_text(self, so_far, index, result.identifier, result.identifier_length);
-    accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d->width);
+    accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d);
     return 0;
 }
 
@@ -589,6 +600,8 @@ static PyTypeObject *decoder_class; /* made once, kept by the module */
 int is_decoder(PyObject *object) { return Py_TYPE(object) == decoder_class; }
 
 int decoder_width(PyObject *decoder) { return ((DecoderObject *)decoder)->decoder.width; }
+
+int decoder_inputs(PyObject *decoder) { return ((DecoderObject *)decoder)->decoder.n_inputs; }
 
 int decoder_has_ids(PyObject *decoder) { return has_ids((DecoderObject *)decoder); }
 
@@ -600,10 +613,12 @@ const char *decoder_text(PyObject *decoder, const char *record, const Identifier
     return identifier->start < 0 ? ((DecoderObject *)decoder)->texts + ~identifier->start : record + identifier->start;
 }
 
-int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, Identifier *identifier) {
+int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, int64_t *inputs,
+                 Identifier *identifier) {
     DecoderObject *self = (DecoderObject *)decoder;
     record_result result = {.code = EMPTY, .entry = -1};
     if (self->busy || length == 0 || length > (size_t)LARGEST_RECORD) return 0;
+    self->decoder.inputs = inputs;
     if (read_record(self, record, length, row, &result) != ACCEPTED) return 0;
     *identifier = (Identifier){(int64_t)result.identifier_start, (int64_t)result.identifier_length};
     if (result.identifier == NULL) return 1;
@@ -611,15 +626,15 @@ int decoder_read(PyObject *decoder, const char *record, size_t length, float *ro
     return identifier->start != 0;
 }
 
-/* decode(values, matrix, source_index, identifier_start, identifier_length, hand_over, on_rejection)
-   -> (accepted, handed over, texts). The four buffers are writable and have room for every value. */
+/* decode(values, matrix, source_index, identifier_start, identifier_length, inputs, hand_over, on_rejection)
+   -> (accepted, handed over, texts). The five buffers are writable and have room for every value. */
 static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     DecoderObject *self = (DecoderObject *)object;
     PyObject *values, *answer = NULL;
     callbacks python;
-    Py_buffer matrix, source_index, start, length;
-    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*OO", &values, &matrix, &source_index, &start, &length, &python.hand_over,
-                          &python.on_rejection))
+    Py_buffer matrix, source_index, start, length, inputs;
+    if (!PyArg_ParseTuple(arguments, "Ow*w*w*w*w*OO", &values, &matrix, &source_index, &start, &length, &inputs,
+                          &python.hand_over, &python.on_rejection))
         return NULL;
     Py_ssize_t n = PySequence_Size(values);
     if (n < 0) {
@@ -628,10 +643,11 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
         PyErr_SetString(PyExc_RuntimeError, "a decoder decodes one batch at a time");
     } else if (matrix.len < n * self->decoder.width * (Py_ssize_t)sizeof(float) ||
                source_index.len < n * (Py_ssize_t)sizeof(int32_t) || start.len < n * (Py_ssize_t)sizeof(int64_t) ||
-               length.len < n * (Py_ssize_t)sizeof(int64_t)) {
+               length.len < n * (Py_ssize_t)sizeof(int64_t) ||
+               inputs.len < n * self->decoder.n_inputs * (Py_ssize_t)sizeof(int64_t)) {
         PyErr_SetString(PyExc_ValueError, "a buffer is too small for the batch");
     } else {
-        progress so_far = {matrix.buf, source_index.buf, start.buf, length.buf, 0, 0};
+        progress so_far = {matrix.buf, inputs.buf, source_index.buf, start.buf, length.buf, 0, 0};
         int failed = 0;
         self->busy = 1; /* the callbacks run Python code, which must not come back in here */
         self->texts_length = 0;
@@ -649,6 +665,7 @@ static PyObject *decoder_decode(PyObject *object, PyObject *arguments) {
     PyBuffer_Release(&source_index);
     PyBuffer_Release(&start);
     PyBuffer_Release(&length);
+    PyBuffer_Release(&inputs);
     return answer;
 }
 

@@ -21,22 +21,31 @@
 
 #define MAX_DEPTH 64 /* engine/records/rejection.py; a nesting is tracked in the bits of one word */
 
-/* What is done with a value. The last four are kinds of steps only: a field with several readers, an object on a path
-   and its end, and an array on a path. */
+/* What is done with a value. FIELD_KEY: its identity is an input of velocity features. The last four are kinds of steps
+   only: a field with several readers, an object on a path and its end, and an array on a path. */
 enum field_kind {
     FIELD_UNKNOWN,
     FIELD_NUMBER,
     FIELD_TEXT,
     FIELD_IDENTIFIER,
     FIELD_DERIVED,
+    FIELD_KEY,
     FIELD_SHARED,
     FIELD_OPEN,
     FIELD_CLOSE,
     FIELD_ARRAY
 };
 
-/* What one column takes from a number or a time; only FIELD_DERIVED fields have more than the plain value. */
-enum target_kind { TARGET_VALUE, TARGET_HOUR_OF_DAY, TARGET_DAY_OF_WEEK, TARGET_SECONDS };
+/* What one column, or input of velocity features (the last two), takes from a number or a time; only FIELD_DERIVED
+   fields have more than the plain value. */
+enum target_kind {
+    TARGET_VALUE,
+    TARGET_HOUR_OF_DAY,
+    TARGET_DAY_OF_WEEK,
+    TARGET_SECONDS,
+    TARGET_INPUT_VALUE,
+    TARGET_INPUT_TIME
+};
 
 /* In the order of BY_NUMBER in engine/records/rejection.py. The other faults are found by the reference only. */
 enum fault {
@@ -79,16 +88,16 @@ typedef struct {
 } text_table;
 
 typedef struct {
-    int32_t column;
+    int32_t column;    /* or word of the inputs */
     int32_t kind;      /* enum target_kind */
     double per_second; /* of a time that is a number */
 } target;
 
 typedef struct field {
-    int32_t kind;      /* enum field_kind, up to FIELD_DERIVED */
+    int32_t kind;      /* enum field_kind, up to FIELD_KEY */
     int32_t step_kind; /* the same, or FIELD_SHARED */
     int32_t required;
-    int32_t column;    /* FIELD_NUMBER and FIELD_TEXT */
+    int32_t column;    /* FIELD_NUMBER and FIELD_TEXT; FIELD_KEY: the first of two words of the inputs */
     int32_t n_targets; /* FIELD_DERIVED */
     target *targets;
     text_table vocabulary; /* FIELD_TEXT: text -> index into codes */
@@ -184,6 +193,11 @@ typedef struct rows_decoder {
     uint32_t n_required; /* fields, the identifier included */
     float *blank_row;    /* NaN everywhere */
 
+    /* Of the record that is read, for velocity features: words that the caller owns (engine/velocity.py, Layout). */
+    int64_t *inputs, *blank_inputs;
+    int32_t n_inputs;
+    uint64_t hash_key[2];
+
     key_order orders[MAX_ORDERS];
     int32_t order_ranks[MAX_ORDERS]; /* indices of orders, most recently useful first */
     int32_t n_orders;
@@ -227,7 +241,7 @@ int rows_decode_record_avx2(rows_decoder *, size_t, float *, record_result *);
 int rows_decode_record_avx512(rows_decoder *, size_t, float *, record_result *);
 
 /* decoder.c. Functions that allocate return 0 on success and -1 without memory. */
-int rows_init(rows_decoder *, int32_t width, int32_t n_fields, int32_t n_branches);
+int rows_init(rows_decoder *, int32_t width, int32_t n_fields, int32_t n_branches, int32_t n_inputs, int32_t n_values);
 /* Correctly rounded conversion of a NUL-terminated JSON number that the fast ways leave; infinity on overflow. */
 double rows_exact_number(const char *text);
 void rows_free(rows_decoder *);

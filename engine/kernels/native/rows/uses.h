@@ -25,6 +25,7 @@ static inline binary_run start_run(rows_decoder *d, const void *program, size_t 
     *result = (record_result){.code = NO_FAULT, .entry = -1};
     memcpy(row, blank_row, (size_t)d->width * sizeof *row);
     rows_next_serial(d);
+    blank_inputs(d);
     return (binary_run){
         .w = {.decoder = d, .record = record, .end = record + length, .row = row, .result = result},
         .program = program,
@@ -48,6 +49,7 @@ static void use_number(binary_run *r, const field *f, int32_t entry, double valu
     for (int32_t i = 0; i < f->n_targets; i++) {
         const target *t = &f->targets[i];
         if (t->kind == TARGET_VALUE) r->w.row[t->column] = (float)value; /* of 64 bits: within float32's range */
+        else if (t->kind == TARGET_INPUT_VALUE) store_input_value(&r->w, t, value);
         else store_time(&r->w, t, *seconds);
     }
 }
@@ -71,6 +73,10 @@ static int use_whole(binary_run *r, int32_t entry, uint64_t size, int is_negativ
     for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
         if (f->kind == FIELD_NUMBER || f->kind == FIELD_DERIVED) {
             use_number(r, f, entry, value, seconds);
+            continue;
+        }
+        if (f->kind == FIELD_KEY) {
+            store_whole_identity(&r->w, f, size, is_negative);
             continue;
         }
         char digits[64] = {0}, *out = digits + 40; /* zeros on both sides */
@@ -100,6 +106,7 @@ static int use_double(binary_run *r, int32_t entry, double value) {
         } else if (!is_nan) {
             is_filled = 1;
             if (f->kind == FIELD_TEXT) note_fault(&r->w, OTHER_TYPE, entry);
+            else if (f->kind == FIELD_KEY) store_double_identity(&r->w, f, value);
             else use_number(r, f, entry, value, NULL);
         }
     }
@@ -113,7 +120,8 @@ static int use_boolean(binary_run *r, int32_t entry, int value) {
         else if (f->kind == FIELD_TEXT) {
             static const char words[2][24] = {"false", "true"};
             r->w.row[f->column] = code_of(f, words[value], value ? 4 : 5);
-        } else use_number(r, f, entry, value, NULL);
+        } else if (f->kind == FIELD_KEY) store_boolean_identity(&r->w, f, value);
+        else use_number(r, f, entry, value, NULL);
     }
     mark_filled(r, entry);
     return DONE;
@@ -161,6 +169,7 @@ static int use_text(binary_run *r, int32_t entry, const char *text, size_t lengt
         if (length == 0 && (f->kind != FIELD_TEXT || text_find(&f->vocabulary, text, 0) < 0)) continue;
         is_filled = 1;
         if (f->kind == FIELD_TEXT) r->w.row[f->column] = code_of(f, text, (uint32_t)length);
+        else if (f->kind == FIELD_KEY) store_identity(&r->w, f, 't', text, length);
         else if (!(f->kind == FIELD_IDENTIFIER ? keep_identifier(r, text, length)
                                                : use_number_text(r, f, entry, text, length)))
             return LEFT_TO_REFERENCE;
@@ -214,6 +223,7 @@ static int use_decimal(binary_run *r, int32_t entry, const char *bytes, int64_t 
     if (read_number(r->w.decoder, start, &value) != end) return LEFT_TO_REFERENCE;
     for (const field *f = &r->w.decoder->fields[entry]; f != NULL; f = f->also) {
         if (f->kind == FIELD_TEXT || f->kind == FIELD_IDENTIFIER) use_digits(r, f, start, (uint32_t)(end - start));
+        else if (f->kind == FIELD_KEY) store_number_identity(&r->w, f, start, end);
         else use_number(r, f, entry, value, NULL);
     }
     mark_filled(r, entry);

@@ -1,0 +1,350 @@
+/* Python's view of velocity features: plans, states, and a batch of records applied to the states of their partitions.
+   The GIL is kept: a batch takes a fraction of a millisecond. */
+#include "../internal_api.h"
+#include "velocity.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    PyObject_HEAD velocity_plan plan;
+} PlanObject;
+
+typedef struct {
+    PyObject_HEAD PyObject *plan; /* whose memory `state` points to */
+    velocity_state state;
+} StateObject;
+
+static PyTypeObject *plan_class, *state_class; /* made once, kept by the module */
+
+/* ---- plans ---- */
+
+static void free_plan(velocity_plan *p) {
+    for (int32_t i = 0; p->key_sets != NULL && i < p->n_key_sets; i++) {
+        velocity_key_set *k = &p->key_sets[i];
+        for (int32_t j = 0; k->groups != NULL && j < k->n_groups; j++) {
+            free(k->groups[j].columns);
+            free(k->groups[j].distinct);
+        }
+        free(k->groups);
+        free(k->last);
+    }
+    free(p->key_sets);
+    free(p->outputs);
+}
+
+/* Memory for the items of a tuple; NULL with an exception. */
+static void *items(PyObject *tuple, size_t size, int32_t *n) {
+    *n = (int32_t)PyTuple_Size(tuple);
+    void *memory = *n < 0 ? NULL : calloc((size_t)*n + 1, size);
+    if (memory == NULL && !PyErr_Occurred()) PyErr_NoMemory();
+    return memory;
+}
+
+/* ((word, needs, power), ...) */
+static velocity_column *read_columns(PyObject *tuple, int32_t *n) {
+    velocity_column *columns = items(tuple, sizeof *columns, n);
+    for (int32_t i = 0; columns != NULL && i < *n; i++)
+        if (!PyArg_ParseTuple(PyTuple_GetItem(tuple, i), "iid", &columns[i].input, &columns[i].needs,
+                              &columns[i].power)) {
+            free(columns);
+            columns = NULL;
+        }
+    return columns;
+}
+
+/* (hop_ms, columns, words of distinct values) */
+static int read_group(velocity_group *g, PyObject *description) {
+    PyObject *columns, *distinct;
+    long long hop_ms;
+    if (!PyArg_ParseTuple(description, "LO!O!", &hop_ms, &PyTuple_Type, &columns, &PyTuple_Type, &distinct)) return -1;
+    g->hop_ms = hop_ms;
+    g->columns = read_columns(columns, &g->n_columns);
+    g->distinct = items(distinct, sizeof *g->distinct, &g->n_distinct);
+    if (g->columns == NULL || g->distinct == NULL) return -1;
+    g->stride = 1;
+    for (int32_t i = 0; i < g->n_columns; i++) {
+        velocity_column *c = &g->columns[i];
+        c->word = g->stride;
+        g->stride += ((c->needs & NEEDS_SUM) ? 2 : 0) + ((c->needs & NEEDS_SQUARES) ? 3 : 0) +
+                     ((c->needs & NEEDS_EXTREMES) ? 2 : 0);
+    }
+    for (int32_t i = 0; i < g->n_distinct; i++) g->distinct[i] = (int32_t)PyLong_AsLong(PyTuple_GetItem(distinct, i));
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+/* (words of the parts, groups, last values) */
+static int read_key_set(velocity_plan *p, velocity_key_set *k, PyObject *description) {
+    PyObject *parts, *groups, *last;
+    if (!PyArg_ParseTuple(description, "O!O!O!", &PyTuple_Type, &parts, &PyTuple_Type, &groups, &PyTuple_Type, &last))
+        return -1;
+    k->n_parts = (int32_t)PyTuple_Size(parts);
+    if (k->n_parts < 1 || k->n_parts > MAX_PARTS) {
+        PyErr_SetString(PyExc_ValueError, "expected a key of 1 to 8 parts");
+        return -1;
+    }
+    for (int32_t i = 0; i < k->n_parts; i++) k->parts[i] = (int32_t)PyLong_AsLong(PyTuple_GetItem(parts, i));
+    k->groups = items(groups, sizeof *k->groups, &k->n_groups);
+    k->last = read_columns(last, &k->n_last);
+    if (k->groups == NULL || k->last == NULL || PyErr_Occurred()) return -1;
+    size_t largest = 0;
+    for (int32_t i = 0; i < k->n_groups; i++) {
+        velocity_group *g = &k->groups[i];
+        if (read_group(g, PyTuple_GetItem(groups, i)) != 0) return -1;
+        g->first_list = k->n_lists;
+        k->n_lists += 1 + g->n_distinct;
+        largest += HOPS * (size_t)g->stride + MOST_DISTINCT * (size_t)g->n_distinct;
+        if (g->hop_ms * HOPS > k->longest_ms) k->longest_ms = g->hop_ms * HOPS;
+        if (g->n_columns > p->most_columns) p->most_columns = g->n_columns;
+    }
+    k->lengths_word = 6 + 2 * k->n_last;
+    k->lists_word = k->lengths_word + (k->n_lists + 3) / 4;
+    largest += (size_t)k->lists_word;
+    if (largest * sizeof(int64_t) > CHUNK_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "a key could have more than 1 MiB");
+        return -1;
+    }
+    if (largest > p->largest_block) p->largest_block = largest;
+    return 0;
+}
+
+static int read_outputs(velocity_plan *p, PyObject *tuple) {
+    p->outputs = items(tuple, sizeof *p->outputs, &p->n_outputs);
+    for (int32_t i = 0; p->outputs != NULL && i < p->n_outputs; i++) {
+        velocity_output *o = &p->outputs[i];
+        if (!PyArg_ParseTuple(PyTuple_GetItem(tuple, i), "iiiiiid", &o->column, &o->function, &o->key_set, &o->group,
+                              &o->item, &o->input, &o->power))
+            return -1;
+        if (o->key_set < 0 || o->key_set >= p->n_key_sets || o->column < 0 || o->column >= p->width || o->group < 0 ||
+            o->group >= p->key_sets[o->key_set].n_groups) {
+            PyErr_SetString(PyExc_ValueError, "an output is not within its plan");
+            return -1;
+        }
+        velocity_key_set *k = &p->key_sets[o->key_set];
+        if (k->n_outputs++ == 0) k->first_output = i;
+    }
+    return p->outputs == NULL ? -1 : 0;
+}
+
+/* VelocityPlan(words, width, has_time, key_sets, outputs, hash_key); see engine/kernels/velocity_kernel.py */
+static PyObject *plan_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    static char *names[] = {"n_words", "width", "has_time", "key_sets", "outputs", "hash_key", NULL};
+    PyObject *key_sets, *outputs;
+    int n_words, width, has_time;
+    const char *hash_key;
+    Py_ssize_t key_length;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iipO!O!y#", names, &n_words, &width, &has_time,
+                                     &PyTuple_Type, &key_sets, &PyTuple_Type, &outputs, &hash_key, &key_length))
+        return NULL;
+    PlanObject *self = (PlanObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self == NULL) return NULL;
+    velocity_plan *p = &self->plan;
+    p->n_words = n_words;
+    p->width = width;
+    p->has_time = has_time;
+    if (key_length != sizeof p->hash_key || PyTuple_Size(key_sets) > 256) {
+        PyErr_SetString(PyExc_ValueError, "expected a hash key of 16 bytes, and at most 256 key sets");
+        goto failed;
+    }
+    memcpy(p->hash_key, hash_key, sizeof p->hash_key);
+    p->key_sets = items(key_sets, sizeof *p->key_sets, &p->n_key_sets);
+    if (p->key_sets == NULL) goto failed;
+    for (int32_t i = 0; i < p->n_key_sets; i++)
+        if (read_key_set(p, &p->key_sets[i], PyTuple_GetItem(key_sets, i)) != 0) goto failed;
+    if (read_outputs(p, outputs) != 0) goto failed;
+    return (PyObject *)self;
+failed:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static void plan_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    free_plan(&((PlanObject *)object)->plan);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+/* ---- states ---- */
+
+/* VelocityState(plan, limit in bytes) */
+static PyObject *state_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
+    static char *names[] = {"plan", "limit", NULL};
+    PyObject *plan;
+    unsigned long long limit;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!K", names, plan_class, &plan, &limit)) return NULL;
+    StateObject *self = (StateObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self == NULL) return NULL;
+    self->plan = Py_NewRef(plan);
+    if (velocity_state_init(&self->state, &((PlanObject *)plan)->plan, limit) != 0) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    return (PyObject *)self;
+}
+
+static void state_dealloc(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    StateObject *self = (StateObject *)object;
+    velocity_state_free(&self->state);
+    Py_XDECREF(self->plan);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyObject *state_statistics(PyObject *object, PyObject *unused) {
+    (void)unused;
+    const velocity_state *s = &((StateObject *)object)->state;
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:L}", "keys", (unsigned long long)s->n_keys, "bytes",
+                         (unsigned long long)s->used, "evicted", (unsigned long long)s->evicted, "evicted_live",
+                         (unsigned long long)s->evicted_live, "without_time", (unsigned long long)s->without_time,
+                         "next_offset", (long long)s->next_offset);
+}
+
+/* The columns of a record that came a moment ago: 1, or 0 if they are not known any more. */
+static int recall(const velocity_state *s, int64_t offset, float *row) {
+    for (int i = 0; i < N_REMEMBERED; i++) {
+        if (s->remembered[i].offset != offset) continue;
+        for (int32_t j = 0; j < s->plan->n_outputs; j++) row[s->plan->outputs[j].column] = s->remembered[i].columns[j];
+        return 1;
+    }
+    return 0;
+}
+
+static void remember(velocity_state *s, int64_t offset, const float *row) {
+    remembered *r = &s->remembered[s->n_remembered++ % N_REMEMBERED];
+    r->offset = offset;
+    for (int32_t j = 0; j < s->plan->n_outputs; j++) r->columns[j] = row[s->plan->outputs[j].column];
+    s->next_offset = offset + 1;
+}
+
+enum { APPLIED, AGAIN, NO_MEMORY };
+
+/* offset < 0: the record has none. */
+static int apply_one(velocity_state *s, const int64_t *inputs, const velocity_key *keys, int64_t timestamp_ms,
+                     int64_t offset, float *row) {
+    if (offset >= 0 && offset < s->next_offset) return recall(s, offset, row) ? APPLIED : AGAIN;
+    if (velocity_apply(s, inputs, keys, timestamp_ms, row) != 0) return NO_MEMORY;
+    if (offset >= 0) remember(s, offset, row);
+    return APPLIED;
+}
+
+#define AHEAD 16 /* records whose memory is fetched before it is needed */
+
+typedef struct {
+    PyObject *states;
+    const int32_t *which, *indices; /* of each record of the batch its state; of each row its record */
+    const int64_t *inputs, *timestamps, *offsets;
+    float *matrix;
+    Py_ssize_t n;
+} batch;
+
+static velocity_state *state_at(const batch *b, const velocity_plan *plan, Py_ssize_t row) {
+    int32_t which = b->which == NULL ? 0 : b->which[b->indices[row]];
+    PyObject *state = PyTuple_GetItem(b->states, which);
+    if (state == NULL) return NULL;
+    if (Py_TYPE(state) == state_class && ((StateObject *)state)->state.plan == plan)
+        return &((StateObject *)state)->state;
+    PyErr_SetString(PyExc_TypeError, "expected a VelocityState of this plan");
+    return NULL;
+}
+
+static int apply_rows(const batch *b, const velocity_plan *plan, velocity_key *keys) {
+    size_t n_keys = (size_t)plan->n_key_sets;
+    velocity_state *states[AHEAD];
+    for (Py_ssize_t first = 0; first < b->n; first += AHEAD) {
+        Py_ssize_t n = b->n - first < AHEAD ? b->n - first : AHEAD;
+        for (Py_ssize_t i = 0; i < n; i++) {
+            states[i] = state_at(b, plan, first + i);
+            if (states[i] == NULL) return -1;
+            velocity_keys(plan, b->inputs + (first + i) * plan->n_words, keys + (size_t)i * n_keys);
+            for (size_t j = 0; j < n_keys; j++) velocity_prefetch_slot(states[i], &keys[(size_t)i * n_keys + j]);
+        }
+        for (Py_ssize_t i = 0; i < n; i++)
+            for (size_t j = 0; j < n_keys; j++) velocity_prefetch_block(states[i], &keys[(size_t)i * n_keys + j]);
+        for (Py_ssize_t i = 0; i < n; i++) {
+            Py_ssize_t row = first + i, record = b->indices == NULL ? row : b->indices[row];
+            switch (apply_one(states[i], b->inputs + row * plan->n_words, keys + (size_t)i * n_keys,
+                              b->timestamps == NULL ? -1 : b->timestamps[record],
+                              b->offsets == NULL ? -1 : b->offsets[record], b->matrix + row * plan->width)) {
+            case APPLIED: break;
+            case NO_MEMORY: PyErr_NoMemory(); return -1;
+            default:
+                PyErr_Format(PyExc_LookupError, "offset %lld is before %lld, up to which the state has the records",
+                             (long long)b->offsets[record], (long long)states[i]->next_offset);
+                return -1;
+            }
+        }
+    }
+    return 0;
+}
+
+/* A buffer with room for n items, or None; -1 with an exception. */
+static int optional_buffer(PyObject *object, Py_ssize_t item, Py_ssize_t n, Py_buffer *buffer) {
+    if (object == Py_None) return 0;
+    if (PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) != 0) return -1;
+    if (buffer->len >= n * item) return 0;
+    PyErr_SetString(PyExc_ValueError, "a buffer is too small for the batch");
+    return -1;
+}
+
+/* apply(plan, states, inputs, matrix, records, which, indices, timestamps, offsets): the rows of accepted records, in
+   order. records: how many the batch has, for which `which`, `timestamps` and `offsets` are; these may be None. */
+PyObject *velocity_apply_batch(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *plan, *states, *objects[4], *answer = NULL;
+    Py_buffer inputs, matrix, buffers[4] = {{0}};
+    Py_ssize_t n_records;
+    if (!PyArg_ParseTuple(arguments, "O!O!y*w*nOOOO", plan_class, &plan, &PyTuple_Type, &states, &inputs, &matrix,
+                          &n_records, &objects[0], &objects[1], &objects[2], &objects[3]))
+        return NULL;
+    const velocity_plan *p = &((PlanObject *)plan)->plan;
+    velocity_key *keys = malloc(AHEAD * ((size_t)p->n_key_sets + 1) * sizeof *keys);
+    Py_ssize_t n = inputs.len / ((Py_ssize_t)sizeof(int64_t) * p->n_words);
+    static const Py_ssize_t sizes[4] = {sizeof(int32_t), sizeof(int32_t), sizeof(int64_t), sizeof(int64_t)};
+    int failed = keys == NULL;
+    if (failed) PyErr_NoMemory();
+    for (int i = 0; i < 4 && !failed; i++)
+        failed = optional_buffer(objects[i], sizes[i], i == 1 ? n : n_records, &buffers[i]) != 0;
+    if (!failed && matrix.len < n * p->width * (Py_ssize_t)sizeof(float)) {
+        PyErr_SetString(PyExc_ValueError, "the matrix is too small for the batch");
+        failed = 1;
+    }
+    const int32_t *indices = buffers[1].buf;
+    for (Py_ssize_t i = 0; i < n && !failed; i++)
+        if (indices != NULL ? indices[i] < 0 || indices[i] >= n_records : i >= n_records) {
+            PyErr_SetString(PyExc_IndexError, "a row has no record");
+            failed = 1;
+        }
+    if (!failed) {
+        batch b = {states, buffers[0].buf, indices, inputs.buf, buffers[2].buf, buffers[3].buf, matrix.buf, n};
+        if (b.which != NULL && indices == NULL) PyErr_SetString(PyExc_ValueError, "which needs indices");
+        else if (apply_rows(&b, p, keys) == 0) answer = Py_NewRef(Py_None);
+    }
+    for (int i = 0; i < 4; i++)
+        if (buffers[i].obj != NULL) PyBuffer_Release(&buffers[i]);
+    PyBuffer_Release(&inputs);
+    PyBuffer_Release(&matrix);
+    free(keys);
+    return answer;
+}
+
+static PyType_Slot plan_slots[] = {{Py_tp_new, plan_new}, {Py_tp_dealloc, plan_dealloc}, {0, NULL}};
+static PyType_Spec plan_spec = {"saker.engine.kernels._native.VelocityPlan", sizeof(PlanObject), 0, Py_TPFLAGS_DEFAULT,
+                                plan_slots};
+
+static PyMethodDef state_methods[] = {{"statistics", state_statistics, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyType_Slot state_slots[] = {
+    {Py_tp_new, state_new}, {Py_tp_dealloc, state_dealloc}, {Py_tp_methods, state_methods}, {0, NULL}};
+static PyType_Spec state_spec = {"saker.engine.kernels._native.VelocityState", sizeof(StateObject), 0,
+                                 Py_TPFLAGS_DEFAULT, state_slots};
+
+PyObject *velocity_plan_type(void) {
+    if (plan_class == NULL) plan_class = (PyTypeObject *)PyType_FromSpec(&plan_spec);
+    return Py_XNewRef((PyObject *)plan_class);
+}
+
+PyObject *velocity_state_type(void) {
+    if (state_class == NULL) state_class = (PyTypeObject *)PyType_FromSpec(&state_spec);
+    return Py_XNewRef((PyObject *)state_class);
+}
