@@ -36,8 +36,8 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_a_newer_format_is_refused_by_number() -> None:
-    newer = json.dumps({**json.loads(CONTRACT.to_json()), "format_version": 3})
-    with pytest.raises(ModelRefused, match="format version 3, this saker reads up to 2"):
+    newer = json.dumps({**json.loads(CONTRACT.to_json()), "format_version": 4})
+    with pytest.raises(ModelRefused, match="format version 4, this saker reads up to 3"):
         read_contract(model_file(newer))
 
 

@@ -111,7 +111,7 @@ def mutate(rng: random.Random, values: list[bytes]) -> bytes:
 class Unread:
     """Stands in for the reference where only the native code is of interest: ten times the records in the same time."""
 
-    def decode(self, index: int, _value: object, _row: object) -> Rejection:
+    def decode(self, index: int, _value: object, *_buffers: object) -> Rejection:
         return NOT_JSON.of(index)
 
 

@@ -109,7 +109,7 @@ def test_a_decoder_is_not_entered_twice(name: str) -> None:
     decoder = make_decoder(name)
 
     class Nosy:
-        def decode(self, _index: int, value: bytes, _row: object) -> None:
+        def decode(self, _index: int, value: bytes, *_buffers: object) -> None:
             decoder.decode([value])
 
     reference, decoder._reference = decoder._reference, Nosy()  # type: ignore[assignment]
