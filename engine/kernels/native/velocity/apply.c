@@ -50,13 +50,23 @@ static wide wide_square(unsigned __int128 a) {
     return wide_sum(square, (wide){twice.low << 64, (uint64_t)(twice.low >> 64)});
 }
 
-/* The nearest float64, ties to even. */
+/* The nearest float64, ties to even.
+
+   Not by the compiler's conversion of __int128: that is a call into Zig's runtime library, which is linked as a whole,
+   with an `exp` of its own. Then scores would differ from the training library's in the last bit. */
 static double wide_double(wide a) {
-    if (a.high == 0) return (double)a.low;
-    int shift = 64 - __builtin_clzll(a.high);
-    unsigned __int128 lost = a.low & (((unsigned __int128)1 << shift) - 1);
-    unsigned __int128 kept = a.low >> shift | (unsigned __int128)a.high << (128 - shift);
-    return ldexp((double)(kept | (lost != 0)), shift);
+    uint64_t words[3] = {(uint64_t)a.low, (uint64_t)(a.low >> 64), a.high};
+    int top = words[2] != 0 ? 2 : words[1] != 0 ? 1 : 0;
+    if (top == 0) return (double)words[0];
+    int zeros = __builtin_clzll(words[top]);
+    uint64_t kept = words[top] << zeros | (zeros != 0 ? words[top - 1] >> (64 - zeros) : 0);
+    uint64_t lost = words[top - 1] << zeros | (top == 2 ? words[0] : 0);
+    return ldexp((double)(kept | (lost != 0)), 64 * top - zeros);
+}
+
+static double whole_double(__int128 a) {
+    double size = wide_double((wide){(unsigned __int128)(a < 0 ? -a : a), 0});
+    return a < 0 ? -size : size;
 }
 
 /* ---- entries ---- */
@@ -163,23 +173,23 @@ static double deviation(const velocity_sums *s) {
     if (s->n < 2) return NAN;
     unsigned __int128 size = (unsigned __int128)(s->sum < 0 ? -s->sum : s->sum);
     wide numerator = wide_difference(wide_product(s->squares, (uint64_t)s->n), wide_square(size));
-    return sqrt(wide_double(numerator) / (double)((__int128)s->n * (s->n - 1)));
+    return sqrt(wide_double(numerator) / whole_double((__int128)s->n * (s->n - 1)));
 }
 
 /* A function of the sums of its value; own: whether the record has one itself, which is `value`. */
 static double of_sums(const velocity_output *o, const velocity_sums *s, int own, int64_t value) {
     switch (o->function) {
-    case SUM: return (double)s->sum / o->power;
-    case MEAN: return s->n == 0 ? NAN : (double)s->sum / (double)((__int128)s->n * (int64_t)o->power);
+    case SUM: return whole_double(s->sum) / o->power;
+    case MEAN: return s->n == 0 ? NAN : whole_double(s->sum) / whole_double((__int128)s->n * (int64_t)o->power);
     case STD: return deviation(s) / o->power;
     case MIN: return s->smallest == INT64_MAX ? NAN : (double)s->smallest / o->power;
     case MAX: return s->largest == INT64_MIN ? NAN : (double)s->largest / o->power;
     case RATIO_TO_MEAN:
-        return !own || s->n == 0 || s->sum == 0 ? NAN : (double)((__int128)value * s->n) / (double)s->sum;
+        return !own || s->n == 0 || s->sum == 0 ? NAN : whole_double((__int128)value * s->n) / whole_double(s->sum);
     default: {
         double s_d = deviation(s);
         if (!own || !(s_d > 0)) return NAN;
-        return (double)((__int128)value * s->n - s->sum) / (double)s->n / s_d;
+        return whole_double((__int128)value * s->n - s->sum) / (double)s->n / s_d;
     }
     }
 }
