@@ -159,7 +159,7 @@ def _count(sent: Sent, results: list[Record], rejections: list[Record]) -> str:
 
 
 def _check_scores(booster: Booster, contract: Contract, records: list[bytes], results: list[Record]) -> None:
-    matrix, _, _ = build_matrix(contract, records)
+    matrix = build_matrix(contract, records).matrix
     expected = booster.predict(matrix, num_threads=1)
     answers = {answer["TransactionID"]: answer["fraud_score"] for answer in map(_answer, results)}
     given = np.array([answers[orjson.loads(record)["TransactionID"]] for record in records])

@@ -65,6 +65,10 @@ def train(
         Literal["s", "ms", "us", "ns"],
         typer.Option("--time-unit", help="Unit of --time where it is a number.", rich_help_panel=ON_DATA),
     ] = "s",
+    velocity: Annotated[
+        Path | None,
+        typer.Option("--velocity", help="TOML file of velocity features.", rich_help_panel="Training"),
+    ] = None,
     as_json: Json = False,
     tracking_uri: Tracking = None,
 ) -> None:
@@ -74,6 +78,7 @@ def train(
     generated transactions.
     """
     from saker.commands.records import labelled_table
+    from saker.export.features_file import read_velocity
     from saker.training import evaluate, fit
 
     settings = fit.Settings(
@@ -86,6 +91,7 @@ def train(
         missing=tuple(missing or ()),
         text=tuple(as_text or ()),
         time_unit=time_unit,
+        velocity=() if velocity is None else read_velocity(velocity),
     )
     with steps("train") as say:
         table, records, source = labelled_table(data, generate, seed, settings, (start, end))

@@ -54,6 +54,7 @@ def score(
     import orjson
 
     from saker.engine.contract import read_contract
+    from saker.engine.history.table_history import history_of
     from saker.engine.model import registry
     from saker.engine.model.active_model import ActiveModel
     from saker.engine.pipeline import score_batch
@@ -64,7 +65,7 @@ def score(
     contract = read_contract(located.path)
     read = file_records(file, contract.id_path or contract.id_field, label, missing or ())
     of = replace(read.of, envelope=around.envelope, skip_deletes=around.skip_deletes)
-    active = ActiveModel.load(located.path, located.name, kernels, of)
+    active = ActiveModel.load(located.path, located.name, kernels, of, history=lambda contract: history_of(contract, kernels))
     scores = blank = skipped = 0
     refused = []
     lines = read.values
@@ -106,12 +107,12 @@ def _absent(contract: Contract, record: bytes) -> list[str]:
         parsed = orjson.loads(record)
     except ValueError:
         return []
-    return sorted({feature.field for feature in contract.features if not is_there(parsed, feature.steps)})
+    return sorted({feature.field for feature in contract.plain_features if not is_there(parsed, feature.steps)})
 
 
 def _none_of(file: Path, contract: Contract, record: bytes) -> str:
     absent = set(_absent(contract, record))
-    expected = ", ".join(feature.field for feature in contract.features[:5])
+    expected = ", ".join(feature.field for feature in contract.plain_features[:5])
     return (
         f"{file}: its records have none of the model's {len(contract.features)} fields ({expected}, ...), so a score would say "
         f"nothing; the first begins with {printable(record[:80].decode(errors='replace'))}"

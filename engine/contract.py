@@ -192,6 +192,11 @@ class Contract:
         return parse_path(self.id_path) if self.id_path is not None else (self.id_field,)
 
     @property
+    def plain_features(self) -> list[Feature]:
+        """Those that read a field of the record."""
+        return [feature for feature in self.features if feature.velocity is None]
+
+    @property
     def velocity(self) -> list[tuple[int, Velocity]]:
         """The velocity features, with their columns."""
         return [(at, feature.velocity) for at, feature in enumerate(self.features) if feature.velocity is not None]

@@ -16,6 +16,16 @@ name = "ProductCD"
 kind = "category"            # or number (the default), derived
 vocabulary = ["W", "H"]      # what the codes 0, 1, ... are called in a record
 path = "after.product.code"  # where the value is, if not at the top under the feature's name
+
+Velocity features (docs/explanation/velocity.md) have a file of their own, for `saker train --velocity`:
+
+[[velocity]]
+name = "card_spend_1h"
+by = "card.token"            # or a list of paths
+of = "amount"
+function = "sum"
+window = "1h"
+scale = 2
 """
 
 from __future__ import annotations
@@ -29,6 +39,9 @@ from typing import Any
 import tomli_w
 
 from saker.engine.contract import Contract, Feature
+from saker.engine.errors import ModelRefused
+from saker.engine.paths import parse_path
+from saker.engine.velocity import Velocity, parse_window
 from saker.export.errors import BrokenModel
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -36,6 +49,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }  # fmt: skip
 _FEATURE_TYPES: dict[str, type] = {
     "name": str, "kind": str, "required": bool, "vocabulary": list, "source": str, "path": str, "derivation": str, "unit": str,
+}  # fmt: skip
+_VELOCITY_TYPES: dict[str, type | tuple[type, ...]] = {
+    "name": str, "by": (str, list), "of": str, "function": str, "window": str, "scale": int,
 }  # fmt: skip
 _SCORES = ("probability", "value", "rank", "margin")
 
@@ -65,6 +81,37 @@ def read_features(path: Path) -> Contract:
     if document.get("score", "probability") not in _SCORES:
         raise BrokenModel("features file", f"{path}: score must be one of {', '.join(_SCORES)}, got {document['score']!r}")
     return Contract(features=tuple(Feature(**feature) for feature in features), **document)
+
+
+def read_velocity(path: Path) -> tuple[Feature, ...]:
+    """The velocity features of a file that has nothing else. Raises BrokenModel and ModelRefused as `read_features`."""
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BrokenModel("features file", f"{path}: {error}") from error
+    _check(path, "the file", document, {"velocity": list})
+    if not document:
+        raise BrokenModel("features file", f"{path}: expected a [[velocity]] for each velocity feature, got none")
+    return tuple(_velocity(path, number, one) for number, one in enumerate(document["velocity"], 1))
+
+
+def _velocity(path: Path, number: int, table: Any) -> Feature:
+    where = f"velocity feature {number}"
+    _check(path, where, table, _VELOCITY_TYPES)
+    if missing := [key for key in ("name", "by", "function", "window") if key not in table]:
+        raise BrokenModel("features file", f"{path}: {where} has no {' and no '.join(missing)}")
+    by = [table["by"]] if isinstance(table["by"], str) else table["by"]
+    if not all(isinstance(one, str) for one in by):
+        raise BrokenModel("features file", f"{path}: {where}: by must be a path or a list of paths, got {table['by']!r}")
+    try:
+        window = parse_window(table["window"])
+        scale = {"scale": table["scale"]} if "scale" in table else {}
+        one = Velocity(tuple(by), table["function"], window, table.get("of"), **scale)
+        for each in one.paths:
+            parse_path(each)
+    except ModelRefused as error:
+        raise ModelRefused(f"{path}: velocity feature {table['name']!r}: {error}") from error
+    return Feature(table["name"], "velocity", velocity=one)
 
 
 def write_features(contract: Contract, notes: list[str]) -> str:

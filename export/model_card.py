@@ -38,7 +38,8 @@ def model_card(contract: Contract, facts: ModelFacts, report: ParityReport) -> s
             "## Input",
             "",
             f"{len(kinds)} features: {kinds.count('number')} numbers, {kinds.count('category')} categories, "
-            f"{kinds.count('derived')} derived; {sum(feature.required for feature in contract.features)} required.",
+            f"{kinds.count('derived')} derived, {kinds.count('velocity')} velocity; "
+            f"{sum(feature.required for feature in contract.features)} required.",
             "",
             "## Origin",
             "",

@@ -56,6 +56,7 @@ SHARED = {
     "config",
     "contract",
     "errors",
+    "history.table_history",
     "onnx_metadata",
     "onnx_trees",
     "paths",
@@ -69,6 +70,7 @@ SHARED = {
     "records.schema_fields",
     "model.session",
     "model.registry",
+    "velocity",
 }
 #: Libraries that only one part may import.
 HOMES = {

@@ -6,16 +6,19 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import lightgbm
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from saker.engine.contract import Contract, Golden, Provenance
-from saker.engine.paths import parse_path
+from saker.engine.contract import Contract, Feature, Golden, Provenance
+from saker.engine.history.table_history import TableHistory, history_of
+from saker.engine.paths import parse_path, path_text
 from saker.engine.records.decode import Decoder
 from saker.engine.records.formats import JSON, Format
+from saker.engine.velocity import EventTime
 from saker.training.drift import distribution
 from saker.training.evaluate import evaluate, threshold_at_false_positive_rate
 from saker.training.record_files import RecordFile
@@ -25,6 +28,8 @@ Report = Callable[[str], None]
 
 _DECODE_BATCH = 1000
 _GOLDEN = 8
+#: Earlier records that a golden record needs, where there are such.
+_LONGEST_HISTORY = 200
 #: Shares of the rows, in order of time: to learn from, to stop early on; the rest, the newest, is for the figures.
 _LEARN, _STOP = 0.7, 0.85
 
@@ -47,6 +52,8 @@ class Settings:
     #: For a CSV file: texts that mean missing, and columns to read as categories.
     missing: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+    #: Velocity features, behind those of the columns; computed in the order of time.
+    velocity: tuple[Feature, ...] = ()
 
     def lightgbm(self) -> dict[str, object]:
         return {
@@ -103,9 +110,16 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
             report(f"not learned from, since they are arrays, maps, bytes, times or empty: {', '.join(left_out)}")
     # In results the identifier has the name of its field, without the path.
     id_steps = parse_path(settings.id_field) if sent is not None else (settings.id_field,)
-    contract = Contract(features, id_field=str(id_steps[-1]), id_path=settings.id_field if len(id_steps) > 1 else None)
+    contract = Contract(
+        (*features, *settings.velocity),
+        id_field=str(id_steps[-1]),
+        id_path=settings.id_field if len(id_steps) > 1 else None,
+        event_time=EventTime(settings.time if sent is not None else path_text((settings.time,)), settings.time_unit)
+        if settings.velocity
+        else None,
+    )
     records, of = (to_records(inputs), JSON) if sent is None else (sent.records, sent.format)
-    matrix, kept, rejected = build_matrix(contract, records, of)
+    matrix, kept, rejected, words = build_matrix(contract, records, of, report)
     if not len(kept):
         raise TableError(f"not one of the {len(records):,} rows can be scored; the first: {rejected}")
     if rejected:
@@ -124,7 +138,7 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
         chosen = threshold_at_false_positive_rate(labels[first_stop:first_test], scores[validation])
     # Of its own training rows a model is too sure: the score's reference is the rows that it only stopped on.
     score_reference = distribution(scores[validation])
-    scores, newest = scores[first_test - first_stop :], kept[first_test:]
+    scores = scores[first_test - first_stop :]
     contract = replace(
         contract,
         threshold=chosen,
@@ -141,21 +155,44 @@ def train(table: pd.DataFrame, settings: Settings, report: Report = lambda _: No
         "trees": float(booster.num_trees()),
         "rejected_rows": float(len(records) - len(kept)),
     }
-    newest_records = [records[at] if sent is None else sent.as_json(records[at]) for at in newest]
-    contract = replace(contract, golden=_golden(newest_records, matrix[first_test:], scores))
+
+    def as_json(row: int) -> bytes:
+        record = records[kept[row]]
+        return record if sent is None else sent.as_json(record)
+
+    newest_records = [as_json(row) for row in range(first_test, len(kept))]
+    golden = [
+        Golden(
+            as_json(row).decode(),
+            tuple(None if np.isnan(value) else float(value) for value in matrix[row]),
+            float(scores[row - first_test]),
+            tuple(as_json(at).decode() for at in _history_rows(contract, words, row)),
+        )
+        for row in first_test + _golden_rows(contract, words, first_test, scores)
+    ]
+    contract = replace(contract, golden=tuple(golden))
     return Trained(booster, contract, metrics, newest_records, labels[first_test:], scores)
 
 
-def build_matrix(
-    contract: Contract, records: Sequence[bytes], of: Format = JSON
-) -> tuple[NDArray[np.float32], NDArray[np.int64], str]:
-    """The rows (n, f) that the decoder makes of `records`, and which records they are; rejected ones have no row.
+class Built(NamedTuple):
+    """The rows (n, f) that the decoder makes of records, and which records they are; rejected ones have no row.
 
-    The third is why the first of these was rejected, and which it was.
+    rejected: why the first of these was rejected, and which it was. inputs: (n, words) of velocity features.
     """
-    decoder = Decoder(contract, of=of)
+
+    matrix: NDArray[np.float32]
+    kept: NDArray[np.int64]
+    rejected: str
+    inputs: NDArray[np.int64]
+
+
+def build_matrix(contract: Contract, records: Sequence[bytes], of: Format = JSON, report: Report = lambda _: None) -> Built:
+    """Decode records in the order of their log."""
+    history = history_of(contract)
+    decoder = Decoder(contract, of=of, history=history)
     matrix = np.empty((len(records), len(contract.features)), np.float32)
     kept: list[int] = []
+    words: list[NDArray[np.int64]] = []
     rejected = ""
     for start in range(0, len(records), _DECODE_BATCH):
         decoded = decoder.decode(records[start : start + _DECODE_BATCH])
@@ -164,7 +201,65 @@ def build_matrix(
         if decoded.rejections and not rejected:
             first = decoded.rejections[0]
             rejected = f"row {start + first.index + 1}, {first.message}"
-    return matrix[: len(kept)], np.array(kept, np.int64), rejected
+        words.append(decoded.inputs.copy())
+    if history is not None:
+        _report_history(history, report)
+    return Built(
+        matrix[: len(kept)],
+        np.array(kept, np.int64),
+        rejected,
+        np.concatenate(words) if words else np.empty((0, 0), np.int64),
+    )
+
+
+def _report_history(history: TableHistory, report: Report) -> None:
+    figures = history.statistics
+    report(f"velocity features of {figures['keys']:,} keys")
+    if figures["without_time"]:
+        report(f"{figures['without_time']:,} rows have no event time from 1970 to 2099: their velocity features are missing")
+    if figures["evicted"]:
+        report(f"{figures['evicted']:,} keys were dropped for lack of memory; their later features have too short a history")
+
+
+def _key_words(contract: Contract) -> list[list[int]]:
+    """Of each key set the words of its identities."""
+    layout = contract.velocity_layout
+    if layout is None:
+        return []
+    return [[layout.identity_word(part) + half for part in key_set.parts for half in (0, 1)] for key_set in layout.key_sets]
+
+
+def _is_whole(keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which keys (n, words) have all their parts; a missing one is two zeros."""
+    whole: NDArray[np.bool_] = np.all(np.any(keys.reshape(len(keys), -1, 2), axis=2), axis=1)
+    return whole
+
+
+def _history_rows(contract: Contract, words: NDArray[np.int64], row: int) -> NDArray[np.int64]:
+    """The earlier rows that have a key in common with this one."""
+    same = np.zeros(row, np.bool_)
+    for of_key in _key_words(contract):
+        if _is_whole(words[[row]][:, of_key])[0]:
+            same |= (words[:row, of_key] == words[row, of_key]).all(axis=1)
+    return np.flatnonzero(same)
+
+
+def _golden_rows(contract: Contract, words: NDArray[np.int64], first: int, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Some rows from `first` on, over the whole range of scores, the lowest and the highest among them.
+
+    With velocity features only those with short histories, since each golden record carries its own.
+    """
+    usable = np.arange(len(scores))
+    if key_words := _key_words(contract):
+        earlier = np.zeros(len(words), np.int64)
+        for of_key in key_words:
+            keys = words[:, of_key]
+            earlier += _is_whole(keys) * pd.DataFrame(keys).groupby(list(range(len(of_key)))).cumcount().to_numpy()
+        earlier = earlier[first:]
+        usable = np.flatnonzero(earlier <= max(_LONGEST_HISTORY, np.sort(earlier)[min(_GOLDEN, len(earlier)) - 1]))
+    order = usable[np.argsort(scores[usable], kind="stable")]
+    chosen: NDArray[np.int64] = order[np.linspace(0, len(order) - 1, _GOLDEN).astype(int)]
+    return chosen
 
 
 def _labelled(
@@ -215,20 +310,6 @@ def _boost(
     )
     # Only the trees up to the best round, as every later reader of the text will see them.
     return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))
-
-
-def _golden(records: list[bytes], matrix: NDArray[np.float32], scores: NDArray[np.float64]) -> tuple[Golden, ...]:
-    """Some of these records, over the whole range of scores, the lowest and the highest among them."""
-    order = np.argsort(scores, kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, _GOLDEN).astype(int)]
-    return tuple(
-        Golden(
-            records[at].decode(),
-            tuple(None if np.isnan(value) else float(value) for value in matrix[at]),
-            float(scores[at]),
-        )
-        for at in chosen
-    )
 
 
 def _digest(records: list[bytes], labels: NDArray[np.int64]) -> str:

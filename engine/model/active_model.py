@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from saker.engine.config import JSON_RESULTS, ResultSettings
+from saker.engine.contract import Contract
 from saker.engine.model.session import Session, open_session
-from saker.engine.records.decode import Decoder
+from saker.engine.records.decode import Decoder, History
 from saker.engine.records.encode import Encoder, Pieces
 from saker.engine.records.formats import JSON, Format
 
@@ -60,13 +62,16 @@ class ActiveModel:
         kernels: str | None = None,
         records: Format = JSON,
         results: ResultSettings = JSON_RESULTS,
+        history: Callable[[Contract], History | None] = lambda _: None,
     ) -> ActiveModel:
         """Open and prove the model in `path`; `name` (such as fraud/7) is what every result carries.
 
-        kernels: auto or off; without it SAKER_KERNELS, or auto. records, results: how they are written.
+        kernels: auto or off; without it SAKER_KERNELS, or auto. records, results: how they are written. history: what a model
+        with velocity features needs.
         """
         data = path.read_bytes()
-        return cls.of(open_session(data, kernels), name, hashlib.sha256(data).hexdigest(), kernels, records, results)
+        session = open_session(data, kernels)
+        return cls.of(session, name, hashlib.sha256(data).hexdigest(), kernels, records, results, history(session.contract))
 
     @property
     def backends(self) -> Backends:
@@ -93,7 +98,8 @@ class ActiveModel:
         kernels: str | None = None,
         records: Format = JSON,
         results: ResultSettings = JSON_RESULTS,
+        history: History | None = None,
     ) -> ActiveModel:
         contract = session.contract
         encoder = Encoder(contract.id_field, contract.threshold, name, kernels, results)
-        return cls(name, sha256, session, Decoder(contract, kernels, records), encoder)
+        return cls(name, sha256, session, Decoder(contract, kernels, records, history=history), encoder)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, read_contract
 from saker.engine.errors import ModelRefused, SakerError
+from saker.engine.history.table_history import history_of
 from saker.engine.kernels import mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Damaged, Refused
@@ -131,8 +132,6 @@ def open_session(model: bytes | str | Path, kernels: str | None = None) -> Sessi
     """
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     contract = read_contract(data)
-    if contract.velocity:
-        raise ModelRefused("model: it has velocity features, which this saker does not serve yet; use a newer one")
     try:
         if others := external_tensors(data):
             raise ModelRefused(
@@ -153,14 +152,11 @@ def _prove(session: Session, kernels: str | None) -> None:
     golden = session.contract.golden
     if not golden:
         raise ModelRefused("model: its contract has no golden records, so nothing shows that it scores as trained")
-    decoded = Decoder(session.contract, kernels).decode([g.record.encode() for g in golden])
-    if decoded.rejections:
-        first = decoded.rejections[0]
-        raise ModelRefused(f"model: golden record {first.index} is rejected by its own contract: {first.message}")
+    matrix = _decode_golden(session.contract, kernels)
     rows = np.array([g.row for g in golden], np.float32)
-    if rows.shape != decoded.matrix.shape or not np.array_equal(decoded.matrix, rows, equal_nan=True):
+    if rows.shape != matrix.shape or not np.array_equal(matrix, rows, equal_nan=True):
         raise ModelRefused("model: its golden records decode to other rows than when it was trained")
-    scores = session.score(decoded.matrix)
+    scores = session.score(matrix)
     expected = np.array([g.score for g in golden])
     difference = np.abs(scores - expected) / np.maximum(np.abs(expected), 1)
     if not (difference <= session.contract.tolerance).all():
@@ -168,3 +164,19 @@ def _prove(session: Session, kernels: str | None) -> None:
         raise ModelRefused(
             f"model: golden record {worst} must score {golden[worst].score!r} and scores {float(scores[worst])!r}",
         )
+
+
+def _decode_golden(contract: Contract, kernels: str | None) -> NDArray[np.float32]:
+    """The rows (n, f) of the golden records; with velocity features each after its own history."""
+    golden = contract.golden
+    batches = [[*one.history, one.record] for one in golden] if contract.velocity else [[one.record for one in golden]]
+    rows = []
+    for number, batch in enumerate(batches):
+        decoder = Decoder(contract, kernels, history=history_of(contract, kernels))
+        decoded = decoder.decode([record.encode() for record in batch])
+        if decoded.rejections:
+            first = decoded.rejections[0]
+            at = number if contract.velocity else first.index
+            raise ModelRefused(f"model: golden record {at} is rejected by its own contract: {first.message}")
+        rows.append(decoded.matrix[-1:] if contract.velocity else decoded.matrix)
+    return np.concatenate(rows)

@@ -11,12 +11,13 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract
+from saker.engine.errors import ModelRefused
 from saker.engine.kernels import Values, mode_of
 from saker.engine.kernels import native as load_native
 from saker.engine.kernels.errors import Refused
@@ -87,6 +88,15 @@ class Decoded(NamedTuple):
     inputs: NDArray[np.int64]
 
 
+class History(Protocol):
+    """Earlier records, of which velocity features are made. hash_key: of identities (kernels/identity.py)."""
+
+    @property
+    def hash_key(self) -> bytes: ...
+    def apply(self, inputs: NDArray[np.int64], matrix: NDArray[np.float32], /) -> None:
+        """Fill the columns of velocity features of accepted records (n, f), whose inputs are (n, words), and remember them."""
+
+
 class Decoder:
     """Turns raw records into the matrix that the contract describes. One matrix is allocated and used again."""
 
@@ -97,17 +107,22 @@ class Decoder:
         of: Format = JSON,
         *,
         variant: str | None = None,
-        hash_key: bytes = NO_KEY,
+        history: History | None = None,
     ) -> None:
         """kernels: auto or off; without it SAKER_KERNELS, or auto. `backend` is then what decodes, and `backend_reason` why
         not the native rows. of: how the records are written. variant: one of the native ones instead of the best, for
-        measurements and tests. hash_key: of identities (kernels/identity.py), for velocity features.
+        measurements and tests. history: for a contract with velocity features; raises `ModelRefused` without it.
         """
         if of.envelope is not None:
             contract = of.envelope.within(contract)
         self.contract, self.skips_deletes = contract, of.skip_deletes
         self._width = len(contract.features)
-        self.layout = contract.velocity_layout
+        self.layout, self._history = contract.velocity_layout, history
+        if self.layout is not None and history is None:
+            raise ModelRefused(
+                "model: it has velocity features, with which saker trains and scores files so far, and nothing else"
+            )
+        hash_key = NO_KEY if history is None else history.hash_key
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
         self._inputs: NDArray[np.int64] = np.empty((0, self.layout.n_words if self.layout else 0), np.int64)
         native, self.backend_reason = load_native(mode_of(kernels))
@@ -193,6 +208,8 @@ class Decoder:
 
         decode = self._native.decode if self._native else _by_reference
         accepted, handed_over, texts = decode(values, self._matrix, indices, starts, lengths, self._inputs, hand_over, reject)
+        if self._history is not None:
+            self._history.apply(self._inputs[:accepted], self._matrix[:accepted])
         ids = Identifiers(values, indices, starts, lengths, texts)
         if accepted < n:
             ids = ids[:accepted]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from saker.engine.config import CONTRACT, MODEL
 from saker.engine.contract import Contract
+from saker.engine.history.table_history import history_of
 from saker.engine.model import registry
 from saker.engine.records.decode import Decoder
 from saker.export.proof.report import ParityReport
@@ -51,7 +52,7 @@ def export_run(
     booster = load_booster(run_id, tracking_uri)
     contract = Contract.from_json(read_artifact(run_id, CONTRACT, tracking_uri).decode())
     newest, _ = labelled_records(run_id, tracking_uri)
-    rows = Decoder(contract).decode(newest).matrix
+    rows = Decoder(contract, history=history_of(contract)).decode(newest).matrix
     proven = export_proven(booster, contract, rows, compare_onnxmltools=compare_onnxmltools)
     report(str(proven.report))
     version = _register(proven, rows[:_EXAMPLE_ROWS], run_id, tracking_uri)

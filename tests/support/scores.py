@@ -26,7 +26,7 @@ class Model:
 
 def expected_scores(booster: lightgbm.Booster, contract: Contract, records: list[bytes]) -> dict[int, float]:
     """The score of each record by its identifier; no record may be one that is rejected."""
-    matrix, kept, _ = build_matrix(contract, records)
+    matrix, kept, _, _ = build_matrix(contract, records)
     assert len(kept) == len(records)
     identifiers = [orjson.loads(record)[contract.id_field] for record in records]
     return dict(zip(identifiers, booster.predict(matrix, num_threads=1).tolist(), strict=True))

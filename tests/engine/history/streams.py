@@ -176,3 +176,11 @@ def by_duckdb(sent: Sequence[Sent], features: dict[str, Velocity]) -> NDArray[np
                 empty = 0.0 if feature.function in ("count", "sum", "distinct") else math.nan
                 result[at, column] = empty if value is None else np.float32(value)
     return result
+
+
+class Untouched:
+    """A history that leaves the matrix alone, for tests of the inputs."""
+
+    hash_key = bytes(range(16))
+
+    def apply(self, inputs: NDArray[np.int64], matrix: NDArray[np.float32], /) -> None: ...

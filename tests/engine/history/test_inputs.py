@@ -24,8 +24,9 @@ from saker.engine.records.formats import JSON, Format, FormatReader, Schema
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import Rejection
 from saker.engine.velocity import NO_TIME, EventTime, Velocity
+from tests.engine.history.streams import Untouched
 
-KEY = bytes(range(16))
+KEY = Untouched.hash_key
 #: The key is also a category, the amount a number, and the time a derived feature.
 CONTRACT = Contract(
     (
@@ -47,7 +48,7 @@ assert NATIVE is not None
 def both(record: bytes, of: Format, variant: str, contract: Contract = CONTRACT) -> None:
     """The native decoder and the reference: the same rejection, or the same row and inputs."""
     assert NATIVE is not None
-    decoded = Decoder(contract, of=of, variant=variant, hash_key=KEY).decode([record])
+    decoded = Decoder(contract, of=of, variant=variant, history=Untouched()).decode([record])
     inside = contract if of.envelope is None else of.envelope.within(contract)
     reference = Reference(inside, FormatReader(inside, of, NATIVE.too_deep).parse, identify(NATIVE, KEY))
     row, inputs = np.empty(len(contract.features), np.float32), np.empty(decoded.inputs.shape[1], np.int64)
@@ -128,14 +129,14 @@ def test_avro(variant: str, record: dict[str, Any], card: Any, time: int | None,
 def test_an_envelope_moves_all_paths() -> None:
     of = replace(JSON, envelope=envelope_of("debezium"))
     record = {"id": 1, "time": 5, "card": "a", "amount": 1.5, "fee": 2, "shop": True, "device": {"id": 7}}
-    wrapped = Decoder(CONTRACT, of=of, hash_key=KEY).decode([json.dumps({"after": record}).encode()])
-    plain = Decoder(CONTRACT, hash_key=KEY).decode([json.dumps(record).encode()])
+    wrapped = Decoder(CONTRACT, of=of, history=Untouched()).decode([json.dumps({"after": record}).encode()])
+    plain = Decoder(CONTRACT, history=Untouched()).decode([json.dumps(record).encode()])
     assert wrapped.inputs.tobytes() == plain.inputs.tobytes()
     assert plain.inputs[0, 0] == 5000
 
 
 def found(**fields: Any) -> NDArray[np.int64]:
-    decoded = Decoder(CONTRACT, hash_key=KEY).decode([json.dumps({"id": 1, **fields}).encode()])
+    decoded = Decoder(CONTRACT, history=Untouched()).decode([json.dumps({"id": 1, **fields}).encode()])
     first: NDArray[np.int64] = decoded.inputs[0]
     return first.copy()
 

@@ -11,13 +11,13 @@ from saker.engine import kernels
 from saker.engine.history.reference import ReferenceState
 from saker.engine.kernels.velocity_kernel import native_plan
 from saker.engine.records.decode import Decoder
-from tests.engine.history.streams import FEATURES, Sent, by_duckdb, contract_of, streams
+from tests.engine.history.streams import FEATURES, Sent, Untouched, by_duckdb, contract_of, streams
 
-KEY = bytes(range(16))
+KEY = Untouched.hash_key
 
 
 def inputs_of(sent: list[Sent], kernel: str) -> tuple[Decoder, NDArray[np.float32], NDArray[np.int64]]:
-    decoder = Decoder(contract_of(FEATURES), kernel, hash_key=KEY)
+    decoder = Decoder(contract_of(FEATURES), kernel, history=Untouched())
     decoded = decoder.decode([one.json(at) for at, one in enumerate(sent)])
     assert not decoded.rejections
     return decoder, decoded.matrix.copy(), decoded.inputs.copy()
