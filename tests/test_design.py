@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -29,3 +30,10 @@ def tracked() -> set[str]:
 
 def test_the_file_map_is_the_tree() -> None:
     assert mapped() == tracked()
+
+
+def test_every_package_is_installed() -> None:
+    listed = subprocess.run(["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = {str(Path(name).parent) for name in listed.split() if name.endswith("/__init__.py")} - {"dags", "saker"}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert found <= {name.removeprefix("saker.").replace(".", "/") for name in packages}
