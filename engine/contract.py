@@ -58,7 +58,7 @@ class Feature:
 
     A number is taken as float32. A category becomes its index in `vocabulary`; a value outside it is scored as
     missing, as LightGBM does. A derived feature is `derivation` applied to a time: a number in `unit`, or ISO 8601.
-    A velocity feature is `velocity` of the earlier records, and reads no field of its own.
+    A velocity feature is `velocity` of the earlier records, which names the fields that it reads.
     An optional feature that is absent or null is NaN; a required one rejects the record.
 
     `path` is where the value is. Without it, `source` or the name is a key at the top of the record, dots included.

@@ -19,7 +19,7 @@ FUNCTIONS = (
 )  # fmt: skip
 #: Those that need no `of`.
 _WITHOUT_VALUE = ("count", "seconds_since_last")
-#: A window is so many hops.
+#: Hops in a window.
 HOPS = 60
 MOST_DISTINCT = 255
 MAX_SCALE = 9

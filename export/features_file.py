@@ -62,11 +62,7 @@ def read_features(path: Path) -> Contract:
     Raises BrokenModel, with the place, for a file that is missing, not TOML, or has other keys than above, and ModelRefused
     for features that contradict themselves.
     """
-    try:
-        document = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BrokenModel("features file", f"{path}: {error}") from error
-    _check(path, "the file", document, _TYPES)
+    document = _load(path, _TYPES)
     features = document.pop("features", [])
     if not features:
         raise BrokenModel("features file", f"{path}: expected a [[features]] for each column of the model, got none")
@@ -85,11 +81,7 @@ def read_features(path: Path) -> Contract:
 
 def read_velocity(path: Path) -> tuple[Feature, ...]:
     """The velocity features of a file that has nothing else. Raises BrokenModel and ModelRefused as `read_features`."""
-    try:
-        document = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BrokenModel("features file", f"{path}: {error}") from error
-    _check(path, "the file", document, {"velocity": list})
+    document = _load(path, {"velocity": list})
     if not document:
         raise BrokenModel("features file", f"{path}: expected a [[velocity]] for each velocity feature, got none")
     return tuple(_velocity(path, number, one) for number, one in enumerate(document["velocity"], 1))
@@ -123,6 +115,15 @@ def write_features(contract: Contract, notes: list[str]) -> str:
         for feature in contract.features
     ]
     return "".join(f"# {note}\n" for note in notes) + tomli_w.dumps(document)
+
+
+def _load(path: Path, types: dict[str, Any]) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BrokenModel("features file", f"{path}: {error}") from error
+    _check(path, "the file", document, types)
+    return document
 
 
 def _check(path: Path, where: str, table: Any, types: dict[str, Any]) -> None:

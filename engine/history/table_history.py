@@ -15,7 +15,7 @@ _LIMIT = 2 << 30
 
 
 class TableHistory:
-    """What `Decoder` fills the velocity features by. One decoder owns it, and each of its batches continues the one before.
+    """Fills the velocity features for `Decoder`. It belongs to one decoder, whose batches come in the order of the log.
 
     The records have no Kafka timestamps. Keys beyond 2 GB are dropped, those first that were not seen for the most records.
     """

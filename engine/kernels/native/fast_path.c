@@ -128,10 +128,10 @@ static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(model, "OOOdO", &decoder, &plan, &program, &threshold, &pieces)) return NULL;
     if (!result_pieces(pieces, &self->result)) return NULL;
     if (!is_decoder(decoder) || !is_plan(plan) || !is_function(program) ||
-        plan_inputs(plan) != decoder_width(decoder) || plan_targets(plan) != 1) {
-        PyErr_SetString(
-            PyExc_TypeError,
-            "expected a Decoder, a Plan of its rows and of one sum, and a Program that makes one score of it");
+        plan_inputs(plan) != decoder_width(decoder) || plan_targets(plan) != 1 || decoder_inputs(decoder) != 0) {
+        PyErr_SetString(PyExc_TypeError, "expected a Decoder without velocity features, a Plan of its rows and of one "
+                                         "sum, and a Program that makes one "
+                                         "score of it");
         return NULL;
     }
     if (PyObject_GetBuffer(marker, &self->marker, PyBUF_WRITABLE) != 0) {

@@ -47,7 +47,7 @@ static PyObject *hash_key(PyObject *module, PyObject *unused) {
                          (unsigned long long)text_hash_key[2]);
 }
 
-/* identity(key, type and what distinguishes a value from others of it) -> 16 bytes; rows/inputs.h does the same */
+/* identity(key, type and what distinguishes a value from others of it) -> 16 bytes */
 static PyObject *identity(PyObject *module, PyObject *arguments) {
     (void)module;
     const char *key_bytes, *data;
@@ -59,9 +59,7 @@ static PyObject *identity(PyObject *module, PyObject *arguments) {
         return NULL;
     }
     memcpy(key, key_bytes, sizeof key);
-    key[1] ^= (unsigned char)data[0];
-    siphash128(key, data + 1, (size_t)length - 1, hash);
-    hash[0] |= (hash[0] | hash[1]) == 0;
+    identity_of(key, data[0], data + 1, (size_t)length - 1, hash);
     return PyBytes_FromStringAndSize((const char *)hash, sizeof hash);
 }
 

@@ -38,4 +38,12 @@ static inline void siphash128(const uint64_t key[2], const void *data, size_t le
     out[1] = v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
+/* The identity of a value (kernels/identity.py): its type as a character, and what distinguishes it from others of the
+   type. Never zeros. */
+static inline void identity_of(const uint64_t key[2], char type, const void *data, size_t length, uint64_t out[2]) {
+    const uint64_t of_type[2] = {key[0], key[1] ^ (unsigned char)type};
+    siphash128(of_type, data, length, out);
+    out[0] |= (out[0] | out[1]) == 0;
+}
+
 #endif

@@ -78,7 +78,7 @@ def outcome(decoder: Decoder, values: list[bytes]) -> object:
         decoder.learn(schema)
     matrix = np.zeros((n, width), np.float32)
     indices, starts, lengths = np.zeros(n, np.int32), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    told: list[object] = []
+    calls: list[object] = []
     inputs = np.zeros((n, decoder.layout.n_words if decoder.layout else 0), np.int64)
     accepted, handed_over, texts = kernel.decode(
         values,
@@ -87,11 +87,11 @@ def outcome(decoder: Decoder, values: list[bytes]) -> object:
         starts,
         lengths,
         inputs,
-        lambda index, _: told.append(index),
-        lambda *fault: told.append(fault),
+        lambda index, _: calls.append(index),
+        lambda *fault: calls.append(fault),
     )
     rest = (part[:accepted].tobytes() for part in (matrix, indices, starts, lengths, inputs))
-    return accepted, handed_over, texts, told, *rest
+    return accepted, handed_over, texts, calls, *rest
 
 
 def run(records: int, seed: int, say: Callable[[str], object]) -> str:

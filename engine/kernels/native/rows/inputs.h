@@ -8,12 +8,9 @@
 
 #define FAR_MS 4611686018427387904.0 /* 2**62: farther away than any time that counts */
 
-/* The identity of a value: its type as a character, and what distinguishes it from others of the type. Never zeros. */
 static inline void store_identity(walk *w, const field *f, char type, const void *data, size_t length) {
-    const uint64_t key[2] = {w->decoder->hash_key[0], w->decoder->hash_key[1] ^ (unsigned char)type};
     uint64_t hash[2];
-    siphash128(key, data, length, hash);
-    hash[0] |= (hash[0] | hash[1]) == 0;
+    identity_of(w->decoder->hash_key, type, data, length, hash);
     memcpy(w->decoder->inputs + f->column, hash, sizeof hash);
 }
 

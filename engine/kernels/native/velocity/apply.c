@@ -4,8 +4,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { SERIAL = 3, NEWEST_TIME = 4, LAST_TIME = 5, LAST_VALUES = 6 };
-
 /* ---- keys ---- */
 
 void velocity_keys(const velocity_plan *plan, const int64_t *inputs, velocity_key *keys) {
@@ -52,8 +50,8 @@ static wide wide_square(unsigned __int128 a) {
 
 /* The nearest float64, ties to even.
 
-   Not by the compiler's conversion of __int128: that is a call into Zig's runtime library, which is linked as a whole,
-   with an `exp` of its own. Then scores would differ from the training library's in the last bit. */
+   Not by the compiler's conversion of __int128: that is a call into Zig's runtime library, which is linked as a whole
+   and defines `exp`, too. Scores would come from it, and differ from the training library's in the last bit. */
 static double wide_double(wide a) {
     uint64_t words[3] = {(uint64_t)a.low, (uint64_t)(a.low >> 64), a.high};
     int top = words[2] != 0 ? 2 : words[1] != 0 ? 1 : 0;
@@ -108,7 +106,7 @@ static void blank_entry(int64_t *entry, const velocity_group *g, int64_t hop) {
     for (int32_t i = 0; i < g->n_columns; i++) {
         const velocity_column *c = &g->columns[i];
         if (!(c->needs & NEEDS_EXTREMES)) continue;
-        int64_t *words = entry + c->word + ((c->needs & NEEDS_SUM) ? 2 : 0) + ((c->needs & NEEDS_SQUARES) ? 3 : 0);
+        int64_t *words = entry + c->word + extremes_at(c->needs);
         words[0] = INT64_MAX;
         words[1] = INT64_MIN;
     }
@@ -407,7 +405,7 @@ static int enter(velocity_state *s, int32_t at, uint32_t number, const velocity_
     }
     size_t n = with_record(k, block, key, inputs, time, s->rebuilt);
     note_last(k, inputs, time, s->rebuilt);
-    s->rebuilt[SERIAL] = (int64_t)at << 8;
+    s->rebuilt[IDENTITY] = (int64_t)at << 8;
     return velocity_store(s, number, s->rebuilt, n) != 0 ? 0 : -1;
 }
 

@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ORDER = 2, IDENTITY = 3, NEWEST_TIME = 4 };
-
-/* Sizes of blocks, in units: each at most a quarter larger than the one before. */
+/* Sizes of blocks in units, ascending: a block is at most a quarter larger than needed. */
 #define N_CLASSES 60
 static uint16_t class_units[N_CLASSES];
 

@@ -32,10 +32,19 @@
 #define UNIT_BYTES 32                    /* of which blocks are made */
 #define N_REMEMBERED 64                  /* records whose columns are kept, for one that comes again at once */
 
+/* Words of a block behind the hash. */
+enum { ORDER = 2, IDENTITY, NEWEST_TIME, LAST_TIME, LAST_VALUES };
+
 enum velocity_function { COUNT, SUM, MEAN, STD, MIN, MAX, LAST, DISTINCT, SECONDS_SINCE_LAST, RATIO_TO_MEAN, ZSCORE };
 
 /* What is kept of a value in a hop (engine/velocity.py, NEEDS), and the words that it takes. */
 enum { NEEDS_SUM = 1, NEEDS_SQUARES = 2, NEEDS_EXTREMES = 4 };
+
+/* Where the extremes are among the words of a value in an entry, and how many words it has. */
+static inline int32_t extremes_at(int32_t needs) {
+    return ((needs & NEEDS_SUM) ? 2 : 0) + ((needs & NEEDS_SQUARES) ? 3 : 0);
+}
+static inline int32_t words_of(int32_t needs) { return extremes_at(needs) + ((needs & NEEDS_EXTREMES) ? 2 : 0); }
 
 typedef struct {
     int32_t input, needs; /* input: word of the record */

@@ -66,8 +66,7 @@ static int read_group(velocity_group *g, PyObject *description) {
     for (int32_t i = 0; i < g->n_columns; i++) {
         velocity_column *c = &g->columns[i];
         c->word = g->stride;
-        g->stride += ((c->needs & NEEDS_SUM) ? 2 : 0) + ((c->needs & NEEDS_SQUARES) ? 3 : 0) +
-                     ((c->needs & NEEDS_EXTREMES) ? 2 : 0);
+        g->stride += words_of(c->needs);
     }
     for (int32_t i = 0; i < g->n_distinct; i++) g->distinct[i] = (int32_t)PyLong_AsLong(PyTuple_GetItem(distinct, i));
     return PyErr_Occurred() ? -1 : 0;
@@ -97,7 +96,7 @@ static int read_key_set(velocity_plan *p, velocity_key_set *k, PyObject *descrip
         if (g->hop_ms * HOPS > k->longest_ms) k->longest_ms = g->hop_ms * HOPS;
         if (g->n_columns > p->most_columns) p->most_columns = g->n_columns;
     }
-    k->lengths_word = 6 + 2 * k->n_last;
+    k->lengths_word = LAST_VALUES + 2 * k->n_last;
     k->lists_word = k->lengths_word + (k->n_lists + 3) / 4;
     largest += (size_t)k->lists_word;
     if (largest * sizeof(int64_t) > CHUNK_BYTES) {
