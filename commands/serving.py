@@ -33,6 +33,8 @@ from saker.commands.options import (
 )
 from saker.engine import config
 
+VELOCITY = "Velocity features"
+
 
 @app.command(
     rich_help_panel=SERVING,
@@ -147,6 +149,39 @@ def serve(
     deletes: Deletes = None,
     output_format: OutputFormat = "json",
     output_registry: OutputRegistry = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            help="Folder of the snapshots of velocity features; share it among pools that exchange partitions "
+            "(default: in the user's cache).",
+            rich_help_panel=VELOCITY,
+        ),
+    ] = None,
+    state_mb: Annotated[
+        int,
+        typer.Option(
+            "--state-mb",
+            min=1,
+            max=65_536,
+            help="Memory for the histories of a partition in MB; beyond it the least recently used keys are dropped.",
+            rich_help_panel=VELOCITY,
+        ),
+    ] = 512,
+    snapshot_seconds: Annotated[
+        float,
+        typer.Option(
+            "--snapshot-seconds", min=1, help="Seconds between two snapshots of a partition.", rich_help_panel=VELOCITY
+        ),
+    ] = 60.0,
+    state_cold_start: Annotated[
+        bool,
+        typer.Option(
+            "--state-cold-start",
+            help="Start although records that velocity features need have been deleted, or partitions were added.",
+            rich_help_panel=VELOCITY,
+        ),
+    ] = False,
     kernels: Kernels = None,
     transport: Annotated[
         Literal["auto", "native", "public"],
@@ -188,6 +223,7 @@ def serve(
         records=config.RecordSettings(
             record_format, registry_url, schema, message, envelope, None if deletes is None else deletes == "skip"
         ),
+        state=config.StateSettings(state, state_mb, snapshot_seconds, state_cold_start),
         results=register_results(output_format, output_registry or registry_url, output),
     )
     open_format(settings.records)  # before anything starts: do its settings fit?

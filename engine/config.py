@@ -70,6 +70,19 @@ JSON_RESULTS = ResultSettings()
 
 
 @dataclass(frozen=True, slots=True)
+class StateSettings:
+    """Histories of velocity features. folder: of their snapshots; None is the user's cache. megabytes: of each partition.
+
+    snapshot_seconds: between two snapshots of a partition. cold_start: serve although records that they need are deleted.
+    """
+
+    folder: Path | None = None
+    megabytes: int = 512
+    snapshot_seconds: float = 60.0
+    cold_start: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """What a pool and its workers need to know; handed to every worker process as it is."""
 
@@ -120,3 +133,4 @@ class ServeSettings:
     transport: str = "auto"
     records: RecordSettings = RecordSettings()
     results: ResultSettings = JSON_RESULTS
+    state: StateSettings = StateSettings()

@@ -5,6 +5,7 @@ Reading it needs the standard library only, so a tool can inspect a model withou
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -206,6 +207,23 @@ class Contract:
         """What velocity features need of a record; None without one."""
         velocity = self.velocity
         return layout_of(velocity, self.event_time) if velocity else None
+
+    @property
+    def longest_window_ms(self) -> int:
+        """Of the velocity features; 0 without one."""
+        return max((one.window_ms for _, one in self.velocity), default=0)
+
+    @property
+    def definition(self) -> bytes:
+        """What a history of records depends on, as a hash (32 bytes): the velocity features, and which records are accepted.
+
+        Contracts with the same one can use the same histories.
+        """
+        accepted = sorted(
+            {(feature.steps, feature.kind, feature.required, feature.unit) for feature in self.plain_features}, key=repr
+        )
+        parts = (1, self.id_steps, accepted, self.event_time, [one for _, one in self.velocity])
+        return hashlib.sha256(repr(parts).encode()).digest()
 
     @property
     def format_version(self) -> int:

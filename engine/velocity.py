@@ -27,7 +27,7 @@ MAX_SCALE = 9
 LARGEST_VALUE = 2**53
 #: Of an event time: from 1970 to the end of 2099, and at most so far ahead of the record's Kafka timestamp.
 LATEST_MS = 4_102_444_800_000
-AHEAD_MS = 86_400_000
+AHEAD_MS = 3_600_000
 #: An event time that is not there, among the inputs of a record.
 NO_TIME = -(2**63)
 

@@ -357,4 +357,74 @@ MODEL = Dashboard(
     ],
 )
 
-DASHBOARDS = (FRAUD_SCORING, ENGINE, MODEL)
+VELOCITY = Dashboard(
+    "saker-velocity",
+    "Velocity features",
+    "Histories of cards, accounts and devices: size, completeness, snapshots and recovery.",
+    [
+        Panel(
+            "Keys",
+            "Keys (cards, accounts, devices) that have a history.",
+            "short",
+            [Query("sum by (instance) (history_keys)", "{{instance}}")],
+        ),
+        Panel(
+            "Memory of the histories",
+            "The limit of each partition is `--state-mb`.",
+            "bytes",
+            [Query("sum by (instance) (history_bytes)", "{{instance}}")],
+        ),
+        Panel(
+            "Dropped keys",
+            "Keys dropped at the limit; `open`: their window had not passed, so their features are wrong from then on.",
+            "short",
+            [Query("sum by (window) (increase(history_evicted_keys_total[$__rate_interval]))", "window {{window}}")],
+        ),
+        Panel(
+            "Incomplete records",
+            "Records whose window reaches back to before the history of their partition.",
+            "short",
+            [Query("sum by (instance) (increase(history_incomplete_records_total[$__rate_interval]))", "{{instance}}")],
+        ),
+        Panel(
+            "Records without a usable time",
+            "Event time missing, or over an hour in the future; they have no velocity features.",
+            "short",
+            [Query("sum by (instance) (increase(history_untimed_records_total[$__rate_interval]))", "{{instance}}")],
+        ),
+        Panel(
+            "Age of the snapshots",
+            "Time since the oldest of the partitions' last snapshots: a restart replays that much.",
+            "s",
+            [Query("time() - min by (instance) (history_snapshot_timestamp_seconds)", "{{instance}}")],
+        ),
+        Panel(
+            "Duration of a snapshot",
+            "From its beginning until it is on the disk and its offset is committed.",
+            "s",
+            [Query("max by (instance) (history_snapshot_seconds)", "{{instance}}")],
+        ),
+        Panel(
+            "Failed snapshots",
+            "Snapshots that could not be written.",
+            "short",
+            [Query("sum by (instance) (increase(history_snapshot_failures_total[$__rate_interval]))", "{{instance}}")],
+        ),
+        Panel(
+            "Replayed records",
+            "Records per second that are read again to recover histories.",
+            "short",
+            [Query("sum by (instance) (rate(history_replayed_records_total[$__rate_interval]))", "{{instance}}")],
+            width=12,
+        ),
+        Panel(
+            "Partitions in recovery",
+            "Partitions whose history is being replayed; the pool is not ready meanwhile.",
+            "short",
+            [Query("sum by (instance) (history_replaying_partitions)", "{{instance}}")],
+            width=12,
+        ),
+    ],
+)
+
+DASHBOARDS = (FRAUD_SCORING, ENGINE, MODEL, VELOCITY)

@@ -95,8 +95,10 @@ class AtLeastOnce(Delivery):
         """What failed, as it does while the group rebalances, stays and goes with the next commit."""
         for partition in partitions:
             key = (partition.topic, partition.partition)
-            if error is None and partition.error is None and self._positions.get(key) == partition.offset:
-                del self._positions[key]
+            if error is None and partition.error is None:
+                self._committed_offsets[key] = partition.offset
+                if self._positions.get(key) == partition.offset:
+                    del self._positions[key]
 
     def drain(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -124,5 +126,5 @@ class AtLeastOnce(Delivery):
         if self._fast_path is not None:
             self._fast_path.drop_partitions(gone)
         for partition in gone:
-            for positions in (self._positions, self._highest, *self._unacknowledged()):
+            for positions in (self._positions, self._highest, self._committed_offsets, *self._unacknowledged()):
                 positions.pop(partition, None)

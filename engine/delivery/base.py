@@ -116,6 +116,8 @@ class Delivery(ABC):
         self._positions: dict[Partition, int] = {}
         #: The highest of them so far.
         self._highest: dict[Partition, int] = {}
+        #: Offsets that Kafka has committed for this worker.
+        self._committed_offsets: dict[Partition, int] = {}
         self._counts = Counts()
         self._acknowledged: list[Acknowledged] = []
 
@@ -138,6 +140,10 @@ class Delivery(ABC):
     def holds(self) -> bool:
         """Whether results wait until those before them are acknowledged."""
         return bool(self._held)
+
+    def committed(self, partition: Partition) -> int:
+        """The offset of a partition that this worker has committed last; -1 before the first one."""
+        return self._committed_offsets.get(partition, -1)
 
     def use_model(self, model: NativeModel | None) -> None:
         """What the fast path scores with from now on."""

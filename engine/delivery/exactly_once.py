@@ -47,6 +47,7 @@ class ExactlyOnce(Delivery):
         self._committing: Future[None] | None = None
         #: Counts of the transaction that is being committed, and of those before it, which alone are reported.
         self._in_commit, self._committed = Counts(), Counts()
+        self._positions_in_commit: dict[Partition, int] = {}
 
     def _may_send(self) -> bool:
         return not self._sent
@@ -79,6 +80,7 @@ class ExactlyOnce(Delivery):
         self._in_commit, self._counts = self._counts, Counts()
         self._in_commit.add_batches(self._acknowledged)
         self._acknowledged.clear()
+        self._positions_in_commit = dict(self._positions)
         self._positions.clear()
         self._began = None
         self._transport.use_producer((self._transport.place + 1) % self._transport.places)
@@ -102,6 +104,7 @@ class ExactlyOnce(Delivery):
             raise self._failure(error.args[0]) from error
         self._committed.add(self._in_commit)
         self._in_commit = Counts()
+        self._committed_offsets.update(self._positions_in_commit)
 
     def drain_counts(self) -> Counts:
         counts, self._committed = self._committed, Counts()
@@ -141,6 +144,7 @@ class ExactlyOnce(Delivery):
             raise ReadAgain("partitions of an open transaction went to another consumer")
         for partition in gone:
             self._highest.pop(partition, None)
+            self._committed_offsets.pop(partition, None)
 
     def on_commit(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The consumer commits nothing: the transaction does."""

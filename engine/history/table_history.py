@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from saker.engine import kernels
 from saker.engine.contract import Contract
 from saker.engine.history.reference import ReferenceState
+from saker.engine.kernels import Values
 from saker.engine.kernels.identity import NO_KEY
 from saker.engine.kernels.velocity_kernel import native_plan
 
@@ -21,6 +22,7 @@ class TableHistory:
     """
 
     hash_key = NO_KEY
+    native = None
 
     def __init__(self, contract: Contract, kernels_mode: str | None = None) -> None:
         """kernels_mode: auto or off; without it SAKER_KERNELS, or auto."""
@@ -35,10 +37,12 @@ class TableHistory:
             self._plan = native_plan(native, layout, len(contract.features), self.hash_key)
             self._state = native.VelocityState(self._plan, _LIMIT)
 
-    def apply(self, inputs: NDArray[np.int64], matrix: NDArray[np.float32]) -> None:
-        """Fill the columns of velocity features in the rows (n, f) of accepted records, whose inputs are (n, words)."""
+    def apply(
+        self, inputs: NDArray[np.int64], matrix: NDArray[np.float32], _values: Values, _indices: NDArray[np.int32]
+    ) -> None:
+        """As `History.apply`."""
         if self._native is not None:
-            self._native.velocity_apply(self._plan, (self._state,), inputs, matrix, len(matrix), None, None, None, None)
+            self._native.velocity_apply(self._plan, {0: self._state}, inputs, matrix, len(matrix), None, None, None, None)
             return
         for at in range(len(matrix)):
             self._reference.apply(inputs[at], -1, matrix[at])

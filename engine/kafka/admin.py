@@ -31,6 +31,7 @@ _LIMITS = {
     "message.timestamp.before.max.ms": int,
     "message.timestamp.after.max.ms": int,
     "cleanup.policy": str,
+    "retention.bytes": int,
 }
 
 
@@ -67,7 +68,8 @@ def create_topics(
 
 
 class Topic(NamedTuple):
-    """replicas: of the partition with the fewest. None: the broker does not report it. retention_ms: -1 is forever.
+    """replicas: of the partition with the fewest. None: the broker does not report it. retention_ms,
+    retention_bytes: -1 is no limit.
     timestamp_type: CreateTime (the sender's, which retention counts from) or LogAppendTime (of the arrival).
     timestamp_before_ms, timestamp_after_ms: how far a sender's may lie before and after the arrival.
     """
@@ -82,6 +84,7 @@ class Topic(NamedTuple):
     timestamp_before_ms: int | None = None
     timestamp_after_ms: int | None = None
     cleanup_policy: str | None = None
+    retention_bytes: int | None = None
 
     @property
     def limits(self) -> TopicLimits:

@@ -76,6 +76,9 @@ class ConsumedBatch(Values, Protocol):
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         """Milliseconds since 1970, into an array (n,)."""
 
+    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64], /) -> None:
+        """Of each record, into arrays (n,); timestamps in milliseconds since 1970."""
+
     def with_header(self, name: str, /) -> Sequence[tuple[int, bytes | None]]:
         """(index, value) of the records that have a header of this name, the last one of several."""
 
@@ -115,6 +118,11 @@ class PublicBatch:
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[:] = [message.timestamp()[1] for message in self.messages]
 
+    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64], /) -> None:
+        partitions[:] = [message.partition() for message in self.messages]
+        offsets[:] = [message.offset() for message in self.messages]
+        self.timestamps(timestamps)
+
     def with_header(self, name: str, /) -> Sequence[tuple[int, bytes | None]]:
         return with_header(map(self.origin, range(len(self))), name)
 
@@ -147,6 +155,12 @@ class SelectedRecords:
 
     def timestamps(self, into: NDArray[np.int64], /) -> None:
         into[:] = [self.origin(at).timestamp_ms for at in range(len(self))]
+
+    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64], /) -> None:
+        origins = [self.origin(at) for at in range(len(self))]
+        partitions[:] = [origin.partition for origin in origins]
+        offsets[:] = [origin.offset for origin in origins]
+        timestamps[:] = [origin.timestamp_ms for origin in origins]
 
     def with_header(self, name: str, /) -> Sequence[tuple[int, bytes | None]]:
         return with_header(map(self.origin, range(len(self))), name)

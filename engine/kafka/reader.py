@@ -112,6 +112,22 @@ def values_of(records: Sequence[Record], of: Format) -> list[bytes | None]:
     return [made[at] for at in range(len(made))]
 
 
+def first_timestamps(bootstrap_servers: str, starts: Sequence[TopicPartition], seconds: float) -> dict[int, int]:
+    """Of each partition the timestamp (ms) of its first record from an offset on; none where there is no record in time."""
+    if not starts:
+        return {}
+    consumer = _consumer(bootstrap_servers, "first-timestamps")
+    consumer.assign(list(starts))
+    found: dict[int, int] = {}
+    at_end: set[int] = set()
+    deadline = time.monotonic() + seconds
+    while len(found.keys() | at_end) < len(starts) and time.monotonic() < deadline:
+        for record in _take(consumer, at_end):
+            found.setdefault(record.partition, record.timestamp_ms)
+    consumer.close()
+    return found
+
+
 def read_one(bootstrap_servers: str, topic: str, partition: int, offset: int) -> Record:
     """The record at an offset; raises `ServingError` when the topic is missing, `NothingCame` when it has no such record."""
     partitions = admin.partition_counts(bootstrap_servers, [topic])[topic]

@@ -80,31 +80,53 @@ class VelocityPlan:
         key_sets: tuple[Any, ...],
         outputs: tuple[Any, ...],
         hash_key: bytes,
+        definition: bytes,
     ) -> None:
-        """ValueError where a key could have more than 1 MiB."""
+        """definition: 32 bytes; plans with the same one can use the same states, unless it is zeros.
+
+        ValueError where a key could have more than 1 MiB.
+        """
 
 class VelocityState:
     """The history of one partition. Belongs to one thread."""
 
-    def __init__(self, plan: VelocityPlan, limit: int) -> None:
-        """limit: bytes; beyond it the keys that were not used for the most records are dropped."""
+    def __init__(self, plan: VelocityPlan, limit: int, next_offset: int = 0, complete_from_ms: int = ...) -> None:
+        """limit: bytes; beyond it the keys that were not used for the most records are dropped. complete_from_ms: the event
+        time from which on all records are known; records whose window begins earlier are counted as incomplete.
+        """
 
     def statistics(self) -> dict[str, int]:
-        """keys, bytes, evicted, evicted_live (whose window had not passed), without_time (records), next_offset."""
+        """keys, bytes, evicted, evicted_live (whose window had not passed), without_time and incomplete (records), serial,
+        next_offset, complete_from_ms.
+        """
+
+    def begin_snapshot(self) -> None:
+        """Of the state as it is now; one before it that has not ended is dropped."""
+
+    def snapshot_part(self, most_blocks: int, /) -> bytes:
+        """The next part; empty after the last one. MemoryError: there is no snapshot."""
+
+    def restore(self, part: bytes, /) -> None:
+        """Into a new state. ValueError if it is not a part of a snapshot of this plan."""
+
+    def end_restore(self, serial: int, evicted: int, evicted_live: int, without_time: int, incomplete: int, /) -> None: ...
 
 def velocity_apply(
     plan: VelocityPlan,
-    states: tuple[VelocityState, ...],
+    states: dict[int, VelocityState],  # by partition
     inputs: Buffer,  # int64 (n, words)
     matrix: Buffer,  # float32 (n, width)
     n_records: int,  # of the batch
-    which: Buffer | None,  # int32 (n_records,): places in `states`
+    partitions: Buffer | None,  # int32 (n_records,); None: all are of partition 0
     indices: Buffer | None,  # int32 (n,): the record of each row
     timestamps: Buffer | None,  # int64 (n_records,): ms of Kafka, -1 for none
     offsets: Buffer | None,  # int64 (n_records,)
     /,
 ) -> None:
-    """Fill the columns of velocity features. LookupError for an offset that the state has left behind."""
+    """Fill the columns of velocity features.
+
+    LookupError for a partition without a state, and for an offset that its state has left behind.
+    """
 
 class Decoder:
     """Belongs to one thread: it learns orders of fields."""
@@ -158,6 +180,7 @@ class MessageBatch:
 
     def positions(self) -> dict[tuple[str, int], int]: ...
     def timestamps(self, into: NDArray[np.int64], /) -> None: ...
+    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64], /) -> None: ...
     def with_header(self, name: str, /) -> list[tuple[int, bytes | None]]: ...
     def beyond(self, most_bytes: int, earliest_ms: int, latest_ms: int, needs_key: bool, /) -> list[int]: ...
 
@@ -193,7 +216,7 @@ class FastPath:
     def __init__(self, queue: ConsumerQueue, producer: ResultProducer) -> None: ...
     def use_model(
         self,
-        model: tuple[Decoder, Plan, Program, float, Pieces] | None,
+        model: tuple[Decoder, Plan, Program, float, Pieces, tuple[VelocityPlan, dict[int, VelocityState]] | None] | None,
         marker: Array[c_int64],
         late_ms: float,
         demands: tuple[int, float, float, bool],  # most bytes; ms before and after now; needs a key

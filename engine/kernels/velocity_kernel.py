@@ -11,8 +11,12 @@ if TYPE_CHECKING:
     from saker.engine.kernels import _native
 
 
-def native_plan(native: Native, layout: Layout, width: int, hash_key: bytes) -> _native.VelocityPlan:
-    """width: columns of the matrix. hash_key: of keys with several parts."""
+def native_plan(
+    native: Native, layout: Layout, width: int, hash_key: bytes, definition: bytes = bytes(32)
+) -> _native.VelocityPlan:
+    """width: columns of the matrix. hash_key: of keys with several parts. definition: `Contract.definition`; plans with the
+    same one can use the same states.
+    """
     order = sorted(layout.outputs, key=lambda one: (one.key_set, one.group))
     outputs = tuple(
         (
@@ -27,7 +31,7 @@ def native_plan(native: Native, layout: Layout, width: int, hash_key: bytes) -> 
         for one in order
     )
     key_sets = tuple(_describe(layout, one) for one in layout.key_sets)
-    return native.VelocityPlan(layout.n_words, width, layout.time is not None, key_sets, outputs, hash_key)
+    return native.VelocityPlan(layout.n_words, width, layout.time is not None, key_sets, outputs, hash_key, definition)
 
 
 def _describe(layout: Layout, of: KeySet) -> tuple[Any, ...]:

@@ -74,6 +74,30 @@ class Histogram:
 
 
 @dataclass
+class HistoryCounts:
+    """Of velocity features. replayed and grown are counts since the last report, the others are as they are.
+
+    grown: evicted (keys), evicted_live (those of them whose window had not passed), without_time and incomplete (records).
+    snapshot_at: time of the oldest of the partitions' last snapshots, in seconds since 1970; None without velocity features.
+    """
+
+    keys: int = 0
+    bytes: int = 0
+    replaying: int = 0
+    snapshot_at: float | None = None
+    snapshot_seconds: float = 0.0
+    snapshot_failures: int = 0
+    replayed: int = 0
+    grown: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: HistoryCounts) -> None:
+        """What only grows."""
+        self.replayed += other.replayed
+        self.snapshot_failures += other.snapshot_failures
+        self.grown.update(other.grown)
+
+
+@dataclass
 class Counts:
     """Counts of a worker since its last report, or their sums in the parent. `in_flight` is the newest value, not a sum."""
 
@@ -90,8 +114,10 @@ class Counts:
     blank: int = 0
     rebalances: int = 0
     in_flight: int = 0
+    history: HistoryCounts = field(default_factory=HistoryCounts)
 
     def add(self, other: Counts) -> None:
+        self.history.add(other.history)
         self.scored += other.scored
         self.flagged += other.flagged
         self.failed.update(other.failed)

@@ -37,6 +37,22 @@ METRICS: Mapping[str, Declared] = {
     "consumer_lag_records": Declared("gauge", "Records of the input that the group has not committed.", ("topic", "partition")),
     "unread_partitions": Declared("gauge", "Partitions of the input without a reader, or that the output topics lack."),
     "schema_waiting_partitions": Declared("gauge", "Partitions that wait for the schema registry."),
+    "history_keys": Declared("gauge", "Keys (cards, accounts, devices) that velocity features have a history of."),
+    "history_bytes": Declared("gauge", "Memory of the histories of velocity features."),
+    "history_evicted_keys": Declared(
+        "counter", "Keys that were dropped because a partition reached `--state-mb`, by the state of their window.", ("window",)
+    ),
+    "history_incomplete_records": Declared(
+        "counter", "Records whose window reaches back to before the history of their partition."
+    ),
+    "history_untimed_records": Declared(
+        "counter", "Records without velocity features, since their event time is missing or over an hour in the future."
+    ),
+    "history_replayed_records": Declared("counter", "Records that were read again to recover a history."),
+    "history_replaying_partitions": Declared("gauge", "Partitions whose history is being recovered."),
+    "history_snapshot_timestamp_seconds": Declared("gauge", "Time of the oldest of the partitions' last snapshots."),
+    "history_snapshot_seconds": Declared("gauge", "Duration of the last snapshot; the longest of all workers."),
+    "history_snapshot_failures": Declared("counter", "Snapshots that could not be written."),
     "broker_up": Declared("gauge", "1 if a Kafka broker answers, 0 if none does."),
     "rebalances": Declared("counter", "Partition assignments from the group coordinator."),
     "worker_restarts": Declared("counter", "Restarts of workers that died.", ("worker",)),

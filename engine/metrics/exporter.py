@@ -18,7 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from saker.engine.metrics.counts import Counts
+from saker.engine.metrics.counts import Counts, HistoryCounts
 from saker.engine.metrics.declared import family
 from saker.engine.records.rejection import Reason
 
@@ -122,6 +122,7 @@ class PoolMetrics(Collector):
         yield family("consumer_lag_records", [((topic, str(number)), lag) for (topic, number), lag in lags])
         yield family("unread_partitions", [((), self._unread)])
         yield family("schema_waiting_partitions", [((), self._waiting)])
+        yield from self._histories(total.history)
         yield family("broker_up", [((), float(self._lags is not None))])
         yield family("rebalances", [((), total.rebalances)])
         yield family("worker_restarts", [((str(worker),), count) for worker, count in sorted(self._restarts.items())])
@@ -133,6 +134,22 @@ class PoolMetrics(Collector):
         yield family("model_found", [((), float(self._found))])
         yield family("model_checked_timestamp_seconds", [((), self._checked)])
         yield family("model_loads", [((result,), count) for result, count in self._loads.items()])
+
+    def _histories(self, total: HistoryCounts) -> Iterator[Metric]:
+        """Of velocity features; without a model that has some there is no snapshot, and the other series stay at 0."""
+        newest = [counts.history for counts in self._newest.values()]
+        saved = [one.snapshot_at for one in newest if one.snapshot_at is not None]
+        evicted = {"open": total.grown["evicted_live"], "passed": total.grown["evicted"] - total.grown["evicted_live"]}
+        yield family("history_keys", [((), sum(one.keys for one in newest))])
+        yield family("history_bytes", [((), sum(one.bytes for one in newest))])
+        yield family("history_evicted_keys", [((window,), count) for window, count in evicted.items()])
+        yield family("history_incomplete_records", [((), total.grown["incomplete"])])
+        yield family("history_untimed_records", [((), total.grown["without_time"])])
+        yield family("history_replayed_records", [((), total.replayed)])
+        yield family("history_replaying_partitions", [((), sum(one.replaying for one in newest))])
+        yield family("history_snapshot_timestamp_seconds", [((), min(saved))] if saved else [])
+        yield family("history_snapshot_seconds", [((), max((one.snapshot_seconds for one in newest), default=0.0))])
+        yield family("history_snapshot_failures", [((), total.snapshot_failures)])
 
 
 def _used(process: int) -> tuple[float, int] | None:

@@ -35,13 +35,16 @@ class Backends(NamedTuple):
 
 
 class NativeModel(NamedTuple):
-    """What native/fast_path.c makes a result of a record with. pieces: of `Encoder`."""
+    """What native/fast_path.c makes a result of a record with. pieces: of `Encoder`. history: of a model with velocity
+    features.
+    """
 
     decoder: _native.Decoder
     plan: _native.Plan
     program: _native.Program
     threshold: float
     pieces: Pieces
+    history: tuple[_native.VelocityPlan, dict[int, _native.VelocityState]] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,11 @@ class ActiveModel:
     def native(self) -> NativeModel | None:
         """None where a step of it is not native."""
         decoder, scorer = self.decoder.native, self.session.plan_and_program
-        if decoder is None or scorer is None:
+        history = self.decoder.history
+        if decoder is None or scorer is None or (history is not None and history.native is None):
             return None
-        return NativeModel(decoder, *scorer, self.session.contract.threshold, self.encoder.pieces)
+        of_history = None if history is None else history.native
+        return NativeModel(decoder, *scorer, self.session.contract.threshold, self.encoder.pieces, of_history)
 
     @classmethod
     def of(

@@ -28,6 +28,7 @@ from saker.engine.records.header_ids import NAME, WithHeader, framed
 from saker.engine.records.json_text import too_deep
 from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import BY_NUMBER, DELETED, Rejection
+from saker.engine.velocity import NO_TIME
 
 if TYPE_CHECKING:
     from saker.engine.kernels import _native
@@ -93,8 +94,17 @@ class History(Protocol):
 
     @property
     def hash_key(self) -> bytes: ...
-    def apply(self, inputs: NDArray[np.int64], matrix: NDArray[np.float32], /) -> None:
-        """Fill the columns of velocity features of accepted records (n, f), whose inputs are (n, words), and remember them."""
+    @property
+    def native(self) -> tuple[_native.VelocityPlan, dict[int, _native.VelocityState]] | None:
+        """For the fast path: the plan, and the states of partitions by their numbers. None where it cannot be used."""
+
+    def apply(
+        self, inputs: NDArray[np.int64], matrix: NDArray[np.float32], values: Values, indices: NDArray[np.int32], /
+    ) -> None:
+        """Fill the columns of velocity features of accepted records (n, f), whose inputs are (n, words), and remember them.
+
+        indices (n,): their places in `values`.
+        """
 
 
 class Decoder:
@@ -117,10 +127,10 @@ class Decoder:
             contract = of.envelope.within(contract)
         self.contract, self.skips_deletes = contract, of.skip_deletes
         self._width = len(contract.features)
-        self.layout, self._history = contract.velocity_layout, history
+        self.layout, self.history = contract.velocity_layout, history
         if self.layout is not None and history is None:
             raise ModelRefused(
-                "model: it has velocity features, with which saker trains and scores files so far, and nothing else"
+                "model: it has velocity features, which this command cannot compute yet; serve, train and score can"
             )
         hash_key = NO_KEY if history is None else history.hash_key
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
@@ -149,6 +159,13 @@ class Decoder:
         total = self._blank + (self._native.statistics["blank"] if self._native else 0)
         found, self._told_blank = total - self._told_blank, total
         return found
+
+    def _is_blank(self, inputs: NDArray[np.int64]) -> bool:
+        """Whether a record has nothing for velocity features."""
+        if self.layout is None:
+            return True
+        values = inputs[1 : 1 + len(self.layout.values)].view(np.float64)
+        return inputs[0] == NO_TIME and bool(np.isnan(values).all()) and not inputs[1 + len(values) :].any()
 
     def unknown_schemas(self, values: Values) -> Sequence[tuple[int, int]]:
         """(index, id) of the records whose schemas have to be asked for before they can be decoded."""
@@ -181,6 +198,7 @@ class Decoder:
 
         Raises `SakerError` where a record names a new schema and the registry does not answer.
         """
+        batch = values
         if self._may_be_unknown:  # of a batch of one record each call below would be seen
             values = self._framed(values)
             for schema in {schema for _, schema in self.unknown_schemas(values)}:
@@ -200,7 +218,7 @@ class Decoder:
             if isinstance(found, Rejection):
                 rejections.append(found)
                 return None
-            self._blank += bool(np.isnan(self._matrix[row]).all())
+            self._blank += bool(np.isnan(self._matrix[row]).all()) and self._is_blank(self._inputs[row])
             return found
 
         def reject(index: int, fault: int, field: str | None) -> None:
@@ -208,8 +226,8 @@ class Decoder:
 
         decode = self._native.decode if self._native else _by_reference
         accepted, handed_over, texts = decode(values, self._matrix, indices, starts, lengths, self._inputs, hand_over, reject)
-        if self._history is not None:
-            self._history.apply(self._inputs[:accepted], self._matrix[:accepted])
+        if self.history is not None:
+            self.history.apply(self._inputs[:accepted], self._matrix[:accepted], batch, indices[:accepted])
         ids = Identifiers(values, indices, starts, lengths, texts)
         if accepted < n:
             ids = ids[:accepted]

@@ -50,8 +50,26 @@ class BatchScorer:
             origin, after = single.origin(0), single.positions()
             self._marker.note(after, alone=True)
             refused = self._suspects.given_up.get((origin.partition, origin.offset))
+            if refused and model.decoder.history is not None:
+                model.decoder.decode(single)  # a result that Kafka refuses does not take its record out of the history
             scored = self._score(model, single) if refused is None else rejected_unseen(model, why_given_up(refused))
             yield ScoredPart(single, after, scored, alone=True)
+            self._marker.done()
+
+    def replay(self, model: ActiveModel, batch: ConsumedBatch) -> None:
+        """Enter records into the histories, without results."""
+        positions = batch.positions()
+        if not self._suspects.among(positions):
+            self._marker.note(positions, alone=False)
+            model.decoder.decode(batch)
+            self._marker.done()
+            return
+        for single in single_records(batch):
+            origin = single.origin(0)
+            if self._suspects.given_up.get((origin.partition, origin.offset)) == 0:
+                continue  # workers died of it
+            self._marker.note(single.positions(), alone=True)
+            model.decoder.decode(single)
             self._marker.done()
 
     def drain_late(self) -> int:

@@ -213,7 +213,9 @@ class Pool:
         if self._watch is None or not self._settled or self._missing or not self._watch.seen.broker:
             return False
         late = time.monotonic() - _LATE_SECONDS
-        return all(worker.ready and worker.heard > late and not worker.waiting for worker in self._workers)
+        return all(
+            worker.ready and worker.heard > late and not worker.waiting and not worker.replaying for worker in self._workers
+        )
 
     def _is_alive(self) -> bool:
         return time.monotonic() - self._passed < _STUCK_SECONDS
@@ -273,6 +275,7 @@ class Pool:
     def _take(self, worker: WorkerProcess, message: FromWorker) -> None:
         match message:
             case Counted(counts):
+                worker.replaying = counts.history.replaying
                 self._metrics.add(worker.number, counts)
             case Ready(backends, partitions, waiting):
                 worker.partitions, worker.waiting = partitions, waiting

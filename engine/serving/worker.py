@@ -26,8 +26,9 @@ from saker.engine.delivery.base import Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
 from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.errors import Fenced, ReadAgain, RestartWorker, SakerError, ServingError
+from saker.engine.history.partition_history import PartitionHistory
 from saker.engine.kafka import clients, groups
-from saker.engine.kafka.batch import Partition
+from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
 from saker.engine.kafka.native_transport import TransportChoice
 from saker.engine.log import log_to_stderr
@@ -37,6 +38,7 @@ from saker.engine.model.registry import ResolvedModel
 from saker.engine.records.formats import Format
 from saker.engine.schema_registry import open_format
 from saker.engine.serving.batch_scorer import BatchScorer
+from saker.engine.serving.histories import WorkerHistories
 from saker.engine.serving.messages import (
     ChangeModel,
     Counted,
@@ -58,6 +60,7 @@ _log = logging.getLogger("saker")
 _REPORT_SECONDS = 0.25
 _SESSION_TIMEOUT_MS = 10_000  # a worker that does not come back holds its partitions for so long
 _OFFSETS_SECONDS = 2.0  # this worker's other partitions wait meanwhile
+_STABLE_SECONDS = 20.0  # a replay needs the committed offset; a lost worker's transaction ends within this time
 _REFRESH_SECONDS = 1.0
 _HEARTBEAT_MS = 500  # a member learns of a rebalance by its next heartbeat; partitions that move wait for that
 
@@ -75,8 +78,9 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool decides
     try:
         records = _nonblocking(open_format(settings.records))
-        model = load(resolved, settings, records)
-        worker = Worker(number, settings, model, pool, marker, suspects, records)
+        histories = WorkerHistories(settings, records.envelope)
+        model = load(resolved, settings, records, histories)
+        worker = Worker(number, settings, model, pool, marker, suspects, records, histories)
         gc.collect()
         gc.freeze()  # existing objects stay: a collection that walks them takes 20 ms and frees none
         signal.signal(signal.SIGTERM, worker.stop)
@@ -134,8 +138,10 @@ class Worker:
         marker: InFlightMarker,
         suspects: SuspectRecords,
         records: Format,
+        histories: WorkerHistories,
     ) -> None:
         self._settings, self._pool, self._model, self._records = settings, pool, model, records
+        self._histories = histories
         self._scorer = BatchScorer(marker, suspects, settings.late_ms)
         self._counts = Counts()  # those of the delivery are its own
         self._parent_id = os.getppid()
@@ -169,9 +175,23 @@ class Worker:
         self._use(model)
 
     def _use(self, model: ActiveModel) -> None:
+        """Between two batches."""
         self._counts.blank += self._model.decoder.drain_blank()
+        history = model.decoder.history
+        if history is not None and not isinstance(history, PartitionHistory):
+            raise TypeError("expected a model with histories of partitions")
+        partitions = self._consumer.assignment() if self._joined else []
+        if partitions and self._histories.needs_recovery(history):
+            # Offsets are committed up to here, so the partitions start like those of a new worker.
+            if not self._delivery.drain(self._settings.drain_seconds):
+                raise RestartWorker("results were not acknowledged in time, before a model with other velocity features")
+            self._histories.save_all(self._settings.drain_seconds)
+        must_recover = self._histories.use(history)
         self._model = model
         self._delivery.use_model(model.native)
+        if partitions and must_recover:
+            self._consumer.incremental_unassign(partitions)
+            self._assign(self._consumer, partitions)
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         self._stopping = True
@@ -188,6 +208,7 @@ class Worker:
                 try:
                     self._step()
                     self._delivery.poll()
+                    self._histories.step(self._committed)
                 except ReadAgain as error:
                     self._read_again(str(error))
                 if time.monotonic() - self._reported >= _REPORT_SECONDS:
@@ -198,7 +219,9 @@ class Worker:
                         self._schemas.resume()
                     # A parent that was killed sends no signal; its children go to another parent.
                     self._stopping |= os.getppid() != self._parent_id
-            if not self._delivery.drain(self._settings.drain_seconds):
+            if self._delivery.drain(self._settings.drain_seconds):
+                self._histories.save_all(self._settings.drain_seconds / 2)
+            else:
                 _log.warning("not all results were acknowledged in time; their records will be read again")
                 self._delivery.abort()
         except Exception:
@@ -215,6 +238,8 @@ class Worker:
         batch, errors = self._delivery.consume(fast_path=not self._scorer.has_suspects)
         if self._schemas is not None and len(batch):
             batch = self._schemas.ready(self._model.decoder, batch)
+        if self._histories.replaying and len(batch):
+            batch = self._replay(batch)
         if len(batch):
             for part in self._scorer.score(self._model, batch):
                 self._delivery.send(part.batch, part.positions, part.scored, alone=part.alone)
@@ -229,11 +254,21 @@ class Worker:
                 self._delivery.drain(self._settings.drain_seconds)
             _check(error, self._settings)
 
+    def _replay(self, batch: ConsumedBatch) -> ConsumedBatch:
+        """Enter the records before the committed offsets into the histories; returns the remaining ones."""
+        old, batch = self._histories.split(batch)
+        if old is not None:
+            self._scorer.replay(self._model, old)
+            self._histories.replayed(old)
+        return batch
+
     def _report(self) -> None:
         """Report the counts. If the pool does not read, report them later, since scoring does not wait."""
         self._reported = time.monotonic()
         counts, self._counts = self._counts, Counts()
         counts.late += self._scorer.drain_late()
+        history = self._histories.drain_counts()
+        history.add(counts.history)
         if blank := self._model.decoder.drain_blank():
             counts.blank += blank
             clients.warn(
@@ -242,6 +277,7 @@ class Worker:
             )
         delivered = self._delivery.drain_counts()
         delivered.add(counts)
+        delivered.history = history
         if not select.select([], [self._pool], [], 0)[1]:
             self._counts = delivered
             return
@@ -277,7 +313,8 @@ class Worker:
         """Load the model that the pool asks for, and use it as soon as it is proven: between two batches."""
         if self._loading is None:
             if self._asked is not None:
-                self._loading, self._asked = LoadingModel(self._asked, self._settings, self._records), None
+                self._loading = LoadingModel(self._asked, self._settings, self._records, self._histories)
+                self._asked = None
             return
         if self._loading.is_alive():
             return
@@ -297,7 +334,8 @@ class Worker:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._transport.attach(_names(partitions))
-        consumer.incremental_assign(self._starts(consumer, partitions))
+        self._histories.drop(one.partition for one in partitions)
+        consumer.incremental_assign(self._histories.recover(consumer, self._starts(consumer, partitions)))
         self._pause([one for one in partitions if one.partition >= self._writable])
 
     def _read_again(self, why: str) -> None:
@@ -312,8 +350,11 @@ class Worker:
         """The offsets at which to continue. librdkafka keeps asking for those that Kafka does not return now; the worker
         reads the remaining partitions meanwhile."""
         try:
-            starts = groups.starts(consumer, partitions, self._settings.topic_id, _OFFSETS_SECONDS)
+            seconds = _STABLE_SECONDS if self._histories.active else _OFFSETS_SECONDS
+            starts = groups.starts(consumer, partitions, self._settings.topic_id, seconds)
         except KafkaException as error:
+            if self._histories.active:
+                raise RestartWorker(f"cannot read the committed offsets: {error.args[0].str()}") from error
             _log.warning(
                 "cannot read the committed offsets of partitions %s of %s yet (%s); a lost worker may have left a transaction "
                 "open; retrying; if this persists, see docs/operate/failures.md",
@@ -360,6 +401,7 @@ class Worker:
             self._delivery.roll_back()
             self._on_lost(None, partitions)
             raise  # so that nothing more is consumed before it is read again
+        self._histories.save([one.partition for one in partitions], self._settings.drain_seconds / 2)
         self._on_lost(None, partitions)
 
     def _on_lost(self, _: object, partitions: list[TopicPartition]) -> None:
@@ -368,6 +410,10 @@ class Worker:
         if self._schemas is not None:
             self._schemas.drop_partitions(_names(partitions))
         self._delivery.drop_partitions(_names(partitions))
+        self._histories.drop(one.partition for one in partitions)
+
+    def _committed(self, partition: int) -> int:
+        return self._delivery.committed((self._settings.input, partition))
 
 
 def _names(partitions: list[TopicPartition]) -> set[Partition]:

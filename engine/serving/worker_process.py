@@ -38,6 +38,8 @@ class WorkerProcess:
     partitions: frozenset[int] = frozenset()
     #: Of these, how many wait for a schema.
     waiting: int = 0
+    #: And how many of their histories are being recovered.
+    replaying: int = 0
     #: What it scores with; and whether it was asked to change to another.
     runs: ResolvedModel | None = None
     asked: bool = False
@@ -86,7 +88,8 @@ class WorkerProcess:
 
         explained: the cause is known and will not occur again.
         """
-        self.process, self.pipe, self.ready, self.partitions, self.waiting = None, None, False, frozenset(), 0
+        self.process, self.pipe, self.ready, self.partitions = None, None, False, frozenset()
+        self.waiting = self.replaying = 0
         self.marker.done()
         lived = time.monotonic() - self.started
         self.short_lives = self.short_lives + 1 if lived < _SHORT_LIFE and not explained else 0

@@ -51,12 +51,15 @@ typedef struct {
     PyObject_HEAD PyObject *queue, *producer;
     /* NULL and nothing if there is no model for this way */
     PyObject *decoder, *plan, *program, *pieces;
+    /* NULL for a model without velocity features. histories: of the partitions that may be answered here */
+    PyObject *velocity, *histories;
     ResultPieces result; /* borrows from `pieces` */
     double threshold, late_ms, before_ms, after_ms;
     int64_t most_bytes;
     int needs_key;
     Py_buffer marker; /* cells of saker.engine.delivery.in_flight_marker */
     float *matrix;
+    int64_t *inputs;
     double sums[FEW], scores[FEW];
     char *text;
     size_t capacity, ends[FEW];
@@ -95,8 +98,12 @@ static void drop_model(FastPathObject *self) {
     Py_CLEAR(self->plan);
     Py_CLEAR(self->program);
     Py_CLEAR(self->pieces);
+    Py_CLEAR(self->velocity);
+    Py_CLEAR(self->histories);
     free(self->matrix);
+    free(self->inputs);
     self->matrix = NULL;
+    self->inputs = NULL;
     if (self->marker.obj != NULL) PyBuffer_Release(&self->marker); /* which makes it NULL */
 }
 
@@ -112,11 +119,11 @@ static void fast_path_dealloc(PyObject *object) {
 }
 
 /* use_model(model, cells of the marker, late in ms, (most bytes, before and after in ms, needs a key)): model is None,
- * or (decoder, plan, program, threshold, pieces of a result); the last are what the topic of results demands of a
- * record */
+ * or (decoder, plan, program, threshold, pieces of a result, None or (plan of velocity features, dict of
+ * histories)); the last are what the topic of results demands of a record */
 static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
     FastPathObject *self = (FastPathObject *)object;
-    PyObject *model, *marker, *decoder, *plan, *program, *pieces;
+    PyObject *model, *marker, *decoder, *plan, *program, *pieces, *history, *velocity = NULL, *histories = NULL;
     long long most_bytes;
     if (!PyArg_ParseTuple(arguments, "OOd(Lddp)", &model, &marker, &self->late_ms, &most_bytes, &self->before_ms,
                           &self->after_ms, &self->needs_key))
@@ -125,13 +132,19 @@ static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
     drop_model(self);
     if (model == Py_None) Py_RETURN_NONE;
     double threshold;
-    if (!PyArg_ParseTuple(model, "OOOdO", &decoder, &plan, &program, &threshold, &pieces)) return NULL;
+    if (!PyArg_ParseTuple(model, "OOOdOO", &decoder, &plan, &program, &threshold, &pieces, &history)) return NULL;
+    if (history != Py_None && !PyArg_ParseTuple(history, "OO!", &velocity, &PyDict_Type, &histories)) return NULL;
     if (!result_pieces(pieces, &self->result)) return NULL;
     if (!is_decoder(decoder) || !is_plan(plan) || !is_function(program) ||
-        plan_inputs(plan) != decoder_width(decoder) || plan_targets(plan) != 1 || decoder_inputs(decoder) != 0) {
-        PyErr_SetString(PyExc_TypeError, "expected a Decoder without velocity features, a Plan of its rows and of one "
-                                         "sum, and a Program that makes one "
-                                         "score of it");
+        plan_inputs(plan) != decoder_width(decoder) || plan_targets(plan) != 1) {
+        PyErr_SetString(PyExc_TypeError,
+                        "expected a Decoder, a Plan of its rows and of one sum, and a Program that makes "
+                        "one score of it");
+        return NULL;
+    }
+    int n_inputs = decoder_inputs(decoder);
+    if (velocity == NULL ? n_inputs != 0 : !is_velocity_plan(velocity, n_inputs, decoder_width(decoder))) {
+        PyErr_SetString(PyExc_TypeError, "expected a VelocityPlan of the inputs and rows of the Decoder");
         return NULL;
     }
     if (PyObject_GetBuffer(marker, &self->marker, PyBUF_WRITABLE) != 0) {
@@ -144,8 +157,11 @@ static PyObject *fast_path_use_model(PyObject *object, PyObject *arguments) {
         return NULL;
     }
     self->matrix = malloc((size_t)decoder_width(decoder) * FEW * sizeof *self->matrix);
-    if (self->matrix == NULL) return PyErr_NoMemory();
+    self->inputs = malloc(((size_t)n_inputs * FEW + 1) * sizeof *self->inputs);
+    if (self->matrix == NULL || self->inputs == NULL) return PyErr_NoMemory();
     self->threshold = threshold;
+    self->velocity = Py_XNewRef(velocity);
+    self->histories = Py_XNewRef(histories);
     self->decoder = Py_NewRef(decoder);
     self->plan = Py_NewRef(plan);
     self->program = Py_NewRef(program);
@@ -245,6 +261,7 @@ static int has_schema_header(const rd_kafka_message_t *message) {
 static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size_t n, Told *told) {
     Identifier ids[FEW];
     int width = decoder_width(self->decoder), has_ids = decoder_has_ids(self->decoder), kind;
+    int n_inputs = decoder_inputs(self->decoder);
     double started = seconds_of(CLOCK_MONOTONIC), now_ms = seconds_of(CLOCK_REALTIME) * 1000;
     double oldest_ms = now_ms - self->late_ms;
     decoder_start(self->decoder);
@@ -253,8 +270,14 @@ static int score(FastPathObject *self, rd_kafka_message_t *const *messages, size
         if (messages[i]->err != 0 || messages[i]->payload == NULL ||
             (double)rdkafka.message_timestamp(messages[i], &kind) < oldest_ms ||
             message_is_beyond(messages[i], &demands) || (has_ids && has_schema_header(messages[i])) ||
-            !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i, NULL,
-                          ids + i))
+            !decoder_read(self->decoder, messages[i]->payload, messages[i]->len, self->matrix + (size_t)width * i,
+                          self->inputs + (size_t)n_inputs * i, ids + i))
+            return 0;
+    /* What is not answered here after all comes again by the worker at once, and then has the same columns. */
+    for (size_t i = 0; i < n && self->velocity != NULL; i++)
+        if (!velocity_apply_record(self->velocity, self->histories, messages[i]->partition,
+                                   self->inputs + (size_t)n_inputs * i, rdkafka.message_timestamp(messages[i], &kind),
+                                   messages[i]->offset, self->matrix + (size_t)width * i))
             return 0;
     double decoded = seconds_of(CLOCK_MONOTONIC);
     if (!plan_sum(self->plan, self->matrix, n, self->sums)) return 0;
@@ -280,7 +303,8 @@ static size_t answer(FastPathObject *self, rd_kafka_message_t *const *messages, 
         if ((uint32_t)message->partition >= MAX_PARTITIONS ||
             result_producer_send(self->producer, message, self->text + start, self->ends[i] - start) != 0)
             break; /* the caller that answers the rest meets the error again, and reports it */
-        decoder_count(self->decoder, self->matrix + (size_t)decoder_width(self->decoder) * i);
+        decoder_count(self->decoder, self->matrix + (size_t)decoder_width(self->decoder) * i,
+                      self->inputs + (size_t)decoder_inputs(self->decoder) * i);
         int kind;
         self->records[self->sent++ % N_RECORDS] = (Record){message->offset + 1,
                                                            rdkafka.message_timestamp(message, &kind),

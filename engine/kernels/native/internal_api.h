@@ -26,13 +26,20 @@ const char *decoder_text(PyObject *decoder, const char *record, const Identifier
 int decoder_read(PyObject *decoder, const char *record, size_t length, float *row, int64_t *inputs,
                  Identifier *identifier);
 /* A row that decoder_read made is answered: only then its record counts as decoded here. */
-void decoder_count(PyObject *decoder, const float *row);
+void decoder_count(PyObject *decoder, const float *row, const int64_t *inputs);
 
 /* trees/plan_type.c; x: C-contiguous (n, inputs). Returns 0 without memory. */
 int is_plan(PyObject *object);
 int plan_inputs(PyObject *plan);
 int plan_targets(PyObject *plan);
 int plan_sum(PyObject *plan, const float *x, size_t n, double *sums);
+
+/* velocity/velocity_type.c; whether it is a plan of records with so many inputs, and of rows of this width */
+int is_velocity_plan(PyObject *object, int words, int width);
+/* Fills the columns of a record by the history of its partition, which then has the record. states: a dict. Returns 0
+   where that cannot be. */
+int velocity_apply_record(PyObject *plan, PyObject *states, int32_t partition, const int64_t *inputs,
+                          int64_t timestamp_ms, int64_t offset, float *row);
 
 /* trees/elementwise_program.c; a function is a program of one input and one output */
 int is_function(PyObject *object);

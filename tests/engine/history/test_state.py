@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,12 @@ class Stream:
         assert NATIVE is not None
         self.plan = native_plan(NATIVE, layout, self.width, Untouched.hash_key)
 
+    def part(self, which: slice) -> Stream:
+        """Some of the records, for the same states."""
+        part = copy(self)
+        part.inputs = self.inputs[which]
+        return part
+
     def state(self, limit: int = 1 << 24) -> Any:
         assert NATIVE is not None
         return NATIVE.VelocityState(self.plan, limit)
@@ -58,7 +65,7 @@ class Stream:
             part = slice(start, start + batch)
             of_part = None if offsets is None else offsets[part]
             rows = matrix[part]
-            NATIVE.velocity_apply(self.plan, (state,), self.inputs[part], rows, len(rows), None, None, None, of_part)
+            NATIVE.velocity_apply(self.plan, {0: state}, self.inputs[part], rows, len(rows), None, None, None, of_part)
         return matrix[:, 1:]
 
     def expected(self) -> NDArray[np.float32]:
@@ -135,15 +142,15 @@ def test_wrong_arguments_are_refused() -> None:
     stream = Stream(COUNT, START + np.arange(3), np.ones(3, np.int64))
     state, matrix, three = stream.state(), np.zeros((3, stream.width), np.float32), np.zeros(3, np.int32)
     with pytest.raises(ValueError, match="matrix is too small"):
-        NATIVE.velocity_apply(stream.plan, (state,), stream.inputs, matrix[:2], 3, None, None, None, None)
+        NATIVE.velocity_apply(stream.plan, {0: state}, stream.inputs, matrix[:2], 3, None, None, None, None)
     with pytest.raises(IndexError, match="no record"):
-        NATIVE.velocity_apply(stream.plan, (state,), stream.inputs, matrix, 2, None, None, None, None)
+        NATIVE.velocity_apply(stream.plan, {0: state}, stream.inputs, matrix, 2, None, None, None, None)
     with pytest.raises(IndexError, match="no record"):
-        NATIVE.velocity_apply(stream.plan, (state,), stream.inputs, matrix, 3, three, three - 1, None, None)
-    with pytest.raises(IndexError):
-        NATIVE.velocity_apply(stream.plan, (state,), stream.inputs, matrix, 3, three + 1, three, None, None)
+        NATIVE.velocity_apply(stream.plan, {0: state}, stream.inputs, matrix, 3, three, three - 1, None, None)
+    with pytest.raises(LookupError, match="partition 1 has no history"):
+        NATIVE.velocity_apply(stream.plan, {0: state}, stream.inputs, matrix, 3, three + 1, three, None, None)
     with pytest.raises(ValueError, match="too small for the batch"):
-        NATIVE.velocity_apply(stream.plan, (state,), stream.inputs, matrix, 3, None, None, three[:1], None)
+        NATIVE.velocity_apply(stream.plan, {0: state}, stream.inputs, matrix, 3, None, None, three[:1], None)
     with pytest.raises(TypeError, match="of this plan"):
-        NATIVE.velocity_apply(Stream(COUNT, [0], [1]).plan, (state,), stream.inputs, matrix, 3, None, None, None, None)
+        NATIVE.velocity_apply(Stream(COUNT, [0], [1]).plan, {0: state}, stream.inputs, matrix, 3, None, None, None, None)
     assert state.statistics()["keys"] == 0

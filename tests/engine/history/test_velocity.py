@@ -34,7 +34,7 @@ def by_kernel(sent: list[Sent], batch: int, limit: int = 1 << 24) -> NDArray[np.
     for start in range(0, len(sent), batch):
         part = slice(start, start + batch)
         rows = matrix[part]
-        native.velocity_apply(plan, (state,), inputs[part], rows, len(rows), None, None, timestamps[part], None)
+        native.velocity_apply(plan, {0: state}, inputs[part], rows, len(rows), None, None, timestamps[part], None)
     return matrix[:, 1:]
 
 

@@ -63,7 +63,7 @@ def test_a_real_broker_tells_all_of_it(bootstrap_servers: str) -> None:
     config = {"max.message.bytes": "1500000", "min.insync.replicas": "2", "retention.ms": "-1"}
     admin.create_topics(bootstrap_servers, [name], 3, config | {"message.timestamp.type": "LogAppendTime"})
     (found,) = admin.topics(bootstrap_servers, [name])
-    assert found == Topic(name, 3, 1, 1_500_000, 2, -1, "LogAppendTime", 2**63 - 1, 3_600_000, "delete")
+    assert found == Topic(name, 3, 1, 1_500_000, 2, -1, "LogAppendTime", 2**63 - 1, 3_600_000, "delete", -1)
     assert found.limits == TopicLimits(max_bytes=1_500_000)
     other = found._replace(timestamp_type="CreateTime", cleanup_policy="compact,delete")
     assert other.limits == TopicLimits(1_500_000, needs_key=True, after_ms=3_600_000)

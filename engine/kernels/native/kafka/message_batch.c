@@ -158,6 +158,28 @@ static PyObject *message_batch_timestamps(PyObject *object, PyObject *arguments)
     Py_RETURN_NONE;
 }
 
+/* places(partitions, offsets, timestamps): int32, int64, int64 (n,), the last in milliseconds since 1970 */
+static PyObject *message_batch_places(PyObject *object, PyObject *arguments) {
+    MessageBatchObject *self = (MessageBatchObject *)object;
+    Py_buffer partitions, offsets, timestamps;
+    if (!PyArg_ParseTuple(arguments, "w*w*w*", &partitions, &offsets, &timestamps)) return NULL;
+    int kind, fits = partitions.len == self->n * 4 && offsets.len == self->n * 8 && timestamps.len == self->n * 8;
+    for (Py_ssize_t i = 0; fits && i < self->n; i++) {
+        const rd_kafka_message_t *message = self->messages[i];
+        ((int32_t *)partitions.buf)[i] = message->partition;
+        ((int64_t *)offsets.buf)[i] = message->offset;
+        ((int64_t *)timestamps.buf)[i] = rdkafka.message_timestamp(message, &kind);
+    }
+    PyBuffer_Release(&partitions);
+    PyBuffer_Release(&offsets);
+    PyBuffer_Release(&timestamps);
+    if (!fits) {
+        PyErr_Format(PyExc_ValueError, "expected room for %zd records", self->n);
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 enum { HEADER_BYTES = 10 }; /* engine/kafka/batch.py */
 
 int message_is_beyond(const rd_kafka_message_t *message, const Demands *demands) {
@@ -230,6 +252,7 @@ static PyObject *message_batch_with_header(PyObject *object, PyObject *arguments
 static PyMethodDef methods[] = {{"origin", message_batch_origin, METH_VARARGS, NULL},
                                 {"positions", message_batch_positions, METH_NOARGS, NULL},
                                 {"timestamps", message_batch_timestamps, METH_VARARGS, NULL},
+                                {"places", message_batch_places, METH_VARARGS, NULL},
                                 {"with_header", message_batch_with_header, METH_VARARGS, NULL},
                                 {"beyond", message_batch_beyond, METH_VARARGS, NULL},
                                 {NULL, NULL, 0, NULL}};

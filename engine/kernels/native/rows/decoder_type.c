@@ -299,8 +299,9 @@ static int reject(PyObject *on_rejection, Py_ssize_t index, const record_result 
     return 0;
 }
 
-static void count_blank(rows_decoder *d, const float *row) {
-    d->n_blank += memcmp(row, d->blank_row, (size_t)d->width * sizeof *row) == 0;
+static void count_blank(rows_decoder *d, const float *row, const int64_t *inputs) {
+    d->n_blank += memcmp(row, d->blank_row, (size_t)d->width * sizeof *row) == 0 &&
+                  (d->n_inputs == 0 || memcmp(inputs, d->blank_inputs, (size_t)d->n_inputs * sizeof *inputs) == 0);
 }
 
 /* ---- schemas ---- */
@@ -589,7 +590,7 @@ static int decode_one(DecoderObject *self, const Value *value, Py_ssize_t index,
     case ACCEPTED: break;
     default: PyErr_NoMemory(); return -1;
     }
-    count_blank(d, so_far->row);
+    count_blank(d, so_far->row, so_far->inputs);
     if (result.identifier != NULL) return accept_text(self, so_far, index, result.identifier, result.identifier_length);
     accept(so_far, index, (int64_t)result.identifier_start, (int64_t)result.identifier_length, d);
     return 0;
@@ -605,7 +606,9 @@ int decoder_inputs(PyObject *decoder) { return ((DecoderObject *)decoder)->decod
 
 int decoder_has_ids(PyObject *decoder) { return has_ids((DecoderObject *)decoder); }
 
-void decoder_count(PyObject *decoder, const float *row) { count_blank(&((DecoderObject *)decoder)->decoder, row); }
+void decoder_count(PyObject *decoder, const float *row, const int64_t *inputs) {
+    count_blank(&((DecoderObject *)decoder)->decoder, row, inputs);
+}
 
 void decoder_start(PyObject *decoder) { ((DecoderObject *)decoder)->texts_length = 0; }
 

@@ -197,9 +197,8 @@ static int32_t list_length(const velocity_key_set *k, const int64_t *block, int3
 }
 
 /* All that a key set gives; block NULL: nothing is known of the key. */
-static void read_features(velocity_state *s, int32_t at, const int64_t *block, const int64_t *inputs, int64_t time,
-                          float *row) {
-    const velocity_plan *plan = s->plan;
+static void read_features(const velocity_plan *plan, velocity_state *s, int32_t at, const int64_t *block,
+                          const int64_t *inputs, int64_t time, float *row) {
     const velocity_key_set *k = &plan->key_sets[at];
     const int64_t *list = block == NULL ? NULL : block + k->lists_word;
     int32_t of_group = -1;
@@ -397,6 +396,7 @@ static int enter(velocity_state *s, int32_t at, uint32_t number, const velocity_
                  int64_t time) {
     const velocity_key_set *k = &s->plan->key_sets[at];
     int64_t *block = number == 0 ? NULL : velocity_block(s, number);
+    if (number != 0) velocity_snapshot_keep(s, number);
     s->serial++;
     if (block != NULL && enter_in_place(k, block, inputs, time)) {
         note_last(k, inputs, time, block);
@@ -409,15 +409,15 @@ static int enter(velocity_state *s, int32_t at, uint32_t number, const velocity_
     return velocity_store(s, number, s->rebuilt, n) != 0 ? 0 : -1;
 }
 
-int velocity_apply(velocity_state *s, const int64_t *inputs, const velocity_key *keys, int64_t timestamp_ms,
-                   float *row) {
-    const velocity_plan *plan = s->plan;
+int velocity_apply(const velocity_plan *plan, velocity_state *s, const int64_t *inputs, const velocity_key *keys,
+                   int64_t timestamp_ms, float *row) {
     int64_t time = plan->has_time ? inputs[0] : timestamp_ms;
     if (time < 0 || time >= LATEST_MS || (timestamp_ms >= 0 && time > timestamp_ms + AHEAD_MS)) {
         s->without_time++;
         for (int32_t i = 0; i < plan->n_outputs; i++) row[plan->outputs[i].column] = NAN;
         return 0;
     }
+    s->incomplete += time - plan->longest_ms < s->complete_from_ms;
     int result = 0;
     for (int32_t at = 0; at < plan->n_key_sets; at++) {
         const velocity_key_set *k = &plan->key_sets[at];
@@ -426,7 +426,7 @@ int velocity_apply(velocity_state *s, const int64_t *inputs, const velocity_key 
             continue;
         }
         uint32_t number = velocity_find(s, &keys[at]);
-        read_features(s, at, number == 0 ? NULL : velocity_block(s, number), inputs, time, row);
+        read_features(plan, s, at, number == 0 ? NULL : velocity_block(s, number), inputs, time, row);
         if (enter(s, at, number, &keys[at], inputs, time) != 0) result = -1;
     }
     velocity_keep_limit(s, timestamp_ms >= 0 ? timestamp_ms : time);

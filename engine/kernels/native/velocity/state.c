@@ -58,6 +58,7 @@ void velocity_state_free(velocity_state *s) {
     for (uint32_t i = 0; i < s->n_chunks; i++) free(s->chunks[i]);
     free(s->chunks);
     free(s->slots);
+    free(s->saved);
     free(s->rebuilt);
     free(s->sums);
     free(s->remembered[0].columns);
@@ -183,6 +184,7 @@ void velocity_touch(velocity_state *s, uint32_t number) {
 /* ---- keys ---- */
 
 static void drop(velocity_state *s, uint32_t number) {
+    velocity_snapshot_keep(s, number);
     const int64_t *block = velocity_block(s, number);
     velocity_key key;
     memcpy(key.hash, block, sizeof key.hash);
@@ -220,6 +222,29 @@ uint32_t velocity_store(velocity_state *s, uint32_t number, const int64_t *words
     set_identity(s, block, class);
     link_newest(s, moved);
     return moved;
+}
+
+int velocity_insert(velocity_state *s, const int64_t *words, size_t n) {
+    velocity_key key;
+    memcpy(key.hash, words, sizeof key.hash);
+    /* It has the room that it had, on which the limit depends. */
+    int class = (int)(words[IDENTITY] & 0xFF);
+    uint64_t most_keys = ((uint64_t)7 << s->slot_bits) / 8;
+    if (class < class_of(n) || class >= N_CLASSES || s->n_keys >= most_keys || velocity_find(s, &key) != 0) return 1;
+    uint32_t number = take_block(s, class);
+    if (number == 0) return -1;
+    s->slots[slot_of(s, &key)] = tag_of(key.hash) << 32 | number;
+    s->n_keys++;
+    s->used += bytes_of(class);
+    int64_t *block = velocity_block(s, number);
+    memcpy(block, words, n * sizeof *words);
+    link_newest(s, number);
+    return 0;
+}
+
+void velocity_order(velocity_state *s, const uint32_t *numbers, size_t n) {
+    s->oldest = s->newest = 0;
+    for (size_t i = 0; i < n; i++) link_newest(s, numbers[i]);
 }
 
 void velocity_keep_limit(velocity_state *s, int64_t now_ms) {

@@ -24,9 +24,10 @@
 #define HOPS 60
 #define MOST_DISTINCT 255
 #define MAX_PARTS 8
+#define MAX_KEY_SETS 256
 #define MAX_LISTS 1024
 #define LATEST_MS 4102444800000 /* the end of 2099 */
-#define AHEAD_MS 86400000
+#define AHEAD_MS 3600000
 #define LARGEST_VALUE 9007199254740992.0 /* 2**53 */
 #define CHUNK_BYTES ((size_t)1 << 20)    /* the largest block */
 #define UNIT_BYTES 32                    /* of which blocks are made */
@@ -95,6 +96,8 @@ typedef struct {
     velocity_output *outputs; /* those of a key set together, and within it those of a group */
     size_t largest_block;     /* words */
     uint64_t hash_key[2];     /* of keys of several parts */
+    int64_t longest_ms;
+    uint8_t definition[32]; /* zeros: none. Plans with the same one differ in their columns at most */
 } velocity_plan;
 
 typedef struct {
@@ -115,10 +118,19 @@ typedef struct {
     int slot_bits;
     uint64_t serial; /* of the record: each use of a block has a higher one */
     uint64_t n_keys, used, limit;
-    uint64_t evicted, evicted_live, without_time;
+    uint64_t evicted, evicted_live, without_time, incomplete;
+    /* Records from this event time on are known; before it there may have been others. */
+    int64_t complete_from_ms;
     int64_t next_offset;
     remembered remembered[N_REMEMBERED];
     uint32_t n_remembered;
+    /* A snapshot that is being taken (snapshot.c): whether, the next block to save, the last serial that belongs to it,
+       and what is saved and not handed out. */
+    int saving, save_failed;
+    uint32_t save_next;
+    uint64_t save_until;
+    char *saved;
+    size_t n_saved, saved_room;
     /* scratch */
     int64_t *rebuilt;
     velocity_sums *sums;
@@ -148,8 +160,25 @@ void velocity_touch(velocity_state *, uint32_t number);
    record, by which a key counts as live or not. */
 void velocity_keep_limit(velocity_state *, int64_t now_ms);
 
-/* apply.c. `inputs` of one record; timestamp_ms < 0: it has none. Returns 0, or -1 without memory. */
+/* Stores n words of a former block as a new one. Returns 0, -1 without memory, 1 if its key is there, or it is no
+ * block. */
+int velocity_insert(velocity_state *, const int64_t *words, size_t n);
+/* Puts the blocks into this order of use, from the oldest one on. */
+void velocity_order(velocity_state *, const uint32_t *numbers, size_t n);
+
+/* snapshot.c: the state as it was at `begin`, taken in parts while it is in use. Walk saves that many further blocks,
+   and returns -1 if memory was missing: there is no snapshot then. Nothing saved after a walk: it was all. */
+void velocity_snapshot_begin(velocity_state *);
+void velocity_snapshot_keep(velocity_state *, uint32_t number); /* before a block changes */
+int velocity_snapshot_walk(velocity_state *, int64_t n_blocks);
+/* Into an empty state. Returns 0, -1 without memory, 1 if these are not blocks of its plan. */
+int velocity_restore(velocity_state *, const char *data, size_t length);
+int velocity_restore_end(velocity_state *, uint64_t serial);
+
+/* apply.c. The plan has the definition of the state's own. `inputs` of one record; timestamp_ms < 0: it has none.
+   Returns 0, or -1 without memory. */
 void velocity_keys(const velocity_plan *, const int64_t *inputs, velocity_key *keys);
-int velocity_apply(velocity_state *, const int64_t *inputs, const velocity_key *keys, int64_t timestamp_ms, float *row);
+int velocity_apply(const velocity_plan *, velocity_state *, const int64_t *inputs, const velocity_key *keys,
+                   int64_t timestamp_ms, float *row);
 
 #endif

@@ -94,6 +94,7 @@ static int read_key_set(velocity_plan *p, velocity_key_set *k, PyObject *descrip
         k->n_lists += 1 + g->n_distinct;
         largest += HOPS * (size_t)g->stride + MOST_DISTINCT * (size_t)g->n_distinct;
         if (g->hop_ms * HOPS > k->longest_ms) k->longest_ms = g->hop_ms * HOPS;
+        if (k->longest_ms > p->longest_ms) p->longest_ms = k->longest_ms;
         if (g->n_columns > p->most_columns) p->most_columns = g->n_columns;
     }
     k->lengths_word = LAST_VALUES + 2 * k->n_last;
@@ -125,15 +126,17 @@ static int read_outputs(velocity_plan *p, PyObject *tuple) {
     return p->outputs == NULL ? -1 : 0;
 }
 
-/* VelocityPlan(words, width, has_time, key_sets, outputs, hash_key); see engine/kernels/velocity_kernel.py */
+/* VelocityPlan(words, width, has_time, key_sets, outputs, hash_key, definition); see engine/kernels/velocity_kernel.py
+ */
 static PyObject *plan_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"n_words", "width", "has_time", "key_sets", "outputs", "hash_key", NULL};
+    static char *names[] = {"n_words", "width", "has_time", "key_sets", "outputs", "hash_key", "definition", NULL};
     PyObject *key_sets, *outputs;
     int n_words, width, has_time;
-    const char *hash_key;
-    Py_ssize_t key_length;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iipO!O!y#", names, &n_words, &width, &has_time,
-                                     &PyTuple_Type, &key_sets, &PyTuple_Type, &outputs, &hash_key, &key_length))
+    const char *hash_key, *definition;
+    Py_ssize_t key_length, definition_length;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "iipO!O!y#y#", names, &n_words, &width, &has_time,
+                                     &PyTuple_Type, &key_sets, &PyTuple_Type, &outputs, &hash_key, &key_length,
+                                     &definition, &definition_length))
         return NULL;
     PlanObject *self = (PlanObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL) return NULL;
@@ -141,11 +144,14 @@ static PyObject *plan_new(PyTypeObject *type, PyObject *arguments, PyObject *key
     p->n_words = n_words;
     p->width = width;
     p->has_time = has_time;
-    if (key_length != sizeof p->hash_key || PyTuple_Size(key_sets) > 256) {
-        PyErr_SetString(PyExc_ValueError, "expected a hash key of 16 bytes, and at most 256 key sets");
+    if (key_length != sizeof p->hash_key || definition_length != sizeof p->definition ||
+        PyTuple_Size(key_sets) > MAX_KEY_SETS) {
+        PyErr_SetString(PyExc_ValueError,
+                        "expected a hash key of 16 bytes, a definition of 32, and at most 256 key sets");
         goto failed;
     }
     memcpy(p->hash_key, hash_key, sizeof p->hash_key);
+    memcpy(p->definition, definition, sizeof p->definition);
     p->key_sets = items(key_sets, sizeof *p->key_sets, &p->n_key_sets);
     if (p->key_sets == NULL) goto failed;
     for (int32_t i = 0; i < p->n_key_sets; i++)
@@ -166,12 +172,15 @@ static void plan_dealloc(PyObject *object) {
 
 /* ---- states ---- */
 
-/* VelocityState(plan, limit in bytes) */
+/* VelocityState(plan, limit in bytes, next offset, complete from in ms) */
 static PyObject *state_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    static char *names[] = {"plan", "limit", NULL};
+    static char *names[] = {"plan", "limit", "next_offset", "complete_from_ms", NULL};
     PyObject *plan;
     unsigned long long limit;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!K", names, plan_class, &plan, &limit)) return NULL;
+    long long next_offset = 0, complete_from_ms = INT64_MIN;
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "O!K|LL", names, plan_class, &plan, &limit, &next_offset,
+                                     &complete_from_ms))
+        return NULL;
     StateObject *self = (StateObject *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
     if (self == NULL) return NULL;
     self->plan = Py_NewRef(plan);
@@ -179,6 +188,8 @@ static PyObject *state_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
+    self->state.next_offset = next_offset;
+    self->state.complete_from_ms = complete_from_ms;
     return (PyObject *)self;
 }
 
@@ -194,76 +205,154 @@ static void state_dealloc(PyObject *object) {
 static PyObject *state_statistics(PyObject *object, PyObject *unused) {
     (void)unused;
     const velocity_state *s = &((StateObject *)object)->state;
-    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:L}", "keys", (unsigned long long)s->n_keys, "bytes",
+    return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:L,s:L}", "keys", (unsigned long long)s->n_keys, "bytes",
                          (unsigned long long)s->used, "evicted", (unsigned long long)s->evicted, "evicted_live",
                          (unsigned long long)s->evicted_live, "without_time", (unsigned long long)s->without_time,
-                         "next_offset", (long long)s->next_offset);
+                         "incomplete", (unsigned long long)s->incomplete, "serial", (unsigned long long)s->serial,
+                         "next_offset", (long long)s->next_offset, "complete_from_ms", (long long)s->complete_from_ms);
+}
+
+/* begin_snapshot(): of the state as it is now */
+static PyObject *state_begin_snapshot(PyObject *object, PyObject *unused) {
+    (void)unused;
+    velocity_snapshot_begin(&((StateObject *)object)->state);
+    Py_RETURN_NONE;
+}
+
+/* snapshot_part(most blocks) -> bytes, b"" after the last one */
+static PyObject *state_snapshot_part(PyObject *object, PyObject *most) {
+    velocity_state *s = &((StateObject *)object)->state;
+    long blocks = PyLong_AsLong(most);
+    if (blocks == -1 && PyErr_Occurred()) return NULL;
+    if (velocity_snapshot_walk(s, blocks) != 0) return PyErr_NoMemory();
+    PyObject *part = PyBytes_FromStringAndSize(s->saved, (Py_ssize_t)s->n_saved);
+    s->n_saved = 0;
+    return part;
+}
+
+/* restore(part of a snapshot); ValueError if it is not one of a state of this plan */
+static PyObject *state_restore(PyObject *object, PyObject *part) {
+    char *data;
+    Py_ssize_t length;
+    if (PyBytes_AsStringAndSize(part, &data, &length) != 0) return NULL;
+    switch (velocity_restore(&((StateObject *)object)->state, data, (size_t)length)) {
+    case 0: Py_RETURN_NONE;
+    case -1: return PyErr_NoMemory();
+    default: PyErr_SetString(PyExc_ValueError, "not a part of a snapshot"); return NULL;
+    }
+}
+
+/* end_restore(serial, evicted, evicted live, without time, incomplete): after the last part */
+static PyObject *state_end_restore(PyObject *object, PyObject *arguments) {
+    velocity_state *s = &((StateObject *)object)->state;
+    unsigned long long serial, evicted, evicted_live, without_time, incomplete;
+    if (!PyArg_ParseTuple(arguments, "KKKKK", &serial, &evicted, &evicted_live, &without_time, &incomplete))
+        return NULL;
+    s->evicted = evicted;
+    s->evicted_live = evicted_live;
+    s->without_time = without_time;
+    s->incomplete = incomplete;
+    if (velocity_restore_end(s, serial) == 0) Py_RETURN_NONE;
+    return PyErr_NoMemory();
 }
 
 /* The columns of a record that came a moment ago: 1, or 0 if they are not known any more. */
-static int recall(const velocity_state *s, int64_t offset, float *row) {
+static int recall(const velocity_plan *plan, const velocity_state *s, int64_t offset, float *row) {
     for (int i = 0; i < N_REMEMBERED; i++) {
         if (s->remembered[i].offset != offset) continue;
-        for (int32_t j = 0; j < s->plan->n_outputs; j++) row[s->plan->outputs[j].column] = s->remembered[i].columns[j];
+        for (int32_t j = 0; j < plan->n_outputs; j++) row[plan->outputs[j].column] = s->remembered[i].columns[j];
         return 1;
     }
     return 0;
 }
 
-static void remember(velocity_state *s, int64_t offset, const float *row) {
+static void remember(const velocity_plan *plan, velocity_state *s, int64_t offset, const float *row) {
     remembered *r = &s->remembered[s->n_remembered++ % N_REMEMBERED];
     r->offset = offset;
-    for (int32_t j = 0; j < s->plan->n_outputs; j++) r->columns[j] = row[s->plan->outputs[j].column];
+    for (int32_t j = 0; j < plan->n_outputs; j++) r->columns[j] = row[plan->outputs[j].column];
     s->next_offset = offset + 1;
 }
 
 enum { APPLIED, AGAIN, NO_MEMORY };
 
 /* offset < 0: the record has none. */
-static int apply_one(velocity_state *s, const int64_t *inputs, const velocity_key *keys, int64_t timestamp_ms,
-                     int64_t offset, float *row) {
-    if (offset >= 0 && offset < s->next_offset) return recall(s, offset, row) ? APPLIED : AGAIN;
-    if (velocity_apply(s, inputs, keys, timestamp_ms, row) != 0) return NO_MEMORY;
-    if (offset >= 0) remember(s, offset, row);
+static int apply_one(const velocity_plan *plan, velocity_state *s, const int64_t *inputs, const velocity_key *keys,
+                     int64_t timestamp_ms, int64_t offset, float *row) {
+    if (offset >= 0 && offset < s->next_offset) return recall(plan, s, offset, row) ? APPLIED : AGAIN;
+    if (velocity_apply(plan, s, inputs, keys, timestamp_ms, row) != 0) return NO_MEMORY;
+    if (offset >= 0) remember(plan, s, offset, row);
     return APPLIED;
+}
+
+/* NULL without an exception: there is none. */
+static velocity_state *state_of(PyObject *states, int32_t partition, const velocity_plan *plan) {
+    PyObject *number = PyLong_FromLong(partition);
+    PyObject *state = number == NULL ? NULL : PyDict_GetItemWithError(states, number);
+    Py_XDECREF(number);
+    if (state == NULL) return NULL;
+    if (Py_TYPE(state) == state_class) {
+        velocity_state *found = &((StateObject *)state)->state;
+        static const uint8_t none[sizeof plan->definition];
+        if (found->plan == plan || (memcmp(plan->definition, none, sizeof none) != 0 &&
+                                    memcmp(plan->definition, found->plan->definition, sizeof none) == 0))
+            return found;
+    }
+    PyErr_SetString(PyExc_TypeError, "expected a VelocityState of this plan");
+    return NULL;
+}
+
+int is_velocity_plan(PyObject *object, int words, int width) {
+    return Py_TYPE(object) == plan_class && ((PlanObject *)object)->plan.n_words == words &&
+           ((PlanObject *)object)->plan.width == width;
+}
+
+int velocity_apply_record(PyObject *plan_object, PyObject *states, int32_t partition, const int64_t *inputs,
+                          int64_t timestamp_ms, int64_t offset, float *row) {
+    const velocity_plan *plan = &((PlanObject *)plan_object)->plan;
+    velocity_key keys[MAX_KEY_SETS];
+    velocity_state *state = state_of(states, partition, plan);
+    if (state == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    velocity_keys(plan, inputs, keys);
+    return apply_one(plan, state, inputs, keys, timestamp_ms, offset, row) == APPLIED;
 }
 
 #define AHEAD 16 /* records whose memory is fetched before it is needed */
 
 typedef struct {
     PyObject *states;
-    const int32_t *which, *indices; /* of each record of the batch its state; of each row its record */
+    const int32_t *partitions, *indices; /* of each record of the batch; of each row its record */
     const int64_t *inputs, *timestamps, *offsets;
     float *matrix;
     Py_ssize_t n;
 } batch;
 
-static velocity_state *state_at(const batch *b, const velocity_plan *plan, Py_ssize_t row) {
-    int32_t which = b->which == NULL ? 0 : b->which[b->indices[row]];
-    PyObject *state = PyTuple_GetItem(b->states, which);
-    if (state == NULL) return NULL;
-    if (Py_TYPE(state) == state_class && ((StateObject *)state)->state.plan == plan)
-        return &((StateObject *)state)->state;
-    PyErr_SetString(PyExc_TypeError, "expected a VelocityState of this plan");
-    return NULL;
-}
+static Py_ssize_t record_of(const batch *b, Py_ssize_t row) { return b->indices == NULL ? row : b->indices[row]; }
 
 static int apply_rows(const batch *b, const velocity_plan *plan, velocity_key *keys) {
     size_t n_keys = (size_t)plan->n_key_sets;
-    velocity_state *states[AHEAD];
+    velocity_state *states[AHEAD], *state = NULL;
+    int32_t known = -1; /* the partition of `state`: records of a partition come in runs */
     for (Py_ssize_t first = 0; first < b->n; first += AHEAD) {
         Py_ssize_t n = b->n - first < AHEAD ? b->n - first : AHEAD;
         for (Py_ssize_t i = 0; i < n; i++) {
-            states[i] = state_at(b, plan, first + i);
-            if (states[i] == NULL) return -1;
+            int32_t partition = b->partitions == NULL ? 0 : b->partitions[record_of(b, first + i)];
+            if (state == NULL || partition != known) state = state_of(b->states, known = partition, plan);
+            if (state == NULL) {
+                if (!PyErr_Occurred()) PyErr_Format(PyExc_LookupError, "partition %d has no history", (int)partition);
+                return -1;
+            }
+            states[i] = state;
             velocity_keys(plan, b->inputs + (first + i) * plan->n_words, keys + (size_t)i * n_keys);
             for (size_t j = 0; j < n_keys; j++) velocity_prefetch_slot(states[i], &keys[(size_t)i * n_keys + j]);
         }
         for (Py_ssize_t i = 0; i < n; i++)
             for (size_t j = 0; j < n_keys; j++) velocity_prefetch_block(states[i], &keys[(size_t)i * n_keys + j]);
         for (Py_ssize_t i = 0; i < n; i++) {
-            Py_ssize_t row = first + i, record = b->indices == NULL ? row : b->indices[row];
-            switch (apply_one(states[i], b->inputs + row * plan->n_words, keys + (size_t)i * n_keys,
+            Py_ssize_t row = first + i, record = record_of(b, row);
+            switch (apply_one(plan, states[i], b->inputs + row * plan->n_words, keys + (size_t)i * n_keys,
                               b->timestamps == NULL ? -1 : b->timestamps[record],
                               b->offsets == NULL ? -1 : b->offsets[record], b->matrix + row * plan->width)) {
             case APPLIED: break;
@@ -287,14 +376,15 @@ static int optional_buffer(PyObject *object, Py_ssize_t item, Py_ssize_t n, Py_b
     return -1;
 }
 
-/* apply(plan, states, inputs, matrix, records, which, indices, timestamps, offsets): the rows of accepted records, in
-   order. records: how many the batch has, for which `which`, `timestamps` and `offsets` are; these may be None. */
+/* apply(plan, states, inputs, matrix, records, partitions, indices, timestamps, offsets): the rows of accepted records,
+   in order. records: how many the batch has, for which `partitions`, `timestamps` and `offsets` are; these may be None.
+ */
 PyObject *velocity_apply_batch(PyObject *module, PyObject *arguments) {
     (void)module;
     PyObject *plan, *states, *objects[4], *answer = NULL;
     Py_buffer inputs, matrix, buffers[4] = {{0}};
     Py_ssize_t n_records;
-    if (!PyArg_ParseTuple(arguments, "O!O!y*w*nOOOO", plan_class, &plan, &PyTuple_Type, &states, &inputs, &matrix,
+    if (!PyArg_ParseTuple(arguments, "O!O!y*w*nOOOO", plan_class, &plan, &PyDict_Type, &states, &inputs, &matrix,
                           &n_records, &objects[0], &objects[1], &objects[2], &objects[3]))
         return NULL;
     const velocity_plan *p = &((PlanObject *)plan)->plan;
@@ -317,8 +407,7 @@ PyObject *velocity_apply_batch(PyObject *module, PyObject *arguments) {
         }
     if (!failed) {
         batch b = {states, buffers[0].buf, indices, inputs.buf, buffers[2].buf, buffers[3].buf, matrix.buf, n};
-        if (b.which != NULL && indices == NULL) PyErr_SetString(PyExc_ValueError, "which needs indices");
-        else if (apply_rows(&b, p, keys) == 0) answer = Py_NewRef(Py_None);
+        if (apply_rows(&b, p, keys) == 0) answer = Py_NewRef(Py_None);
     }
     for (int i = 0; i < 4; i++)
         if (buffers[i].obj != NULL) PyBuffer_Release(&buffers[i]);
@@ -332,7 +421,10 @@ static PyType_Slot plan_slots[] = {{Py_tp_new, plan_new}, {Py_tp_dealloc, plan_d
 static PyType_Spec plan_spec = {"saker.engine.kernels._native.VelocityPlan", sizeof(PlanObject), 0, Py_TPFLAGS_DEFAULT,
                                 plan_slots};
 
-static PyMethodDef state_methods[] = {{"statistics", state_statistics, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef state_methods[] = {
+    {"statistics", state_statistics, METH_NOARGS, NULL},    {"begin_snapshot", state_begin_snapshot, METH_NOARGS, NULL},
+    {"snapshot_part", state_snapshot_part, METH_O, NULL},   {"restore", state_restore, METH_O, NULL},
+    {"end_restore", state_end_restore, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 static PyType_Slot state_slots[] = {
     {Py_tp_new, state_new}, {Py_tp_dealloc, state_dealloc}, {Py_tp_methods, state_methods}, {0, NULL}};
 static PyType_Spec state_spec = {"saker.engine.kernels._native.VelocityState", sizeof(StateObject), 0,

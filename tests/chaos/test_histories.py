@@ -1,0 +1,73 @@
+"""Histories of velocity features while things break: every score is the one that the log says."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saker.engine.kafka.replay import replay
+from tests.support import velocity
+from tests.support.periodic import every
+from tests.support.serving import Serving, Topics
+from tests.support.velocity import VelocityModel, check_scores, payments
+
+RATE, SECONDS = 1_500, 12
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> VelocityModel:
+    return velocity.trained(tmp_path_factory.mktemp("velocity"))
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_workers_are_killed_while_snapshots_are_taken(
+    delivery: str, model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    options = ["--delivery", delivery, "--state", str(tmp_path), "--snapshot-seconds", "1"]
+    serving = serve(str(model.path), workers=2, options=options)
+    chosen = random.Random(5)
+
+    def kill_one() -> None:
+        if workers := serving.worker_ids():
+            os.kill(chosen.choice(workers), signal.SIGKILL)
+
+    with every(1.7, kill_one):
+        replay(list(payments(RATE * SECONDS, cards=300)), bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=RATE)
+    check_scores(bootstrap_servers, topics, model, RATE * SECONDS, once=delivery == "exactly_once")
+    assert serving.metric("worker_restarts_total") >= 3
+    assert serving.metric("history_replayed_records_total") > 0
+    assert serving.stop() == 0
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_partitions_move_between_pools(
+    delivery: str, model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """Pools come and go; they share the folder of snapshots, or each has its own."""
+    common = ["--delivery", delivery, "--snapshot-seconds", "1", "--group", topics.group]
+    pools: list[Serving] = []
+
+    def options(number: int) -> list[str]:
+        folder = tmp_path / ("shared" if number % 2 else f"own-{number}")
+        return [*common, "--state", str(folder), "--instance", f"pool-{number}"]
+
+    pools.append(serve(str(model.path), workers=1, options=options(0)))
+    number = 0
+
+    def change() -> None:
+        nonlocal number
+        number += 1
+        pools.append(serve(str(model.path), workers=1, options=options(number), ready=False))
+        if len(pools) > 2:
+            pools.pop(0).stop(signal.SIGKILL if number % 3 == 0 else signal.SIGTERM)
+
+    with every(4.0, change):
+        replay(list(payments(RATE * SECONDS, cards=300)), bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=RATE)
+    check_scores(bootstrap_servers, topics, model, RATE * SECONDS, once=delivery == "exactly_once")
+    for pool in pools:
+        assert pool.stop() == 0

@@ -1,0 +1,147 @@
+"""A model whose score depends on velocity features, records for it, and the scores that the log says."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightgbm
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from saker.engine.contract import Contract, Feature, Golden
+from saker.engine.history.partition_history import COMPLETE, PartitionHistory
+from saker.engine.kafka.reader import Record, read_topic
+from saker.engine.kernels.identity import NO_KEY
+from saker.engine.records.decode import Decoder
+from saker.engine.velocity import EventTime, Velocity, parse_window
+from saker.export.proven_export import export_proven
+from saker.training.fit import build_matrix
+from tests.support.serving import Topics
+
+HOUR = parse_window("1h")
+VELOCITY = {
+    "n_1h": Velocity(("card",), "count", HOUR),
+    "spend_1h": Velocity(("card",), "sum", HOUR, "amount", 2),
+    "z_1h": Velocity(("card",), "zscore", HOUR, "amount", 2),
+    "since_1h": Velocity(("card",), "seconds_since_last", HOUR),
+    "shops_1h": Velocity(("card",), "distinct", HOUR, "shop"),
+    "max_1m": Velocity(("card", "shop"), "max", parse_window("1m"), "amount", 2),
+}
+START_MS = 1_790_000_000_000
+
+
+def contract_of(velocity: dict[str, Velocity] = VELOCITY) -> Contract:
+    features = [Feature("amount"), *(Feature(name, "velocity", velocity=one) for name, one in velocity.items())]
+    return Contract(tuple(features), id_field="id", event_time=EventTime("at", "ms"))
+
+
+def payments(n: int, seed: int = 1, *, first: int = 0, cards: int = 60, spacing_ms: int = 400) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values: a few busy cards and many others, some records late, some equal in time."""
+    random = np.random.default_rng(seed)
+    times = START_MS + first * spacing_ms + np.cumsum(random.integers(0, 2 * spacing_ms, n))
+    times -= random.integers(0, 200_000, n) * (random.random(n) < 0.05)
+    card = (cards * random.random(n) ** 2).astype(int)
+    amount, shop = random.gamma(2, 30, n).round(2), random.integers(0, 6, n)
+    for at in range(n):
+        record: dict[str, Any] = {"id": first + at, "at": int(times[at]), "card": f"c{card[at]}", "shop": int(shop[at])}
+        if random.random() > 0.02:
+            record["amount"] = float(amount[at])
+        yield f"c{card[at]}".encode(), orjson.dumps(record)
+
+
+class VelocityModel(NamedTuple):
+    booster: lightgbm.Booster
+    contract: Contract
+    path: Path
+
+    def expected_scores(self, records: Sequence[Record]) -> dict[int, float]:
+        """By identifier: what the log says, one partition after another, by the reference in Python. No record is rejected."""
+        matrix, ids = rows_of(self.contract, records)
+        return dict(zip(ids, self.booster.predict(matrix, num_threads=1).tolist(), strict=True))
+
+
+class _Log:
+    """Records of one partition, as a `ConsumedBatch` has them for a history."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, at: int) -> bytes | None:
+        return self.records[at].value
+
+    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64]) -> None:
+        partitions[:] = [record.partition for record in self.records]
+        offsets[:] = [record.offset for record in self.records]
+        timestamps[:] = [record.timestamp_ms for record in self.records]
+
+
+def rows_of(contract: Contract, records: Sequence[Record]) -> tuple[NDArray[np.float32], list[int]]:
+    """The matrix (n, f), and the identifiers."""
+    by_partition: dict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        by_partition[record.partition].append(record)
+    rows, ids = [], []
+    for partition, log in by_partition.items():
+        history = PartitionHistory(contract, NO_KEY, 0, "off", None)
+        history.histories.states[partition] = history.new_state(0, COMPLETE)
+        decoded = Decoder(contract, "off", history=history).decode(_Log(sorted(log, key=lambda one: one.offset)))
+        assert not decoded.rejections
+        rows.append(decoded.matrix.copy())
+        ids += [int(one) for one in decoded.ids]
+    return np.concatenate(rows), ids
+
+
+def trained(folder: Path, velocity: dict[str, Velocity] = VELOCITY, name: str = "velocity") -> VelocityModel:
+    """Its target is any function of all features with many steps, so that a wrong feature shows in the score."""
+    contract = contract_of(velocity)
+    records = [value for _, value in payments(6000, seed=7)]
+    matrix = build_matrix(contract, records).matrix
+    filled = np.nan_to_num(matrix, nan=-1.0)
+    target = (np.sin(filled * np.arange(1, filled.shape[1] + 1)).sum(axis=1) > 0).astype(int)
+    data = lightgbm.Dataset(matrix, target, feature_name=[feature.name for feature in contract.features])
+    settings = {"objective": "binary", "verbose": -1, "num_leaves": 63, "min_data_in_leaf": 5, "num_threads": 1}
+    booster = lightgbm.train(settings, data, 60)
+    scores = booster.predict(matrix[:20], num_threads=1).tolist()
+    golden = tuple(
+        Golden(
+            records[at].decode(),
+            tuple(None if math.isnan(value) else value for value in matrix[at].tolist()),
+            scores[at],
+            tuple(record.decode() for record in records[:at]),
+        )
+        for at in range(20)
+    )
+    contract = replace(contract, golden=golden)
+    path = folder / f"{name}.onnx"
+    path.write_bytes(export_proven(booster, contract).data)
+    return VelocityModel(booster, contract, path)
+
+
+def check_scores(
+    bootstrap_servers: str, topics: Topics, model: VelocityModel, n: int, tolerance: float = 0.0, *, once: bool = True
+) -> None:
+    """Each of the n records has its score, once or at least once."""
+    expected = model.expected_scores(read_topic(bootstrap_servers, topics.raw, n))
+    assert len(expected) == n
+
+    def identifier(result: Record) -> int:
+        return int(orjson.loads(result.value or b"")["id"])
+
+    results = read_topic(bootstrap_servers, topics.scored, n, distinct=identifier)
+    # Without the kernels onnxruntime scores, by another exp: in the last bit it may differ.
+    wrong = [
+        one
+        for one in results
+        if not math.isclose(orjson.loads(one.value or b"")["fraud_score"], expected[identifier(one)], rel_tol=tolerance)
+    ]
+    assert not wrong, f"{len(wrong)} of {len(results)}, first {wrong[0]}"
+    assert not once or len(results) == n
