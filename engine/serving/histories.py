@@ -28,6 +28,7 @@ from saker.engine.kafka.admin import Topic
 from saker.engine.kafka.batch import ConsumedBatch, SelectedRecords
 from saker.engine.kafka.clients import REQUEST_SECONDS, Consumer, TopicPartition
 from saker.engine.metrics.counts import HistoryCounts
+from saker.engine.records.decode import History
 from saker.engine.records.envelope import Envelope
 from saker.engine.velocity import AHEAD_MS, window_text
 
@@ -76,20 +77,24 @@ class WorkerHistories:
         histories = self._current.histories if self._current is not None else None
         return PartitionHistory(within, self._in_folder().hash_key, settings.megabytes << 20, self._settings.kernels, histories)
 
-    def needs_recovery(self, history: PartitionHistory | None) -> bool:
+    def needs_recovery(self, history: History | None) -> bool:
         """Whether `use` will need it."""
-        return history is not None and (self._current is None or history.histories is not self._current.histories)
+        before = None if self._current is None else self._current.histories
+        return history is not None and _own(history).histories is not before
 
-    def use(self, history: PartitionHistory | None) -> bool:
-        """The decoder's of the model that scores from now on. Returns whether partitions must be recovered for it."""
+    def use(self, history: History | None) -> bool:
+        """history: of the decoder of the model that scores from now on, made by `of`. Returns whether partitions must be
+        recovered for it.
+        """
         must_recover = self.needs_recovery(history)
         before = None if self._current is None else self._current.histories
-        self._current = history
+        self._current = None if history is None else _own(history)
         if history is not None and not must_recover:
             return False
         self._forget(list(before.states) if before is not None else [])
         self._snapshots = None
-        if history is not None:
+        if self._current is not None:
+            history = self._current
             self._snapshots = Snapshots(
                 self._in_folder(), history.histories, self._settings.state.snapshot_seconds, history.limit
             )
@@ -144,7 +149,7 @@ class WorkerHistories:
     def _put(self, partition: int, state: Any) -> None:
         self._history.histories.drop(partition)
         self._history.histories.states[partition] = state
-        self._counted[partition] = Counter({name: state.statistics()[name] for name in _GROWING})
+        self._counted[partition] = _grown(state)
         if self._snapshots is not None:
             self._snapshots.assigned(partition)
 
@@ -226,13 +231,14 @@ class WorkerHistories:
 
     # ---- replay ----
 
-    def split(self, batch: ConsumedBatch) -> tuple[ConsumedBatch | None, ConsumedBatch]:
+    def split(self, batch: ConsumedBatch) -> tuple[ConsumedBatch, ConsumedBatch]:
         """The records that are replayed, and those that need results. Once the first ones are decoded, call `replayed`."""
+        none = SelectedRecords(batch, [])
         after = {number: offset for (_, number), offset in batch.positions().items()}
         if not any(number in self._until for number in after):
-            return None, batch
+            return none, batch
         if all(offset <= self._until.get(number, -1) for number, offset in after.items()):
-            return batch, SelectedRecords(batch, [])
+            return batch, none
         n = len(batch)
         partitions, offsets, times = np.empty(n, np.int32), np.empty(n, np.int64), np.empty(n, np.int64)
         batch.places(partitions, offsets, times)
@@ -243,9 +249,9 @@ class WorkerHistories:
             SelectedRecords(batch, np.flatnonzero(~old).tolist()),
         )
 
-    def replayed(self, batch: ConsumedBatch) -> None:
-        """These records are in the histories now."""
-        self._replayed += len(batch)
+    def replayed(self, batch: ConsumedBatch, records: int) -> None:
+        """Those of a batch that `split` has found, `records` of them, are in the histories now."""
+        self._replayed += records
         now, histories = time.monotonic(), self._history.histories
         for (_, number), after in batch.positions().items():
             if number not in self._until:
@@ -254,6 +260,7 @@ class WorkerHistories:
             if after >= self._until[number]:
                 del self._until[number]
                 histories.live[number] = histories.states[number]
+                self._counted[number] = _grown(histories.states[number])
                 if not self._until:
                     _log.info("all histories are up to date")
 
@@ -274,7 +281,7 @@ class WorkerHistories:
     def save(self, partitions: Iterable[int], seconds: float) -> None:
         """Publish snapshots of the partitions, whose offsets are all committed, for their next owner."""
         if self._snapshots is not None:
-            self._snapshots.save([number for number in partitions if number not in self._until], seconds)
+            self._snapshots.save(list(partitions), seconds)
 
     def save_all(self, seconds: float) -> None:
         if self._current is not None:
@@ -304,14 +311,25 @@ class WorkerHistories:
             statistics = state.statistics()
             counts.keys += statistics["keys"]
             counts.bytes += statistics["bytes"]
-            grown = Counter({name: statistics[name] for name in _GROWING})
-            for name in _GROWING:
-                counts.grown[name] += grown[name] - self._counted[number][name]
-            self._counted[number] = grown
+            if number not in self._until:  # records that are replayed were counted before
+                grown = _grown(state)
+                counts.grown.update({name: grown[name] - self._counted[number][name] for name in _GROWING})
+                self._counted[number] = grown
         if self._snapshots is not None:
             counts.snapshot_at, counts.snapshot_seconds = self._snapshots.oldest_at, self._snapshots.last_seconds
             counts.snapshot_failures, self._snapshots.failures = self._snapshots.failures, 0
         return counts
+
+
+def _grown(state: Any) -> Counter[str]:
+    statistics = state.statistics()
+    return Counter({name: statistics[name] for name in _GROWING})
+
+
+def _own(history: History) -> PartitionHistory:
+    if not isinstance(history, PartitionHistory):
+        raise TypeError("expected a history made by `of`")
+    return history
 
 
 def _restore(history: PartitionHistory, snapshot: SnapshotReader) -> Any:

@@ -55,10 +55,14 @@ class ModelWatcher:
         served: ResolvedModel,
         metrics: PoolMetrics,
         wake: Callable[[], None],
+        warm_up: Callable[[ResolvedModel, ResolvedModel], None],
         kernels: str | None = None,
     ) -> None:
-        """locate: finds the model, or raises `ModelRefused`. wake: called when `newest` changed."""
+        """locate: finds the model, or raises `ModelRefused`. wake: called when `newest` changed. warm_up: prepares the change
+        from one model to another, however long that takes; raises `ModelRefused`.
+        """
         self._locate, self._metrics, self._wake, self._kernels = locate, metrics, wake, kernels
+        self._warm_up = warm_up
         self._told = ""
         self._refused: tuple[ResolvedModel, str] | None = None
         self.newest = served
@@ -99,6 +103,7 @@ class ModelWatcher:
             raise ModelRefused(self._refused[1])
         try:
             try_model(found.path, found.name, self._kernels)
+            self._warm_up(self.newest, found)
         except ModelRefused as error:
             self._refused = found, str(error)
             raise

@@ -43,6 +43,7 @@ from saker.engine.serving.model_watcher import ModelWatcher, every
 from saker.engine.serving.poison_records import CrashHistory, why_given_up
 from saker.engine.serving.rollout import Rollout
 from saker.engine.serving.shadow import Shadow
+from saker.engine.serving.warm_up import WarmUp
 from saker.engine.serving.worker import instance_of
 from saker.engine.serving.worker_process import Watchdog, WorkerProcess
 
@@ -117,7 +118,10 @@ class Pool:
             server.server_close()
 
     def _serve(self, stop: threading.Event) -> None:
-        watcher = ModelWatcher(self._locate, self._rollout.resolved, self._metrics, self._wake_up, self._settings.kernels)
+        warm_up = WarmUp(lambda: self._settings, self._partitions)
+        watcher = ModelWatcher(
+            self._locate, self._rollout.resolved, self._metrics, self._wake_up, warm_up, self._settings.kernels
+        )
         self._watch = self._wait_for_topics()
         every(self._settings.model_poll_seconds, "model", watcher.check, stop, lambda: self._metrics.model_loaded("error"))
         every(_LOOK_SECONDS, "group", self._look, stop, lambda: self._metrics.lags(None))
@@ -204,10 +208,13 @@ class Pool:
         """Notice, once, that every partition is read by somebody: by a worker of ours or of another pool."""
         if self._settled or not all(worker.ready for worker in self._workers):
             return
-        ours = frozenset[int]().union(*(worker.partitions for worker in self._workers))
-        if len(ours) == seen.partitions or seen.unread == frozenset():
+        if len(self._partitions()) == seen.partitions or seen.unread == frozenset():
             self._settled = True
             _log.info("ready: every partition of %s is read", self._settings.input)
+
+    def _partitions(self) -> frozenset[int]:
+        """Of the input, that the workers read."""
+        return frozenset[int]().union(*(worker.partitions for worker in self._workers))
 
     def _is_ready(self) -> bool:
         if self._watch is None or not self._settled or self._missing or not self._watch.seen.broker:

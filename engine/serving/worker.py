@@ -26,7 +26,6 @@ from saker.engine.delivery.base import Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
 from saker.engine.delivery.in_flight_marker import InFlightMarker
 from saker.engine.errors import Fenced, ReadAgain, RestartWorker, SakerError, ServingError
-from saker.engine.history.partition_history import PartitionHistory
 from saker.engine.kafka import clients, groups
 from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
@@ -178,8 +177,6 @@ class Worker:
         """Between two batches."""
         self._counts.blank += self._model.decoder.drain_blank()
         history = model.decoder.history
-        if history is not None and not isinstance(history, PartitionHistory):
-            raise TypeError("expected a model with histories of partitions")
         partitions = self._consumer.assignment() if self._joined else []
         if partitions and self._histories.needs_recovery(history):
             # Offsets are committed up to here, so the partitions start like those of a new worker.
@@ -256,11 +253,11 @@ class Worker:
 
     def _replay(self, batch: ConsumedBatch) -> ConsumedBatch:
         """Enter the records before the committed offsets into the histories; returns the remaining ones."""
-        old, batch = self._histories.split(batch)
-        if old is not None:
+        old, rest = self._histories.split(batch)
+        if len(old):
             self._scorer.replay(self._model, old)
-            self._histories.replayed(old)
-        return batch
+        self._histories.replayed(batch, len(old))
+        return rest
 
     def _report(self) -> None:
         """Report the counts. If the pool does not read, report them later, since scoring does not wait."""

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
+from saker.engine.kafka import clients
 from saker.engine.kafka.replay import replay
+from saker.engine.velocity import Velocity
 from tests.support import velocity
-from tests.support.serving import Topics
-from tests.support.velocity import VelocityModel, check_scores, payments
+from tests.support.inbox import until
+from tests.support.serving import Serving, Topics
+from tests.support.velocity import HOUR, VELOCITY, VelocityModel, check_scores, payments
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +30,27 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> VelocityModel:
 def send(bootstrap_servers: str, topics: Topics, first: int, n: int, rate: float | None = None) -> None:
     pairs = list(payments(n, seed=first, first=first))
     replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=rate)
+
+
+def await_recovery(serving: Serving) -> None:
+    until("it is recovered", lambda: serving.metric("history_replaying_partitions") == 0)
+
+
+@contextmanager
+def sending(bootstrap_servers: str, topics: Topics, n: int, rate: float) -> Iterator[list[int]]:
+    """Send while the body runs, and wait for the end of it."""
+    sent: list[int] = []
+
+    def run() -> None:
+        send(bootstrap_servers, topics, 0, n, rate)
+        sent.append(n)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        thread.join()
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
@@ -36,6 +66,24 @@ def test_each_score_is_that_of_the_log(
         serve(str(model.path), workers=1, options=options)
         send(bootstrap_servers, topics, 0, 2000, rate=600)
     check_scores(bootstrap_servers, topics, model, 6000 if backlog else 2000)
+
+
+def test_the_log_ends_with_the_marks_of_transactions(
+    model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """No record is at the committed offset, and none before it that a replay could wait for."""
+    producer = clients.producer(bootstrap_servers, **{"transactional.id": topics.raw})
+    for first in (0, 500, 1000):
+        producer.begin_transaction()
+        for key, value in payments(500, seed=first, first=first):
+            producer.produce(topics.raw, value, key)
+        producer.commit_transaction()
+        # Each time by a replay of the whole log.
+        serving = serve(str(model.path), workers=1, options=["--state", str(tmp_path / str(first))])
+        check_scores(bootstrap_servers, topics, model, first + 500)
+        await_recovery(serving)
+        assert serving.metric("history_replayed_records_total") == first
+        assert serving.stop() == 0
 
 
 @pytest.mark.parametrize("kernels", ["auto", "off"])
@@ -57,3 +105,100 @@ def test_a_pool_continues_where_it_was(
                 one.unlink()
             elif first == 3000:
                 one.write_bytes(one.read_bytes()[:-40])
+
+
+OTHERS = {
+    "n_2h": Velocity(("card",), "count", 2 * HOUR),
+    "mean_2h": Velocity(("shop",), "mean", 2 * HOUR, "amount", 2),
+    "cards_1h": Velocity(("shop",), "distinct", HOUR, "card"),
+}
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_the_model_changes_and_is_rolled_back(
+    delivery: str, same: bool, model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """To one with the same features, or with others: those are read from the log beforehand."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = velocity.trained(folder, VELOCITY if same else OTHERS, 30)
+    file = tmp_path / "velocity.onnx"
+    shutil.copy(model.path, file)
+    options = ["--state", str(tmp_path / "state"), "--delivery", delivery, "--snapshot-seconds", "1"]
+    serving = serve(str(file), workers=2, options=options)
+    n = 9000
+    with sending(bootstrap_servers, topics, n, rate=1500) as sent:
+        for used in (other, model):
+            temporary = Path(shutil.copy(used.path, tmp_path / "next"))
+            temporary.replace(file)
+            serving.await_line(f"all workers score with {used.name}")
+    assert sent
+    counts = check_scores(bootstrap_servers, topics, [model, other], n, once=delivery == "exactly_once")
+    assert counts[other.name] > 100
+    assert serving.metric("worker_restarts_total") == 0
+    assert serving.stop() == 0
+    assert "incomplete" not in serving.rest_of_log()
+
+
+def test_a_model_whose_history_is_gone_is_rejected(
+    model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """The pool keeps its model, which has its own history. A pool that starts with it refuses, unless told otherwise."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = velocity.trained(folder, OTHERS, 30)
+    file = tmp_path / "velocity.onnx"
+    shutil.copy(model.path, file)
+    options = ["--state", str(tmp_path / "state")]
+    serving = serve(str(file), workers=1, options=options)
+    send(bootstrap_servers, topics, 0, 500)
+    check_scores(bootstrap_servers, topics, model, 500)
+    admin = clients.admin(bootstrap_servers)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topics.raw)
+    resource.add_incremental_config(ConfigEntry("retention.ms", "600000", incremental_operation=AlterConfigOpType.SET))
+    admin.incremental_alter_configs([resource])[resource].result(10)
+    for answer in admin.delete_records([TopicPartition(topics.raw, number, 20) for number in range(4)]).values():
+        answer.result(10)
+    shutil.copy(other.path, tmp_path / "next")
+    (tmp_path / "next").replace(file)
+    line = serving.await_line("records before offset 20 are deleted")
+    assert "--state-cold-start" in line
+    assert "retention.ms" in line
+    assert serving.stop() == 0
+    refused = serve(str(file), workers=1, options=options, ready=False)
+    refused.await_line("records before offset 20 are deleted")
+    assert refused.process.wait(60) == 1
+    # The other model has its snapshots.
+    shutil.copy(model.path, tmp_path / "next")
+    (tmp_path / "next").replace(file)
+    serving = serve(str(file), workers=1, options=options)
+    assert serving.stop() == 0
+    shutil.copy(other.path, tmp_path / "next")
+    (tmp_path / "next").replace(file)
+    serving = serve(str(file), workers=1, options=[*options, "--state-cold-start"])
+    send(bootstrap_servers, topics, 500, 100)
+    until("they count as incomplete", lambda: serving.metric("history_incomplete_records_total") == 100)
+    assert serving.stop() == 0
+
+
+def test_another_number_of_partitions_is_refused(
+    model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    options = ["--state", str(tmp_path)]
+    assert serve(str(model.path), workers=1, options=options).stop() == 0
+    admin = clients.admin(bootstrap_servers)
+    for topic in (topics.scored, topics.rejected, topics.raw):
+        admin.create_partitions([NewPartitions(topic, 5)])[topic].result(10)
+    refused = serve(str(model.path), workers=1, options=options, ready=False)
+    assert "--state-cold-start" in refused.await_line("had 4 partitions and has 5 now")
+    assert refused.process.wait(60) == 1
+    assert serve(str(model.path), workers=1, options=[*options, "--state-cold-start"]).stop() == 0
+    assert serve(str(model.path), workers=1, options=options).stop() == 0
+
+
+def test_a_folder_that_cannot_be_used_is_named(model: VelocityModel, serve: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused = serve(str(model.path), workers=1, options=["--state", str(tmp_path / "file")], ready=False)
+    assert "name a folder with --state that this user can write" in refused.await_line(str(tmp_path / "file"))
+    assert refused.process.wait(60) == 1

@@ -1,0 +1,112 @@
+"""Histories for a model whose velocity features differ from those that are served: made in a separate process, which leaves
+snapshots, before any worker is asked to change.
+
+    ModelWatcher --new definition--> WarmUp --> process: log -> histories -> snapshots
+                                                            v
+    Rollout: each worker loads the snapshots, and replays what has come since
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+
+from saker.engine.config import ServeSettings
+from saker.engine.contract import Contract, read_contract
+from saker.engine.errors import ModelRefused, SakerError
+from saker.engine.kafka import clients
+from saker.engine.kafka.batch import ConsumedBatch
+from saker.engine.kafka.clients import TopicPartition
+from saker.engine.kafka.native_transport import TransportChoice
+from saker.engine.log import log_to_stderr
+from saker.engine.model.active_model import ActiveModel
+from saker.engine.model.registry import ResolvedModel
+from saker.engine.records.envelope import envelope_of
+from saker.engine.schema_registry import open_format
+from saker.engine.serving.histories import WorkerHistories
+from saker.engine.serving.model_loading import load
+
+_log = logging.getLogger("saker")
+_SPAWN = multiprocessing.get_context("spawn")
+_NICE = 10
+_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+
+
+class WarmUp:
+    """One thread of the pool's process calls it."""
+
+    def __init__(self, settings: Callable[[], ServeSettings], partitions: Callable[[], frozenset[int]]) -> None:
+        """settings, partitions: of the pool, as they are then."""
+        self._settings, self._partitions = settings, partitions
+
+    def __call__(self, served: ResolvedModel, found: ResolvedModel) -> None:
+        """Make the histories of `found` where it needs others than `served`. Raises `ModelRefused` if that is not possible."""
+        settings = self._settings()
+        contract = read_contract(found.path)
+        if not contract.velocity or _definition(contract, settings) == _definition(read_contract(served.path), settings):
+            return
+        pipe, theirs = _SPAWN.Pipe(duplex=False)
+        process = _SPAWN.Process(
+            target=main, args=(settings, found, sorted(self._partitions()), theirs), name="saker-warm-up", daemon=True
+        )
+        _log.info("%s has other velocity features: reading their history, %s keeps scoring", found.name, served.name)
+        process.start()
+        theirs.close()
+        process.join()
+        reason = ""
+        with contextlib.suppress(EOFError):  # it has sent nothing
+            reason = pipe.recv()
+        if reason or process.exitcode:
+            why = reason or f"the process that reads its history ended with {process.exitcode}"
+            raise ModelRefused(f"model {found.name}: {why}")
+
+
+def _definition(contract: Contract, settings: ServeSettings) -> bytes:
+    envelope = envelope_of(settings.records.envelope)
+    return (contract if envelope is None else envelope.within(contract)).definition
+
+
+def main(settings: ServeSettings, resolved: ResolvedModel, partitions: list[int], pool: Connection) -> None:
+    """Entry point of the process."""
+    log_to_stderr()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_NICE)
+    try:
+        _save_histories(settings, resolved, partitions)
+    except SakerError as error:
+        pool.send(str(error))
+
+
+def _save_histories(settings: ServeSettings, resolved: ResolvedModel, partitions: list[int]) -> None:
+    records = open_format(settings.records)
+    histories = WorkerHistories(settings, records.envelope)
+    model = load(resolved, settings, records, histories)
+    histories.use(model.decoder.history)
+    choice = TransportChoice(settings.transport, settings.kernels)
+    consumer = clients.consumer(settings.bootstrap_servers, **{"group.id": settings.group, **choice.client_settings})
+    transport = choice.open(consumer, [], settings.output)
+    parent = os.getppid()
+    # One partition after another takes the memory of one. The second time they begin at their snapshots, and are short.
+    for partition in (*partitions, *partitions):
+        transport.attach([(settings.input, partition)])
+        at = consumer.committed([TopicPartition(settings.input, partition)], _SECONDS)
+        consumer.assign(histories.recover(consumer, at))
+        while histories.n_replaying and os.getppid() == parent:
+            _replay(model, histories, transport.poll(settings.max_batch, _LOOK_SECONDS)[0])
+        histories.save([partition], math.inf)
+        histories.drop([partition])
+    transport.close()
+
+
+def _replay(model: ActiveModel, histories: WorkerHistories, batch: ConsumedBatch) -> None:
+    """The batch is gone when this returns: a client does not end while its records are held."""
+    old, _ = histories.split(batch)
+    model.decoder.decode(old)
+    histories.replayed(batch, len(old))
