@@ -16,15 +16,17 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from saker.engine import config
-from saker.engine.contract import Contract
+from saker.engine.contract import Contract, read_contract
 from saker.engine.errors import SakerError
-from saker.engine.kafka.reader import read_last, read_newest, values_of
+from saker.engine.kafka.reader import RecordsRead, read_last, read_newest
 from saker.engine.metrics.declared import family
 from saker.engine.model import registry
 from saker.engine.model.active_model import ActiveModel
-from saker.engine.records.decode import Decoder
+from saker.engine.model.registry import ResolvedModel
+from saker.engine.records.decode import Decoder, History
 from saker.engine.records.encode import NotAResult, read_result
 from saker.engine.records.formats import JSON, Format
+from saker.engine.serving.catch_up import history_before
 from saker.training.drift import drift
 from saker.training.live_figures import Live, judge
 
@@ -32,7 +34,7 @@ from saker.training.live_figures import Live, judge
 class Newest(NamedTuple):
     """The newest scores (m,) in a topic, their transactions as they came, and as rows (n, f) of the model."""
 
-    values: list[bytes | None]
+    values: RecordsRead
     matrix: NDArray[np.float32]
     scores: NDArray[np.float64]
 
@@ -40,8 +42,9 @@ class Newest(NamedTuple):
 def read(bootstrap_servers: str, contract: Contract, source: str, scored: str, last: int, of: Format = JSON) -> Newest:
     """of: how the records are written. Raises `SakerError` if there are none."""
     records, results = read_newest(bootstrap_servers, source, scored, last)
-    values = values_of(records, of)
-    matrix = Decoder(contract, of=of).decode(values).matrix
+    values = RecordsRead(records)
+    history = history_before(bootstrap_servers, source, contract, values.starts, of)
+    matrix = Decoder(contract, of=of, history=history).decode(values).matrix
     scores = np.array([score for result in results if (score := _score_of(result.value)) is not None], np.float64)
     if not len(scores) or not len(matrix):
         raise SakerError(f"{scored} at {bootstrap_servers} contains no scores")
@@ -76,12 +79,13 @@ class Watch(Collector):
     def check(self) -> None:
         """Evaluate once; raises `SakerError` if there is nothing to evaluate."""
         source, scored, topic = self.topics
-        models = {alias: self._model(name) for alias, name in self.models.items() if name is not None}
-        contract = models["champion"].session.contract
+        located = {alias: self._located(name) for alias, name in self.models.items() if name is not None}
+        contract = read_contract(located["champion"].path)
         newest = read(self.bootstrap_servers, contract, source, scored, self.last, self.records_format)
         self.psi = {one.name: one.psi for one in drift(contract, newest.matrix, newest.scores) if one.judged}
         self.records = len(newest.matrix)
         known = self._labels(topic, contract.id_field) if topic else {}
+        models = {alias: self._model(of, newest.values) for alias, of in located.items()}
         pairs = {alias: _labelled(model, newest.values, known) for alias, model in models.items()}
         self.labelled = len(pairs["champion"][0])
         self.live = {
@@ -91,9 +95,16 @@ class Watch(Collector):
         }
         self.at = time.time()
 
-    def _model(self, name: str) -> ActiveModel:
-        located = registry.locate(name, self.tracking_uri or config.tracking_uri())
-        return ActiveModel.load(located.path, located.name, records=self.records_format)
+    def _located(self, name: str) -> ResolvedModel:
+        return registry.locate(name, self.tracking_uri or config.tracking_uri())
+
+    def _model(self, located: ResolvedModel, values: RecordsRead) -> ActiveModel:
+        """values: what it is to score."""
+
+        def history(contract: Contract) -> History | None:
+            return history_before(self.bootstrap_servers, self.topics[0], contract, values.starts, self.records_format)
+
+        return ActiveModel.load(located.path, located.name, records=self.records_format, history=history)
 
     def _labels(self, topic: str, id_field: str) -> dict[str, int]:
         """By identifier. A record that is no label is not one."""
@@ -115,7 +126,7 @@ class Watch(Collector):
 
 
 def _labelled(
-    model: ActiveModel, values: list[bytes | None], known: Mapping[str, int]
+    model: ActiveModel, values: RecordsRead, known: Mapping[str, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Labels and scores (n,) of the records whose label is known."""
     if not known:

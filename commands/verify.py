@@ -88,13 +88,22 @@ def verify(
 
     find = _finder(model, booster, tracking_uri or config.tracking_uri())
     if bootstrap_servers is not None and records is None and scores is None:
-        from saker.engine.kafka.reader import read_newest, values_of
+        from saker.engine.kafka.reader import RecordsRead, read_newest
         from saker.engine.schema_registry import open_format
+        from saker.engine.serving.catch_up import history_before
 
         records_read, results = read_newest(bootstrap_servers, source, output, last)
         positions = [(record.partition, record.offset) for record in records_read]
         of = open_format(config.RecordSettings(record_format, registry_url, schema, message, envelope))
-        found = verification.verify(values_of(records_read, of), [r.value for r in results], find, positions, of)
+        given = RecordsRead(records_read)
+        found = verification.verify(
+            given,
+            [result.value for result in results],
+            find,
+            positions,
+            of,
+            lambda contract: history_before(bootstrap_servers, source, contract, given.starts, of),
+        )
     elif bootstrap_servers is None and records is not None and scores is not None:
         from saker.engine.records.formats import JSON
         from saker.export.proof.table_records import table_records

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from saker.engine.errors import SakerError, ServingError
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.batch import headers_of
 from saker.engine.kafka.clients import KafkaError, TopicPartition
-from saker.engine.records.formats import Format
-from saker.engine.records.header_ids import NAME, framed
 
 _BATCH = 1000
 
@@ -30,6 +31,42 @@ class Record(NamedTuple):
     def header(self, name: str) -> str:
         """The text of the last header of this name; raises `KeyError` if there is none."""
         return (dict(self.headers)[name] or b"").decode()
+
+
+class RecordsRead(Sequence[bytes | None]):
+    """The values of records, for a decoder: it knows their places and headers."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, at: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, at: slice) -> RecordsRead: ...
+    def __getitem__(self, at: int | slice) -> bytes | RecordsRead | None:
+        return RecordsRead(self.records[at]) if isinstance(at, slice) else self.records[at].value
+
+    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64], /) -> None:
+        """As of `ConsumedBatch`."""
+        partitions[:] = [record.partition for record in self.records]
+        offsets[:] = [record.offset for record in self.records]
+        timestamps[:] = [record.timestamp_ms for record in self.records]
+
+    def with_header(self, name: str, /) -> list[tuple[int, bytes | None]]:
+        """As of `ConsumedBatch`."""
+        headers = ((at, dict(record.headers)) for at, record in enumerate(self.records))
+        return [(at, one[name]) for at, one in headers if name in one]
+
+    @property
+    def starts(self) -> dict[int, int]:
+        """Of each partition the offset of its first record."""
+        found: dict[int, int] = {}
+        for record in self.records:
+            found[record.partition] = min(record.offset, found.get(record.partition, record.offset))
+        return found
 
 
 class NothingCame(SakerError):
@@ -100,16 +137,6 @@ def read_last(bootstrap_servers: str, topic: str, last: int) -> list[Record]:
     records = _read_last(consumer, topic, partitions, last)
     consumer.close()
     return records
-
-
-def values_of(records: Sequence[Record], of: Format) -> list[bytes | None]:
-    """The values, which begin with the ids of their schemas where headers have them."""
-    values = [record.value for record in records]
-    if of.schemas is None:
-        return values
-    headers = ((at, dict(record.headers)) for at, record in enumerate(records))
-    made = framed(values, [(at, one[NAME]) for at, one in headers if NAME in one], of.schemas)
-    return [made[at] for at in range(len(made))]
 
 
 def first_timestamps(bootstrap_servers: str, starts: Sequence[TopicPartition], seconds: float) -> dict[int, int]:

@@ -129,9 +129,7 @@ class Decoder:
         self._width = len(contract.features)
         self.layout, self.history = contract.velocity_layout, history
         if self.layout is not None and history is None:
-            raise ModelRefused(
-                "model: it has velocity features, which this command cannot compute yet; serve, train and score can"
-            )
+            raise ModelRefused("model: it has velocity features, and nothing here reads the history that they need")
         hash_key = NO_KEY if history is None else history.hash_key
         self._matrix: NDArray[np.float32] = np.empty((0, self._width), np.float32)
         self._inputs: NDArray[np.int64] = np.empty((0, self.layout.n_words if self.layout else 0), np.int64)

@@ -14,6 +14,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,13 +29,17 @@ from saker.engine.config import ServeSettings
 from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.kafka import admin, clients
 from saker.engine.kafka.batch import ConsumedBatch
-from saker.engine.kafka.clients import TopicPartition
+from saker.engine.kafka.clients import REQUEST_SECONDS, TopicPartition
 from saker.engine.kafka.transport import DeliveryReports, Transport
 from saker.engine.log import log_to_stderr
 from saker.engine.metrics.exporter import PoolMetrics
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.model.registry import ResolvedModel
+from saker.engine.records.decode import Decoder
 from saker.engine.schema_registry import open_format
+from saker.engine.serving.catch_up import catch_up, reading
+from saker.engine.serving.histories import WorkerHistories
+from saker.engine.serving.model_loading import load
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
@@ -42,6 +47,7 @@ _AGAIN_SECONDS = 5.0
 _REPORT_SECONDS = 0.25
 _BEHIND_SECONDS = 5.0  # records that are older when their batch starts are skipped, up to the newest
 _NICE = 10
+_REPLAY_MS = 86_400_000  # so long may the replay of histories take
 
 
 class Shadow:
@@ -107,10 +113,18 @@ def main(settings: ServeSettings, served: ResolvedModel, second: ResolvedModel, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
     records = open_format(settings.records)
-    comparison = Comparison(*(ActiveModel.load(one.path, one.name, settings.kernels, records) for one in (served, second)))
-    process = _Process(settings, comparison, parent)
-    signal.signal(signal.SIGTERM, process.stop)
-    process.run()
+    try:
+        # Each model has its own histories, also where the velocity features are the same: both decode every record.
+        histories = [WorkerHistories(settings, records.envelope) for _ in range(2)]
+        models = [load(one, settings, records, of) for one, of in zip((served, second), histories, strict=True)]
+        for model, of in zip(models, histories, strict=True):
+            of.use(model.decoder.history)
+        process = _Process(settings, Comparison(*models), histories, parent)
+        signal.signal(signal.SIGTERM, process.stop)
+        process.run()
+    except SakerError as error:
+        _log.error("shadow: %s", error)
+        sys.exit(1)
 
 
 class Comparison:
@@ -119,6 +133,10 @@ class Comparison:
     def __init__(self, served: ActiveModel, second: ActiveModel) -> None:
         self._served, self._second = served, second
         self.counts: Counter[str] = Counter()
+
+    @property
+    def decoders(self) -> tuple[Decoder, Decoder]:
+        return self._served.decoder, self._second.decoder
 
     def lines(self, batch: ConsumedBatch) -> Iterator[tuple[int, bytes]]:
         """For each record that the served model scores, its place and a JSON object."""
@@ -156,11 +174,16 @@ class Comparison:
 class _Process:
     """Consume, compare, produce; sleep when the share of CPU is used up, skip when that leaves it behind."""
 
-    def __init__(self, settings: ServeSettings, comparison: Comparison, parent: Connection) -> None:
+    def __init__(
+        self, settings: ServeSettings, comparison: Comparison, histories: list[WorkerHistories], parent: Connection
+    ) -> None:
         self._settings, self._comparison, self._parent = settings, comparison, parent
+        self._histories = [(decoder, of) for decoder, of in zip(comparison.decoders, histories, strict=True) if of.active]
         self._parent_id = os.getppid()
         self._stopping = False
         group = {"group.id": f"{settings.group}-shadow", "auto.offset.reset": "latest", "enable.auto.commit": True}
+        if self._histories:
+            group["max.poll.interval.ms"] = _REPLAY_MS
         self._consumer = clients.consumer(settings.bootstrap_servers, **group)
         # Nobody waits for these: with a linger longer than an answer takes librdkafka does not spin (at_least_once.py).
         self._producer = clients.producer(settings.bootstrap_servers, **{"linger.ms": 50})
@@ -205,6 +228,11 @@ class _Process:
         batch.timestamps(timestamps)
         if time.time() * 1000 - timestamps.max() < _BEHIND_SECONDS * 1000:
             return False
+        if self._histories:  # which need the records all the same
+            for decoder in self._comparison.decoders:
+                decoder.decode(batch)
+            self._comparison.counts["skipped"] += len(batch)
+            return True
         skipped = len(batch)
         for topic, number in self._transport.partitions:
             at = self._consumer.position([TopicPartition(topic, number)])[0]
@@ -220,8 +248,23 @@ class _Process:
         with contextlib.suppress(OSError):  # the parent is gone, and the loop ends
             self._parent.send(counts)
 
-    def _on_assign(self, _: object, partitions: list[TopicPartition]) -> None:
+    def _on_assign(self, consumer: clients.Consumer, partitions: list[TopicPartition]) -> None:
         self._transport.attach((one.topic, one.partition) for one in partitions)
+        if self._histories:
+            consumer.assign([TopicPartition(self._settings.input, *start) for start in self._recovered(consumer, partitions)])
+
+    def _recovered(self, consumer: clients.Consumer, partitions: list[TopicPartition]) -> list[tuple[int, int]]:
+        """Partitions and the offsets up to which both models have their histories."""
+        starts = {}
+        for at in consumer.committed(partitions, REQUEST_SECONDS):
+            low, high = consumer.get_watermark_offsets(at, REQUEST_SECONDS)
+            starts[at.partition] = at.offset if at.offset >= low else high
+        for decoder, histories in self._histories:
+            with reading(self._settings) as (reader, transport):
+                catch_up(self._settings, reader, transport, decoder, histories, starts)
+        return list(starts.items())
 
     def _on_revoke(self, _: object, partitions: list[TopicPartition]) -> None:
         self._transport.drop_partitions((one.topic, one.partition) for one in partitions)
+        for _, histories in self._histories:
+            histories.drop(one.partition for one in partitions)

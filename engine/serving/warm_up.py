@@ -20,23 +20,17 @@ from multiprocessing.connection import Connection
 from saker.engine.config import ServeSettings
 from saker.engine.contract import Contract, read_contract
 from saker.engine.errors import ModelRefused, SakerError
-from saker.engine.kafka import clients
-from saker.engine.kafka.batch import ConsumedBatch
-from saker.engine.kafka.clients import TopicPartition
-from saker.engine.kafka.native_transport import TransportChoice
 from saker.engine.log import log_to_stderr
-from saker.engine.model.active_model import ActiveModel
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.records.envelope import envelope_of
 from saker.engine.schema_registry import open_format
+from saker.engine.serving.catch_up import catch_up, committed, reading
 from saker.engine.serving.histories import WorkerHistories
 from saker.engine.serving.model_loading import load
 
 _log = logging.getLogger("saker")
 _SPAWN = multiprocessing.get_context("spawn")
 _NICE = 10
-_SECONDS = 10.0
-_LOOK_SECONDS = 1.0
 
 
 class WarmUp:
@@ -89,24 +83,11 @@ def _save_histories(settings: ServeSettings, resolved: ResolvedModel, partitions
     histories = WorkerHistories(settings, records.envelope)
     model = load(resolved, settings, records, histories)
     histories.use(model.decoder.history)
-    choice = TransportChoice(settings.transport, settings.kernels)
-    consumer = clients.consumer(settings.bootstrap_servers, **{"group.id": settings.group, **choice.client_settings})
-    transport = choice.open(consumer, [], settings.output)
     parent = os.getppid()
-    # One partition after another takes the memory of one. The second time they begin at their snapshots, and are short.
-    for partition in (*partitions, *partitions):
-        transport.attach([(settings.input, partition)])
-        at = consumer.committed([TopicPartition(settings.input, partition)], _SECONDS)
-        consumer.assign(histories.recover(consumer, at))
-        while histories.n_replaying and os.getppid() == parent:
-            _replay(model, histories, transport.poll(settings.max_batch, _LOOK_SECONDS)[0])
-        histories.save([partition], math.inf)
-        histories.drop([partition])
-    transport.close()
-
-
-def _replay(model: ActiveModel, histories: WorkerHistories, batch: ConsumedBatch) -> None:
-    """The batch is gone when this returns: a client does not end while its records are held."""
-    old, _ = histories.split(batch)
-    model.decoder.decode(old)
-    histories.replayed(batch, len(old))
+    with reading(settings) as (consumer, transport):
+        # One partition after another takes the memory of one. The second time they begin at their snapshots, and are short.
+        for partition in (*partitions, *partitions):
+            until = {partition: committed(consumer, settings.input, partition)}
+            catch_up(settings, consumer, transport, model.decoder, histories, until, lambda: os.getppid() == parent)
+            histories.save([partition], math.inf)
+            histories.drop([partition])

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
+from saker.engine.history.table_history import history_of
 from saker.engine.model.session import Session
 from saker.engine.onnx_trees import SCORE_TOLERANCE
 from saker.engine.records.content import Number
-from saker.engine.records.decode import Decoder
+from saker.engine.records.decode import Decoder, History
 from saker.engine.records.encode import NotAResult, Result, read_result
 from saker.engine.records.formats import JSON, Format
 
@@ -113,6 +115,7 @@ def verify(
     find: Callable[[str], Model],
     positions: Sequence[Position] | None = None,
     of: Format = JSON,
+    history: Callable[[Contract], History | None] = history_of,
 ) -> Verification:
     """Score `records` again with the model that each of `results` names, and compare.
 
@@ -120,7 +123,7 @@ def verify(
     positions: (partition, offset) of each record. With them, a record counts as unscored only between two records of its
         partition that have results, since a window of a topic has edges. Without them, every record must have a result.
 
-    of: how the records are written.
+    of: how the records are written. history: what velocity features need; the earlier ones of `records` by default.
 
     Raises `NotVerifiable` if there are no results, or if saker did not write one of them.
     """
@@ -147,7 +150,7 @@ def verify(
                 raise NotVerifiable(f"a result of {name} has no field {id_field!r}, which identifies its record")
             identity = _identity(answer.fields[id_field]) if answer.id is None else _Identity(answer.id, "text")
             found[identity].append(_Result(answer.fraud_score, answer.is_fraud))
-        for index, identifier, score, booster_score in _again(model, records, of):
+        for index, identifier, score, booster_score in _again(model, records, of, history(model.session.contract)):
             rejected[index] = False
             for result in (*found.get(identifier, ()), *found.get(identifier._replace(kind="text"), ())):
                 scored[index] = True
@@ -192,9 +195,11 @@ def _identity(value: object) -> _Identity:
     return _Identity(str(value), "number" if isinstance(value, Number) else "string")
 
 
-def _again(model: Model, records: Sequence[bytes | None], of: Format) -> Iterator[tuple[int, _Identity, float, float | None]]:
+def _again(
+    model: Model, records: Sequence[bytes | None], of: Format, history: History | None
+) -> Iterator[tuple[int, _Identity, float, float | None]]:
     """(index, identifier, the model's score, the Booster's score) of every record that the contract takes."""
-    decoder, column = Decoder(model.session.contract, of=of), model.session.contract.column or 0
+    decoder, column = Decoder(model.session.contract, of=of, history=history), model.session.contract.column or 0
     for start in range(0, len(records), _BATCH):
         decoded = decoder.decode(records[start : start + _BATCH])
         if not decoded.ids:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from saker.engine.config import MODEL
 from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
+from saker.engine.history.table_history import history_of
 from saker.engine.model import registry
 from saker.engine.model.session import open_session
 from saker.engine.onnx_metadata import PARITY_KEY, read_metadata
@@ -44,7 +45,7 @@ def score_rows(
     """The version's contract; scores (n,) by the session that serves, NaN for a rejected record; whether its proof is clean."""
     data = registry.fetch(version, tracking_uri).path.read_bytes()
     session = open_session(data)
-    decoder = Decoder(session.contract)
+    decoder = Decoder(session.contract, history=history_of(session.contract))
     scores = np.full(len(records), np.nan)
     for start in range(0, len(records), _BATCH):
         decoded = decoder.decode(records[start : start + _BATCH])

@@ -15,6 +15,7 @@ from saker.engine.kafka.replay import replay
 from saker.training import synthetic
 from saker.training.fit import Settings, train
 from saker.training.tables import to_records
+from tests.support import velocity
 from tests.support.scores import expected_scores
 from tests.support.serving import Topics
 
@@ -57,6 +58,28 @@ def test_what_the_second_model_says_is_written_down(
     told = serving.get("/metrics")
     assert f'shadow_transactions_total{{result="disagreed"}} {float(disagreed)}' in told
     assert f'shadow_transactions_total{{result="agreed"}} {float(len(records) - disagreed)}' in told
+    assert serving.stop() == 0
+
+
+def test_velocity_features(bootstrap_servers: str, topics: Topics, serve: Any, read: Any, tmp_path: Path) -> None:
+    """Each model has its own, of all records before those that the shadow scores."""
+    (tmp_path / "second").mkdir()
+    served = velocity.trained(tmp_path)
+    second = velocity.trained(tmp_path / "second", velocity.OTHERS, 30)
+    output = f"{topics.scored}-shadow"
+    admin.create_topics(bootstrap_servers, [output], 4)
+    options = ["--shadow", str(second.path), "--shadow-output", output, "--shadow-cpu", "1", "--state", str(tmp_path / "state")]
+    replay(list(velocity.payments(1500)), bootstrap_servers=bootstrap_servers, topic=topics.raw)
+    serving = serve(str(served.path), workers=1, options=options)
+    serving.await_line("shadow: velocity/")
+    await_group(bootstrap_servers, topics)
+    replay(list(velocity.payments(1000, 2, first=1500)), bootstrap_servers=bootstrap_servers, topic=topics.raw, rate=2_000)
+    log = read(topics.raw, 2500)
+    expected, others = served.expected_scores(log), second.expected_scores(log)
+    lines = [orjson.loads(record.value) for record in read(output, 1000)]
+    assert {line["id"] for line in lines} >= set(range(1500, 2500))
+    assert all(line["fraud_score"] == expected[line["id"]] for line in lines)
+    assert all(line["shadow_score"] == others[line["id"]] for line in lines)
     assert serving.stop() == 0
 
 

@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions
 
 from saker.engine.kafka import clients
+from saker.engine.kafka.reader import read_topic
 from saker.engine.kafka.replay import replay
-from saker.engine.velocity import Velocity
 from tests.support import velocity
+from tests.support.command_line import main_here
 from tests.support.inbox import until
+from tests.support.produce import send as produce
 from tests.support.serving import Serving, Topics
-from tests.support.velocity import HOUR, VELOCITY, VelocityModel, check_scores, payments
+from tests.support.velocity import OTHERS, VELOCITY, VelocityModel, check_scores, payments
 
 
 @pytest.fixture(scope="module")
@@ -105,13 +108,6 @@ def test_a_pool_continues_where_it_was(
                 one.unlink()
             elif first == 3000:
                 one.write_bytes(one.read_bytes()[:-40])
-
-
-OTHERS = {
-    "n_2h": Velocity(("card",), "count", 2 * HOUR),
-    "mean_2h": Velocity(("shop",), "mean", 2 * HOUR, "amount", 2),
-    "cards_1h": Velocity(("shop",), "distinct", HOUR, "card"),
-}
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -202,3 +198,27 @@ def test_a_folder_that_cannot_be_used_is_named(model: VelocityModel, serve: Any,
     refused = serve(str(model.path), workers=1, options=["--state", str(tmp_path / "file")], ready=False)
     assert "name a folder with --state that this user can write" in refused.await_line(str(tmp_path / "file"))
     assert refused.process.wait(60) == 1
+
+
+def test_verify_reads_the_history(
+    model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """Of the newest scores, from all records before them; a score of another history differs."""
+    send(bootstrap_servers, topics, 0, 3000)
+    serving = serve(str(model.path), workers=1, options=["--state", str(tmp_path)])
+    check_scores(bootstrap_servers, topics, model, 3000)
+    (tmp_path / "booster.txt").write_text(model.booster.model_to_string())
+    where = ["--bootstrap-servers", bootstrap_servers, "--input", topics.raw]
+    used = ["--model", str(model.path), "--booster", str(tmp_path / "booster.txt")]
+    done = main_here("verify", *where, "--output", topics.scored, "--last", "1000", *used, folder=tmp_path)
+    assert "OK: 1,000 scores" in done.stdout, done.stderr
+    assert serving.stop() == 0
+    wrong = [one for one in read_topic(bootstrap_servers, topics.scored, 3000) if one.partition == 0][-1]
+    result = orjson.loads(wrong.value or b"")
+    changed = orjson.dumps(result | {"fraud_score": result["fraud_score"] / 2, "is_fraud": False})
+    sent = {"key": wrong.key, "value": changed, "partition": 0, "timestamp": wrong.timestamp_ms}
+    produce(bootstrap_servers, topics.scored, [sent])
+    done = main_here("verify", *where, "--output", topics.scored, "--last", "1000", *used, folder=tmp_path)
+    assert "DIFFERENT" in done.stdout
+    assert "1 off, 1 off from the Booster" in done.stdout
+    assert done.returncode == 1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from saker.engine.contract import Contract, Feature, Golden
 from saker.engine.history.partition_history import COMPLETE, PartitionHistory
-from saker.engine.kafka.reader import Record, read_topic
+from saker.engine.kafka.reader import Record, RecordsRead, read_topic
 from saker.engine.kernels.identity import NO_KEY
 from saker.engine.records.decode import Decoder
 from saker.engine.velocity import EventTime, Velocity, parse_window
@@ -33,6 +33,11 @@ VELOCITY = {
     "since_1h": Velocity(("card",), "seconds_since_last", HOUR),
     "shops_1h": Velocity(("card",), "distinct", HOUR, "shop"),
     "max_1m": Velocity(("card", "shop"), "max", parse_window("1m"), "amount", 2),
+}
+OTHERS = {
+    "n_2h": Velocity(("card",), "count", 2 * HOUR),
+    "mean_2h": Velocity(("shop",), "mean", 2 * HOUR, "amount", 2),
+    "cards_1h": Velocity(("shop",), "distinct", HOUR, "card"),
 }
 START_MS = 1_790_000_000_000
 
@@ -72,24 +77,6 @@ class VelocityModel(NamedTuple):
         return dict(zip(ids, self.booster.predict(matrix, num_threads=1).tolist(), strict=True))
 
 
-class _Log:
-    """Records of one partition, as a `ConsumedBatch` has them for a history."""
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self.records = records
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, at: int) -> bytes | None:
-        return self.records[at].value
-
-    def places(self, partitions: NDArray[np.int32], offsets: NDArray[np.int64], timestamps: NDArray[np.int64]) -> None:
-        partitions[:] = [record.partition for record in self.records]
-        offsets[:] = [record.offset for record in self.records]
-        timestamps[:] = [record.timestamp_ms for record in self.records]
-
-
 def rows_of(contract: Contract, records: Sequence[Record]) -> tuple[NDArray[np.float32], list[int]]:
     """The matrix (n, f), and the identifiers."""
     by_partition: dict[int, list[Record]] = defaultdict(list)
@@ -99,7 +86,7 @@ def rows_of(contract: Contract, records: Sequence[Record]) -> tuple[NDArray[np.f
     for partition, log in by_partition.items():
         history = PartitionHistory(contract, NO_KEY, 0, "off", None)
         history.histories.states[partition] = history.new_state(0, COMPLETE)
-        decoded = Decoder(contract, "off", history=history).decode(_Log(sorted(log, key=lambda one: one.offset)))
+        decoded = Decoder(contract, "off", history=history).decode(RecordsRead(sorted(log, key=lambda one: one.offset)))
         assert not decoded.rejections
         rows.append(decoded.matrix.copy())
         ids += [int(one) for one in decoded.ids]
