@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from saker.engine.contract import Contract, Feature, Golden
-from saker.engine.paths import find, place
+from saker.engine.contract import UNITS, Contract, Feature, Golden
+from saker.engine.history.table_history import history_of
+from saker.engine.paths import find, parse_path, place
 from saker.engine.records.decode import Decoder
 from saker.export.errors import UnsupportedModel
 from saker.export.onnx_writer.objectives import transform_of
@@ -25,6 +26,7 @@ from saker.export.readers.open_source import open_source
 from saker.export.readers.source import Source
 
 _GOLDEN, _ROWS = 8, 1_000
+_GOLDEN_TIME = 1_600_000_000  # of the first golden record with velocity features, in seconds
 
 
 def contract_for(
@@ -132,6 +134,19 @@ def export_file(
     return export_proven(booster, contract, compare_onnxmltools=compare_onnxmltools)
 
 
+def _place_for_velocity(record: dict[str, Any], contract: Contract, number: int) -> None:
+    """What velocity features read and no other feature does: the records are a second apart, of one key."""
+    if not contract.velocity:
+        return
+    values = {path: 1 for _, one in contract.velocity for path in one.by}
+    values |= {one.of: 1 + number % 3 for _, one in contract.velocity if one.of is not None and one.of not in values}
+    if contract.event_time is not None:
+        values[contract.event_time.path] = int((_GOLDEN_TIME + number) * UNITS[contract.event_time.unit])
+    for path, value in values.items():
+        if find(record, parse_path(path)) is None:
+            place(record, parse_path(path), value)
+
+
 def golden_records(
     contract: Contract, rows: NDArray[np.float32], score: Callable[[NDArray[np.float32]], NDArray[np.float64]]
 ) -> tuple[Golden, ...]:
@@ -144,18 +159,24 @@ def golden_records(
                 known = 0 <= value < len(feature.vocabulary)
                 instead = feature.vocabulary[0] if feature.required and feature.vocabulary else None
                 place(record, feature.steps, feature.vocabulary[int(value)] if known else instead)
-            elif feature.kind == "number" or find(record, feature.steps) is None:
+            elif feature.kind == "number" or (feature.kind == "derived" and find(record, feature.steps) is None):
                 place(record, feature.steps, value if np.isfinite(value) else 0.0 if feature.required else None)
         if find(record, contract.id_steps) is None:  # it may be a feature, too
             place(record, contract.id_steps, number)
+        _place_for_velocity(record, contract, number)
         records.append(json.dumps(record))
-    decoded = Decoder(contract).decode([record.encode() for record in records])
+    decoded = Decoder(contract, history=history_of(contract)).decode([record.encode() for record in records])
     if not decoded.ids:  # one field cannot be two things, say a number and a category of words
         first = decoded.rejections[0]
         raise UnsupportedModel("features", f"no record fits all of them: {first.message}")
     scores = score(decoded.matrix).tolist()
     return tuple(
-        Golden(records[index], tuple(None if np.isnan(value) else value for value in row), score)
+        Golden(
+            records[index],
+            tuple(None if np.isnan(value) else value for value in row),
+            score,
+            tuple(records[:index]) if contract.velocity else (),
+        )
         for index, row, score in zip(decoded.indices.tolist(), decoded.matrix.tolist(), scores, strict=True)
     )
 

@@ -17,22 +17,27 @@ kind = "category"            # or number (the default), derived
 vocabulary = ["W", "H"]      # what the codes 0, 1, ... are called in a record
 path = "after.product.code"  # where the value is, if not at the top under the feature's name
 
-Velocity features (docs/explanation/velocity.md) have a file of their own, for `saker train --velocity`:
-
-[[velocity]]
+[[features]]                 # of earlier records: docs/explanation/velocity.md
 name = "card_spend_1h"
+kind = "velocity"
 by = "card.token"            # or a list of paths
 of = "amount"
 function = "sum"
 window = "1h"
 scale = 2
+
+[event_time]                 # of velocity features; without it the Kafka timestamp
+path = "created_at"
+unit = "ms"
+
+`saker train --velocity` takes a file of such features alone, as [[velocity]] without a kind.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +46,12 @@ import tomli_w
 from saker.engine.contract import Contract, Feature
 from saker.engine.errors import ModelRefused
 from saker.engine.paths import parse_path
-from saker.engine.velocity import Velocity, parse_window
+from saker.engine.velocity import EventTime, Velocity, parse_window, window_text
 from saker.export.errors import BrokenModel
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "id_field": str, "id_path": str, "threshold": (int, float), "score": str, "output": str, "column": int, "features": list,
+    "event_time": dict,
 }  # fmt: skip
 _FEATURE_TYPES: dict[str, type] = {
     "name": str, "kind": str, "required": bool, "vocabulary": list, "source": str, "path": str, "derivation": str, "unit": str,
@@ -64,19 +70,34 @@ def read_features(path: Path) -> Contract:
     """
     document = _load(path, _TYPES)
     features = document.pop("features", [])
+    if "event_time" in document:
+        document["event_time"] = _event_time(path, document["event_time"])
     if not features:
         raise BrokenModel("features file", f"{path}: expected a [[features]] for each column of the model, got none")
-    for number, feature in enumerate(features, 1):
-        _check(path, f"feature {number}", feature, _FEATURE_TYPES)
-        if "name" not in feature:
-            raise BrokenModel("features file", f"{path}: feature {number} has no name")
-        vocabulary = feature.get("vocabulary", ())
-        if any(not isinstance(value, (str, int)) for value in vocabulary):
-            raise BrokenModel("features file", f"{path}: feature {number}: the vocabulary must hold strings or whole numbers")
-        feature["vocabulary"] = tuple(value if isinstance(value, str) else json.dumps(value) for value in vocabulary)
     if document.get("score", "probability") not in _SCORES:
         raise BrokenModel("features file", f"{path}: score must be one of {', '.join(_SCORES)}, got {document['score']!r}")
-    return Contract(features=tuple(Feature(**feature) for feature in features), **document)
+    return Contract(features=tuple(_feature(path, number, one) for number, one in enumerate(features, 1)), **document)
+
+
+def _feature(path: Path, number: int, table: Any) -> Feature:
+    where = f"feature {number}"
+    if isinstance(table, dict) and table.get("kind") == "velocity":
+        return _velocity(path, where, {key: value for key, value in table.items() if key != "kind"})
+    _check(path, where, table, _FEATURE_TYPES)
+    if "name" not in table:
+        raise BrokenModel("features file", f"{path}: {where} has no name")
+    vocabulary = table.get("vocabulary", ())
+    if any(not isinstance(value, (str, int)) for value in vocabulary):
+        raise BrokenModel("features file", f"{path}: {where}: the vocabulary must hold strings or whole numbers")
+    words = tuple(value if isinstance(value, str) else json.dumps(value) for value in vocabulary)
+    return Feature(**{**table, "vocabulary": words})
+
+
+def _event_time(path: Path, table: Any) -> EventTime:
+    _check(path, "event_time", table, {"path": str, "unit": str})
+    if "path" not in table:
+        raise BrokenModel("features file", f"{path}: event_time has no path")
+    return EventTime(**table)
 
 
 def read_velocity(path: Path) -> tuple[Feature, ...]:
@@ -84,11 +105,10 @@ def read_velocity(path: Path) -> tuple[Feature, ...]:
     document = _load(path, {"velocity": list})
     if not document:
         raise BrokenModel("features file", f"{path}: expected a [[velocity]] for each velocity feature, got none")
-    return tuple(_velocity(path, number, one) for number, one in enumerate(document["velocity"], 1))
+    return tuple(_velocity(path, f"velocity feature {number}", one) for number, one in enumerate(document["velocity"], 1))
 
 
-def _velocity(path: Path, number: int, table: Any) -> Feature:
-    where = f"velocity feature {number}"
+def _velocity(path: Path, where: str, table: Any) -> Feature:
     _check(path, where, table, _VELOCITY_TYPES)
     if missing := [key for key in ("name", "by", "function", "window") if key not in table]:
         raise BrokenModel("features file", f"{path}: {where} has no {' and no '.join(missing)}")
@@ -108,13 +128,26 @@ def _velocity(path: Path, number: int, table: Any) -> Feature:
 
 def write_features(contract: Contract, notes: list[str]) -> str:
     """The file for a contract; `notes` become comments at its top. `read_features` gives the contract back."""
-    document = {key: getattr(contract, key) for key in _TYPES if key != "features" and getattr(contract, key) is not None}
-    defaults = {field.name: field.default for field in fields(Feature)}
-    document["features"] = [
-        {key: getattr(feature, key) for key in _FEATURE_TYPES if key == "name" or getattr(feature, key) != defaults[key]}
-        for feature in contract.features
-    ]
+    own = ("features", "event_time")
+    document = {key: getattr(contract, key) for key in _TYPES if key not in own and getattr(contract, key) is not None}
+    document["features"] = list(map(_table, contract.features))
+    if contract.event_time is not None:
+        document["event_time"] = asdict(contract.event_time)
     return "".join(f"# {note}\n" for note in notes) + tomli_w.dumps(document)
+
+
+def _table(feature: Feature) -> dict[str, Any]:
+    if (one := feature.velocity) is not None:
+        table: dict[str, Any] = {"name": feature.name, "kind": "velocity"}
+        table["by"] = one.by[0] if len(one.by) == 1 else list(one.by)
+        table |= {"function": one.function, "window": window_text(one.window_ms)}
+        if one.of is not None:
+            table["of"] = one.of
+        if one.of is not None and not one.takes_any_value:
+            table["scale"] = one.scale
+        return table
+    defaults = {field.name: field.default for field in fields(Feature)}
+    return {key: getattr(feature, key) for key in _FEATURE_TYPES if key == "name" or getattr(feature, key) != defaults[key]}
 
 
 def _load(path: Path, types: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from sklearn.linear_model import LogisticRegression
 
 import saker
 from saker.engine.contract import Contract, Feature
-from saker.engine.errors import ModelRefused
+from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.kernels import native
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.pipeline import score_batch
 from saker.export import describe, external_models, features_file
+from saker.export.external_models import export_file
 from saker.export.proof.onnxmltools_check import onnxmltools_model
 from saker.export.proven_export import export_proven
 from saker.export.selfcheck.model_zoo import LABEL, features, written
@@ -215,3 +217,69 @@ def test_a_contract_comes_back_from_its_features_file(tmp_path: Path) -> None:
     path = tmp_path / "features.toml"
     path.write_text(features_file.write_features(contract, ["a note"]))
     assert features_file.read_features(path) == contract
+
+
+VELOCITY = """
+id_field = "id"
+
+[event_time]
+path = "at"
+unit = "ms"
+
+[[features]]
+name = "amount"
+
+[[features]]
+name = "spend_1h"
+kind = "velocity"
+by = ["card.token", "country"]
+of = "amount"
+function = "sum"
+window = "60m"
+scale = 2
+
+[[features]]
+name = "shops_1d"
+kind = "velocity"
+by = "card.token"
+of = "shop"
+function = "distinct"
+window = "1d"
+"""
+
+
+def test_velocity_features_are_placed_among_the_columns(tmp_path: Path) -> None:
+    """Of a model that saker did not train; the exported file proves them by golden records with their histories."""
+    rows = np.random.default_rng(3).uniform(0, 5, size=(500, 3))
+    data = lightgbm.Dataset(rows, rows[:, 1] + rows[:, 2] > 4, feature_name=["amount", "spend_1h", "shops_1d"])
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 10)
+    booster.save_model(tmp_path / "model.txt")
+    (tmp_path / "features.toml").write_text(VELOCITY)
+    contract = features_file.read_features(tmp_path / "features.toml")
+    proven = export_file(tmp_path / "model.txt", contract)
+    assert any(golden.history for golden in proven.session.contract.golden)
+    (tmp_path / "model.onnx").write_bytes(proven.data)
+    printed = features_file.write_features(*describe.template(tmp_path / "model.onnx"))
+    (tmp_path / "again.toml").write_text(printed)
+    again = features_file.read_features(tmp_path / "again.toml")
+    assert again.features == contract.features
+    assert again.event_time == contract.event_time
+    assert again.definition == contract.definition
+    assert 'window = "1h"' in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("window", "windows"), "feature 2 has 'windows'"),
+        (('unit = "ms"', 'unit = "days"'), "unit of the event time is 'days'"),
+        (('path = "at"\n', ""), "event_time has no path"),
+        (('function = "distinct"', 'function = "count"'), "count takes no `of`"),
+        (('by = "card.token"\nof = "shop"', 'of = "shop"'), "feature 3 has no by"),
+        (('window = "1d"', 'window = "1d"\nrequired = true'), "feature 3 has 'required'"),
+    ],
+)
+def test_a_wrong_velocity_feature_is_named(change: tuple[str, str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "features.toml").write_text(VELOCITY.replace(*change, 1))
+    with pytest.raises(SakerError, match=re.escape(message)):
+        features_file.read_features(tmp_path / "features.toml")
