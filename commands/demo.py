@@ -6,9 +6,10 @@ import multiprocessing
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,23 @@ from numpy.typing import NDArray
 
 from saker.commands.promotion import decide
 from saker.deploy.local.server import Server, answers, free_port
-from saker.deploy.local.stack import RAW, REJECTED, SCORED, Stack, local_stack, warm_up
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, Stack, create_topics, local_stack, warm_up
 from saker.engine.contract import Contract
 from saker.engine.errors import SakerError
 from saker.engine.kafka.reader import Record, read_topic
 from saker.engine.kafka.replay import Sent, keyed, replay
 from saker.engine.onnx_trees import SCORE_TOLERANCE
+from saker.export.features_file import read_velocity
+from saker.export.proven_export import export_proven
 from saker.export.registry import publish
-from saker.training import synthetic, track
+from saker.training import behaviour, synthetic, track
 from saker.training.fit import Settings, Trained, build_matrix, train
 from saker.training.malformed import Malformed, malformed
 from saker.training.tables import to_records
 
 TRAINED, SCORED_ROWS, WORKERS, RATE = 50_000, 20_000, 2, 2_000.0
+PAYMENTS, STREAMED = 60_000, 10_000
+_PAYMENTS = "-payments"  # of the topics for them
 
 Say = Callable[[str], None]
 
@@ -63,6 +68,7 @@ def run(folder: Path, say: Say) -> None:
             why = decide(None, settings.label, None, settings.id_field, (0.0, 0.7), stack.tracking_uri).why
             clock.done("promote", why)
             last_line = _stream(stack, trained, folder, clock, say)
+            _velocity(stack, folder, clock)
         finally:
             starting.result()
             opened.__exit__(None, None, None)
@@ -93,7 +99,7 @@ def _stream(stack: Stack, trained: Trained, folder: Path, clock: _Clock, say: Sa
     table = synthetic.frame(SCORED_ROWS, first=TRAINED).drop(columns=["isFraud"])
     records = to_records(table)
     bad = list(malformed(records[0]))
-    with _serving(stack) as port:
+    with _serving(stack, "fraud@champion") as port:
         clock.done("serve", f"{WORKERS} workers, metrics at http://127.0.0.1:{port}/metrics")
         # Load and readers in separate processes: threads of one process would wait for each other and measure that.
         with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as processes:
@@ -126,12 +132,42 @@ def _mixed(records: list[bytes], bad: list[Malformed]) -> Iterator[tuple[bytes |
             yield mistake.kind.encode(), mistake.value
 
 
+def _velocity(stack: Stack, folder: Path, clock: _Clock) -> None:
+    """Payments whose fraud shows over time: a model with velocity features, one without, and the first one in a pool."""
+    table = behaviour.payments(PAYMENTS)
+    settings = Settings(label="is_fraud", time="time", id_field="id")
+    without = train(table, settings).metrics
+    trained = train(table, replace(settings, velocity=read_velocity(behaviour.FEATURES)))
+    figures = ", ".join(
+        f"{name} {without[key]:.3f} without, {trained.metrics[key]:.3f} with"
+        for name, key in (("ROC AUC", "roc_auc"), ("PR AUC", "pr_auc"))
+    )
+    clock.done("velocity", f"{len(trained.contract.velocity)} velocity features: {figures}")
+    model = folder.absolute() / "velocity.onnx"
+    model.write_bytes(export_proven(trained.booster, trained.contract).data)
+    create_topics(stack.bootstrap_servers, 4, _PAYMENTS)
+    records = to_records(behaviour.payments(STREAMED, seed=1).drop(columns=["is_fraud"]))
+    half = len(records) // 2
+    options = [*("--group", "payments"), *("--state", str(folder.absolute() / "state"))]
+    options += [*("--input", RAW + _PAYMENTS), *("--output", SCORED + _PAYMENTS), *("--rejected", REJECTED + _PAYMENTS)]
+    results: list[Record] = []
+    for start in (0, half):  # the second pool has the histories of the first one
+        part = records[start : start + half]
+        with _serving(stack, str(model), options):
+            replay(keyed(part, "card"), bootstrap_servers=stack.bootstrap_servers, topic=RAW + _PAYMENTS)
+            results = read_topic(stack.bootstrap_servers, SCORED + _PAYMENTS, start + half)
+    if len(results) != len(records):
+        raise DemoFailed(f"velocity features: {len(results)} results of {len(records)} payments")
+    _check_scores(trained.booster, trained.contract, records, results)
+    clock.done("check", f"{len(records):,} payments through a restart: every velocity feature and score is that of training")
+
+
 @contextmanager
-def _serving(stack: Stack) -> Iterator[int]:
+def _serving(stack: Stack, model: str, options: Sequence[str] = ()) -> Iterator[int]:
     """`saker serve`, as a user starts it, but under a guard: it ends with the demo. The value is its metrics port."""
     port = free_port()
     server = Server("serve")
-    command = [sys.executable, "-m", "saker", "serve", "--model", "fraud@champion", "--workers", str(WORKERS)]
+    command = [sys.executable, "-m", "saker", "serve", "--model", model, "--workers", str(WORKERS), *options]
     command += ["--bootstrap-servers", stack.bootstrap_servers, "--metrics-port", str(port)]
     try:
         server.start(command, {"MLFLOW_TRACKING_URI": stack.tracking_uri})
@@ -161,8 +197,9 @@ def _count(sent: Sent, results: list[Record], rejections: list[Record]) -> str:
 def _check_scores(booster: Booster, contract: Contract, records: list[bytes], results: list[Record]) -> None:
     matrix = build_matrix(contract, records).matrix
     expected = booster.predict(matrix, num_threads=1)
-    answers = {answer["TransactionID"]: answer["fraud_score"] for answer in map(_answer, results)}
-    given = np.array([answers[orjson.loads(record)["TransactionID"]] for record in records])
+    name = contract.id_field
+    answers = {answer[name]: answer["fraud_score"] for answer in map(_answer, results)}
+    given = np.array([answers[orjson.loads(record)[name]] for record in records])
     worst = float((np.abs(given - expected) / expected).max())
     if not worst <= SCORE_TOLERANCE:
         raise DemoFailed(f"a score differs from LightGBM's by a relative {worst:.3g}")

@@ -8,6 +8,7 @@ from saker.commands import (  # noqa: F401 - each module adds its commands to th
     bench,
     doctor,
     drift,
+    generate,
     lifecycle,
     local,
     models,
@@ -24,7 +25,7 @@ from saker.engine.log import log_to_stderr
 
 #: In the order in which `saker --help` lists them.
 _COMMANDS = (
-    *("train", "export", "promote"),
+    *("generate", "train", "export", "promote"),
     *("serve", "score", "replay", "stack", "demo"),
     *("top", "monitor", "drift", "verify", "doctor"),
 )
