@@ -3,6 +3,11 @@
 #include "velocity.h"
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_BYTES ((size_t)2 << 20)
+#define CHUNKS_TOGETHER 2
+enum { FIRST_SLOT_BITS = 10, MOST_SLOT_BITS = 31 };
 
 /* Sizes of blocks in units, ascending: a block is at most a quarter larger than needed. */
 #define N_CLASSES 60
@@ -33,16 +38,30 @@ static int block_class(const int64_t *block) { return (int)(block[IDENTITY] & 0x
 /* What a block and its place in the table take. */
 static uint64_t bytes_of(int class) { return (uint64_t)class_units[class] * UNIT_BYTES + sizeof(uint64_t); }
 
+/* Memory of zeros, in large pages where there are such: the state is read at random, so most of its pages would have to
+   be looked up. */
+static void *huge(size_t bytes) {
+    void *memory;
+    if (posix_memalign(&memory, bytes < HUGE_BYTES ? 64 : HUGE_BYTES, bytes) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    if (bytes >= HUGE_BYTES) madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+    return memory;
+}
+
+static void *huge_zeros(size_t bytes) {
+    void *memory = huge(bytes);
+    return memory == NULL ? NULL : memset(memory, 0, bytes);
+}
+
 int velocity_state_init(velocity_state *s, const velocity_plan *plan, uint64_t limit) {
     make_classes();
     memset(s, 0, sizeof *s);
     s->plan = plan;
     s->limit = limit;
     s->next_unit = 1;
-    /* A place for every key that may be, at most seven eighths full. Pages that were never used take no memory. */
-    uint64_t most_keys = limit / (3 * UNIT_BYTES) + 64;
-    for (s->slot_bits = 8; s->slot_bits < 31 && ((uint64_t)7 << s->slot_bits) / 8 < most_keys;) s->slot_bits++;
-    s->slots = calloc((size_t)1 << s->slot_bits, sizeof *s->slots);
+    s->slot_bits = FIRST_SLOT_BITS;
+    s->slots = huge_zeros(sizeof *s->slots << s->slot_bits);
     s->rebuilt = malloc((plan->largest_block + 1) * sizeof *s->rebuilt);
     s->sums = malloc(((size_t)plan->most_columns + 1) * sizeof *s->sums);
     float *columns = malloc(sizeof *columns * N_REMEMBERED * ((size_t)plan->n_outputs + 1));
@@ -55,7 +74,7 @@ int velocity_state_init(velocity_state *s, const velocity_plan *plan, uint64_t l
 }
 
 void velocity_state_free(velocity_state *s) {
-    for (uint32_t i = 0; i < s->n_chunks; i++) free(s->chunks[i]);
+    for (uint32_t i = 0; i < s->n_chunks; i += CHUNKS_TOGETHER) free(s->chunks[i]);
     free(s->chunks);
     free(s->slots);
     free(s->saved);
@@ -67,6 +86,17 @@ void velocity_state_free(velocity_state *s) {
 
 /* ---- blocks ---- */
 
+static int add_chunks(velocity_state *s) {
+    if (s->n_chunks >= UINT32_MAX / (CHUNK_BYTES / UNIT_BYTES) - CHUNKS_TOGETHER) return -1;
+    char **more = realloc(s->chunks, (s->n_chunks + CHUNKS_TOGETHER) * sizeof *more);
+    if (more == NULL) return -1;
+    s->chunks = more;
+    char *memory = huge(CHUNKS_TOGETHER * CHUNK_BYTES);
+    if (memory == NULL) return -1;
+    for (int i = 0; i < CHUNKS_TOGETHER; i++) s->chunks[s->n_chunks++] = memory + (size_t)i * CHUNK_BYTES;
+    return 0;
+}
+
 /* A block of the class, without content; 0 without memory. */
 static uint32_t take_block(velocity_state *s, int class) {
     const uint32_t units = CHUNK_BYTES / UNIT_BYTES;
@@ -75,16 +105,9 @@ static uint32_t take_block(velocity_state *s, int class) {
         s->free_blocks[class] = (uint32_t)velocity_block(s, number)[0];
         return number;
     }
-    uint32_t room = s->n_chunks * units - s->next_unit;
-    if (s->n_chunks == 0 || room < class_units[class]) {
-        if (s->n_chunks >= UINT32_MAX / units) return 0;
-        char **more = realloc(s->chunks, (s->n_chunks + 1) * sizeof *more);
-        if (more == NULL) return 0;
-        s->chunks = more;
-        if (posix_memalign((void **)&s->chunks[s->n_chunks], 64, CHUNK_BYTES) != 0) return 0;
-        if (s->n_chunks > 0) s->next_unit = s->n_chunks * units; /* what is left of the chunk before is lost */
-        s->n_chunks++;
-    }
+    if (s->next_unit % units + class_units[class] > units)
+        s->next_unit += units - s->next_unit % units; /* the rest is lost */
+    if (s->next_unit >= s->n_chunks * units && add_chunks(s) != 0) return 0;
     number = s->next_unit;
     s->next_unit += class_units[class];
     return number;
@@ -140,6 +163,26 @@ static void remove_slot(velocity_state *s, size_t at) {
         at = next;
     }
     s->slots[at] = 0;
+}
+
+/* Room for one more key: the table is at most seven eighths full. Homes are the upper bits of the hash, so its order
+   stays, and both tables are walked from one end to the other. -1 without memory. */
+static int make_room(velocity_state *s) {
+    if (s->n_keys < ((uint64_t)7 << s->slot_bits) / 8) return 0;
+    if (s->slot_bits == MOST_SLOT_BITS) return -1;
+    size_t n = (size_t)1 << s->slot_bits;
+    uint64_t *old = s->slots, *larger = huge_zeros(2 * n * sizeof *larger);
+    if (larger == NULL) return -1;
+    s->slots = larger;
+    s->slot_bits++;
+    for (size_t from = 0; from < n; from++) {
+        if (old[from] == 0) continue;
+        size_t at = home_of(s, old[from] >> 32);
+        while (larger[at] != 0) at = (at + 1) & (2 * n - 1);
+        larger[at] = old[from];
+    }
+    free(old);
+    return 0;
 }
 
 /* ---- order of use ---- */
@@ -209,6 +252,10 @@ uint32_t velocity_store(velocity_state *s, uint32_t number, const int64_t *words
     if (moved == 0) return 0;
     velocity_key key;
     memcpy(key.hash, words, sizeof key.hash);
+    if (number == 0 && make_room(s) != 0) {
+        give_block(s, moved, class);
+        return 0;
+    }
     size_t slot = slot_of(s, &key);
     if (number != 0) {
         unlink_block(s, number);
@@ -229,10 +276,9 @@ int velocity_insert(velocity_state *s, const int64_t *words, size_t n) {
     memcpy(key.hash, words, sizeof key.hash);
     /* It has the room that it had, on which the limit depends. */
     int class = (int)(words[IDENTITY] & 0xFF);
-    uint64_t most_keys = ((uint64_t)7 << s->slot_bits) / 8;
-    if (class < class_of(n) || class >= N_CLASSES || s->n_keys >= most_keys || velocity_find(s, &key) != 0) return 1;
+    if (class < class_of(n) || class >= N_CLASSES || velocity_find(s, &key) != 0) return 1;
     uint32_t number = take_block(s, class);
-    if (number == 0) return -1;
+    if (number == 0 || make_room(s) != 0) return -1;
     s->slots[slot_of(s, &key)] = tag_of(key.hash) << 32 | number;
     s->n_keys++;
     s->used += bytes_of(class);
@@ -248,8 +294,7 @@ void velocity_order(velocity_state *s, const uint32_t *numbers, size_t n) {
 }
 
 void velocity_keep_limit(velocity_state *s, int64_t now_ms) {
-    uint64_t most_keys = ((uint64_t)7 << s->slot_bits) / 8;
-    while ((s->used > s->limit || s->n_keys > most_keys) && s->oldest != s->newest) {
+    while (s->used > s->limit && s->oldest != s->newest) {
         const int64_t *block = velocity_block(s, s->oldest);
         const velocity_key_set *k = &s->plan->key_sets[block[IDENTITY] >> 8 & 0xFF];
         s->evicted_live += block[NEWEST_TIME] + k->longest_ms > now_ms;
