@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from saker.commands.options import OPERATING, EnvelopeName, Input, Model, RejectedTopic, Scored, Tracking, app
+from saker.commands.options import OPERATING, EnvelopeName, Input, RejectedTopic, Scored, Tracking, app
 from saker.commands.versions import installed
+from saker.engine import config
 from saker.engine.errors import SakerError
 
 
@@ -24,7 +25,13 @@ def doctor(
     registry_url: Annotated[
         str | None, typer.Option("--registry", help="Schema registry whose schemas of --input to check against --model.")
     ] = None,
-    model: Model = "fraud@champion",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Model to check against --input, such as fraud@champion (the default with --registry) or FILE.onnx.",
+        ),
+    ] = None,
     envelope: EnvelopeName = "",
     tracking_uri: Tracking = None,
 ) -> None:
@@ -33,9 +40,12 @@ def doctor(
         typer.echo(line)
     if bootstrap_servers is not None:
         _check_topics(bootstrap_servers, source, output, rejected)
+        if model is not None and registry_url is None:
+            _check_velocity(bootstrap_servers, source, model, config.RecordSettings(envelope=envelope), tracking_uri)
     if registry_url is not None:
         from saker.commands.check_schemas import check_schemas
 
+        model = model or "fraud@champion"
         lines, fits = check_schemas(registry_url, f"{source}-value", model, envelope, tracking_uri)
         typer.echo("\n".join(lines))
         if not fits:
@@ -54,6 +64,21 @@ def doctor(
         wrong += [] if row.passed else [name]
     if wrong:
         raise SakerError(f"the export differs from LightGBM for {', '.join(wrong)}")
+
+
+def _check_velocity(
+    bootstrap_servers: str, source: str, model: str, records: config.RecordSettings, tracking_uri: str | None
+) -> None:
+    from saker.engine.contract import read_contract
+    from saker.engine.model import registry
+    from saker.engine.schema_registry import open_format
+    from saker.engine.serving.key_check import check_keys
+
+    located = registry.locate(model, tracking_uri or config.tracking_uri())
+    contract = read_contract(located.path)
+    check_keys(bootstrap_servers, source, contract, open_format(records))
+    if contract.velocity:
+        typer.echo(f"{located.name}: {len(contract.velocity)} velocity features, each history in one partition of {source}")
 
 
 def _check_topics(bootstrap_servers: str, *names: str) -> None:

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import assert_never
 
 from saker.engine.config import ServeSettings
+from saker.engine.contract import read_contract
 from saker.engine.errors import ServingError
 from saker.engine.kafka import admin, clients, topic_checks
 from saker.engine.kafka.groups import GroupAdmin
@@ -28,7 +29,9 @@ from saker.engine.model.active_model import Backends
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.model.trial import try_model
 from saker.engine.onnx_metadata import UNPROVEN, is_proven
+from saker.engine.schema_registry import open_format
 from saker.engine.serving.group_watch import GroupWatch, Seen
+from saker.engine.serving.key_check import check_keys
 from saker.engine.serving.messages import (
     Counted,
     Failed,
@@ -166,6 +169,7 @@ class Pool:
                 _log.warning(finding.text)
         if self._shadow is not None:
             admin.partition_counts(settings.bootstrap_servers, [settings.shadow_output])
+        self._check_keys()
         shape = admin.shapes(clients.admin(settings.bootstrap_servers), [settings.input])[settings.input]
         seen = Seen(True, source.partitions, min(output.partitions, rejected.partitions), shape.topic_id)
         self._settings = replace(
@@ -177,6 +181,12 @@ class Pool:
         )
         names = [instance_of(settings, worker.number) for worker in self._workers]
         return GroupWatch(settings, names, self._metrics, seen)
+
+    def _check_keys(self) -> None:
+        settings = self._settings
+        contract = read_contract(self._rollout.resolved.path)
+        if contract.velocity and not settings.state.cold_start:
+            check_keys(settings.bootstrap_servers, settings.input, contract, open_format(settings.records))
 
     def _look(self) -> None:
         if self._watch is not None:

@@ -26,6 +26,7 @@ from saker.engine.records.envelope import envelope_of
 from saker.engine.schema_registry import open_format
 from saker.engine.serving.catch_up import catch_up, committed, reading
 from saker.engine.serving.histories import WorkerHistories
+from saker.engine.serving.key_check import check_keys
 from saker.engine.serving.model_loading import load
 
 _log = logging.getLogger("saker")
@@ -46,6 +47,11 @@ class WarmUp:
         contract = read_contract(found.path)
         if not contract.velocity or _definition(contract, settings) == _definition(read_contract(served.path), settings):
             return
+        if not settings.state.cold_start:
+            try:
+                check_keys(settings.bootstrap_servers, settings.input, contract, open_format(settings.records))
+            except SakerError as error:
+                raise ModelRefused(f"model {found.name}: {error}") from error
         pipe, theirs = _SPAWN.Pipe(duplex=False)
         process = _SPAWN.Process(
             target=main, args=(settings, found, sorted(self._partitions()), theirs), name="saker-warm-up", daemon=True

@@ -22,15 +22,18 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import orjson
 import pytest
 
 from saker.bench.harness import results
 from saker.deploy.local.kafka import Broker
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
+from saker.engine.kafka.reader import read_topic
 from saker.engine.kafka.replay import replay
 from saker.training import synthetic
 from saker.training.malformed import malformed
 from saker.training.tables import to_records
+from tests.support import velocity
 from tests.support.broker import listener
 from tests.support.ledger import Ledger, balance
 from tests.support.periodic import every
@@ -40,6 +43,7 @@ TOPICS = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
 RATE, SECONDS, SECONDS_OF_ALL = 1_000, 30, 120
 BROKER_AWAY_SECONDS = 10
 STARTS = 10
+VELOCITY_RATE = 10_000.0
 
 
 @dataclass
@@ -219,6 +223,41 @@ def test_nothing_is_lost(trouble: str, delivery: str, broker: Broker, generated_
             assert len(ledger.versions) == 3
         if path := os.environ.get("CHAOS_RESULTS"):
             keep(Path(path), trouble, delivery, ledger)
+        stop_well(scene.pool)
+    finally:
+        scene.pool.process.kill()
+        scene.pool.process.wait()
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_ten_million_velocity_features_are_those_of_the_log(delivery: str, broker: Broker, tmp_path: Path) -> None:
+    """Six features of each record, while everything breaks and a second model with other features comes and goes."""
+    (tmp_path / "other").mkdir()
+    model = velocity.trained(tmp_path)
+    other = velocity.trained(tmp_path / "other", velocity.OTHERS, 30)
+    count = 10_200_000 // len(velocity.VELOCITY)
+    scene = Scene(broker, model.path, model.path.read_bytes(), delivery, count / VELOCITY_RATE)
+    names = {model.name: model, other.name: other}
+    scene.pool = scene.serve()
+    try:
+        scene.pool.await_line("ready: every partition")
+        with ExitStack() as stack:
+            for begin in (begin_workers_killed, begin_parent_killed, begin_stopped, begin_broker_away, begin_second_pool):
+                begin(scene, stack)
+            at_shares(scene, stack, [0.3, 0.6], lambda number: scene.put((other, model)[number].data))
+            stack.callback(scene.done.set)
+            payments = velocity.payments(count, cards=20_000, spacing_ms=20)
+            replay(payments, bootstrap_servers=broker.bootstrap_servers, topic=RAW, rate=VELOCITY_RATE)
+        log = read_topic(broker.bootstrap_servers, RAW, count)
+        expected = {name: one.expected_scores(log, "auto") for name, one in names.items()}
+        results = read_topic(broker.bootstrap_servers, SCORED, count, distinct=lambda one: orjson.loads(one.value or b"")["id"])
+        answers = [orjson.loads(one.value or b"") for one in results]
+        wrong = [answer for answer in answers if answer["fraud_score"] != expected[answer["model"]][answer["id"]]]
+        assert not wrong, f"{len(wrong)} of {len(answers)}, first {wrong[0]}"
+        assert {answer["model"] for answer in answers} == set(names)
+        if delivery == "exactly_once":
+            assert len(answers) == count
+        print(f"{count:,} records, {len(answers):,} results, 0 differ")  # noqa: T201 - it is what one wants to see
         stop_well(scene.pool)
     finally:
         scene.pool.process.kill()

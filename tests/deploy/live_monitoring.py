@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,12 +41,15 @@ from saker.deploy.local.monitoring import Alertmanager, Prometheus
 from saker.deploy.local.server import free_port
 from saker.deploy.local.stack import RAW, REJECTED, SCORED, local_kafka
 from saker.deploy.local.tracking import Tracking
+from saker.engine.contract import Contract, Feature
+from saker.engine.history.table_history import history_of
 from saker.engine.kafka import admin, clients
 from saker.engine.metrics.declared import METRICS
 from saker.engine.model import registry
 from saker.engine.model.active_model import ActiveModel
 from saker.engine.pipeline import score_batch
-from saker.export.external_models import contract_for
+from saker.engine.velocity import EventTime, Velocity, parse_window
+from saker.export.external_models import contract_for, export_file
 from saker.export.proven_export import export_proven
 from saker.export.registry import publish
 from saker.training import synthetic
@@ -125,7 +129,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         bootstrap_servers = stack.enter_context(local_kafka(lasting=True))
         admin.create_topics(bootstrap_servers, [LABELS, "shadow-scores"], 4)
         tracking.wait()
-        settings = Settings(rounds=40)
+        # A record comes again and again, each time in the same partition.
+        again = Feature("seen_1h", "velocity", velocity=Velocity(("TransactionID",), "count", parse_window("1h")))
+        settings = Settings(rounds=40, velocity=(again,))
         log_run(train(synthetic.frame(10_000), settings), settings, {}, tracking.uri)
         client = MlflowClient(tracking.uri)
         for _ in range(2):
@@ -136,7 +142,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         table = synthetic.frame(4_000, seed=7)
         records = to_records(table.drop(columns="isFraud"))
         located = registry.locate("fraud/1", tracking.uri)
-        answers = [orjson.loads(answer) for answer in score_batch(ActiveModel.load(located.path, "fraud/1"), records).results]
+        model = ActiveModel.load(located.path, "fraud/1", history=history_of)
+        answers = [orjson.loads(answer) for answer in score_batch(model, records).results]
         producer = clients.producer(bootstrap_servers)
         for answer, truth in zip(answers, table["isFraud"].tolist(), strict=True):
             label = {"TransactionID": answer["TransactionID"], "isFraud": truth}
@@ -157,7 +164,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
         def serve(*options: str) -> subprocess.Popen[bytes]:
             command = ["serve", "--model", "fraud@champion", "--model-poll", "0.5", "--metrics-port", str(port)]
-            return start(*command, "--workers", "2", "--shadow", "fraud/2", *options)
+            saved = ["--state", "state", "--snapshot-seconds", "5"]
+            return start(*command, "--workers", "2", "--shadow", "fraud/2", *saved, *options)
 
         pool = serve()
         monitor = ["monitor", "--labels", LABELS, "--challenger", "fraud/2", "--every", "1", "--last", "1000"]
@@ -192,7 +200,7 @@ def test_every_panel_has_data_of_its_unit(watched: Watched, panel: Panel) -> Non
         elif panel.unit == "s" and panel.kind != "heatmap":
             assert all(value < 60 for value in series)
         elif panel.unit == "bytes":
-            assert all(1e7 < value < 1e10 for value in series)
+            assert all(1e5 < value < 1e10 for value in series)
         elif panel.unit == "reqps":
             assert sum(series) < 5 * RATE
         for name in re.findall(r"\{\{(\w+)\}\}", query.legend):
@@ -351,6 +359,41 @@ def test_a_model_of_other_fields(watched: Watched, tmp_path: Path) -> None:
     watched.pool.kill()
     watched.pool = watched.serve("--model", str(path))
     check(watched, "FieldsMissing")
+
+
+def test_histories_that_are_too_small_and_cannot_be_saved(watched: Watched, tmp_path: Path) -> None:
+    """The records of the load have no event time for this model, and others come with more keys than there is room for."""
+    contract = Contract(
+        (
+            Feature("TransactionAmt"),
+            Feature("n_1h", "velocity", velocity=Velocity(("card",), "count", parse_window("1h"))),
+        ),
+        event_time=EventTime("at", "ms"),
+    )
+    rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    data = lightgbm.Dataset(rows, (rows[:, 0] > 0).astype(int), feature_name=["TransactionAmt", "n_1h"])
+    booster = lightgbm.train({"objective": "binary", "verbose": -1}, data, 5)
+    booster.save_model(tmp_path / "model.txt")
+    (tmp_path / "model.onnx").write_bytes(export_file(tmp_path / "model.txt", contract).data)
+    watched.pool.kill()
+    options = ["--state-mb", "1", "--state-cold-start", "--snapshot-seconds", "1", "--state", str(tmp_path / "state")]
+    watched.pool = watched.serve("--model", str(tmp_path / "model.onnx"), *options)
+    until("snapshots", lambda: list((tmp_path / "state").rglob("*.snapshot")))
+    (folder,) = (tmp_path / "state").glob("group-*/*")
+    shutil.rmtree(folder)
+    producer = clients.producer(watched.load.bootstrap_servers)
+    at = int(time.time() * 1000)
+    for number in range(100_000):
+        value = orjson.dumps({"TransactionID": number, "TransactionAmt": 1, "card": number, "at": at})
+        while True:
+            try:
+                producer.produce(RAW, value, partition=number % 4)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    producer.flush()
+    for alert in ("HistoriesEvicted", "HistoriesIncomplete", "EventTimesUnusable", "SnapshotsFail"):
+        check(watched, alert)
 
 
 def test_every_alert_has_been_seen_and_every_metric_was_there(watched: Watched) -> None:

@@ -39,20 +39,26 @@ def await_recovery(serving: Serving) -> None:
     until("it is recovered", lambda: serving.metric("history_replaying_partitions") == 0)
 
 
+def await_more(sent: list[int], parts: int) -> None:
+    until("more is sent", lambda: len(sent) >= parts)
+
+
 @contextmanager
-def sending(bootstrap_servers: str, topics: Topics, n: int, rate: float) -> Iterator[list[int]]:
-    """Send while the body runs, and wait for the end of it."""
-    sent: list[int] = []
+def sending(bootstrap_servers: str, topics: Topics) -> Iterator[list[int]]:
+    """Send while the body runs. The value grows by the number of records after each part, which are acknowledged then."""
+    sent, done = [0], threading.Event()
 
     def run() -> None:
-        send(bootstrap_servers, topics, 0, n, rate)
-        sent.append(n)
+        while not done.is_set():
+            send(bootstrap_servers, topics, sent[-1], 500, 1500)
+            sent.append(sent[-1] + 500)
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
         yield sent
     finally:
+        done.set()
         thread.join()
 
 
@@ -123,14 +129,13 @@ def test_the_model_changes_and_is_rolled_back(
     shutil.copy(model.path, file)
     options = ["--state", str(tmp_path / "state"), "--delivery", delivery, "--snapshot-seconds", "1"]
     serving = serve(str(file), workers=2, options=options)
-    n = 9000
-    with sending(bootstrap_servers, topics, n, rate=1500) as sent:
+    with sending(bootstrap_servers, topics) as sent:
         for used in (other, model):
             temporary = Path(shutil.copy(used.path, tmp_path / "next"))
             temporary.replace(file)
             serving.await_line(f"all workers score with {used.name}")
-    assert sent
-    counts = check_scores(bootstrap_servers, topics, [model, other], n, once=delivery == "exactly_once")
+            await_more(sent, len(sent) + 2)
+    counts = check_scores(bootstrap_servers, topics, [model, other], sent[-1], once=delivery == "exactly_once")
     assert counts[other.name] > 100
     assert serving.metric("worker_restarts_total") == 0
     assert serving.stop() == 0
@@ -191,6 +196,27 @@ def test_another_number_of_partitions_is_refused(
     assert refused.process.wait(60) == 1
     assert serve(str(model.path), workers=1, options=[*options, "--state-cold-start"]).stop() == 0
     assert serve(str(model.path), workers=1, options=options).stop() == 0
+
+
+def test_another_key_is_refused(
+    model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """The records of a card are in several partitions, since another field is the Kafka key: no history is whole."""
+    doctor = ["doctor", "--bootstrap-servers", bootstrap_servers, "--model", str(model.path)]
+    doctor += ["--input", topics.raw, "--output", topics.scored, "--rejected", topics.rejected]
+    send(bootstrap_servers, topics, 0, 200)
+    assert "6 velocity features" in main_here(*doctor, folder=tmp_path).stdout
+    pairs = [(str(orjson.loads(value)["shop"]).encode(), value) for _, value in payments(300, first=200)]
+    replay(pairs, bootstrap_servers=bootstrap_servers, topic=topics.raw)
+    refused = serve(str(model.path), workers=1, options=["--state", str(tmp_path)], ready=False)
+    line = refused.await_line("velocity features by card")
+    assert "are in different partitions" in line
+    assert "the field that is the Kafka key" in line
+    assert refused.process.wait(60) == 1
+    done = main_here(*doctor, folder=tmp_path)
+    assert done.returncode == 1
+    assert "velocity features by card" in done.stderr
+    assert serve(str(model.path), workers=1, options=["--state", str(tmp_path), "--state-cold-start"]).stop() == 0
 
 
 def test_a_folder_that_cannot_be_used_is_named(model: VelocityModel, serve: Any, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -11,7 +14,7 @@ from saker.engine import kernels
 from saker.engine.history.reference import ReferenceState
 from saker.engine.kernels.velocity_kernel import native_plan
 from saker.engine.records.decode import Decoder
-from tests.engine.history.streams import FEATURES, Sent, Untouched, by_duckdb, contract_of, streams
+from tests.engine.history.streams import FEATURES, START, Sent, Untouched, by_duckdb, contract_of, streams
 
 KEY = Untouched.hash_key
 
@@ -70,3 +73,22 @@ def test_the_kernel_follows_the_reference(sent: list[Sent], batch: int) -> None:
     assert not len(different), [
         (int(row), list(FEATURES)[column], found[row, column], expected[row, column]) for row, column in different[:5]
     ]
+
+
+@pytest.mark.parametrize("scale_ms", [500, 20_000, 300_000, 4_000_000])
+@pytest.mark.parametrize("keys", [1, 3])
+def test_keys_with_few_records_get_many(keys: int, scale_ms: int) -> None:
+    """A block changes its form with the seventeenth record; until then records that no window has any more are dropped."""
+    random = Random(f"{scale_ms} {keys}")
+    time, sent = START, []
+    for _ in range(250):
+        time += random.choice([0, 1, scale_ms, scale_ms, 10 * scale_ms, -3 * scale_ms])
+        card, shop = random.randrange(keys), random.choice([None, *range(5)])
+        amount = random.choice([None, round(random.uniform(-500, 500), 2), 10.0])
+        sent.append(Sent(time, f"c{card}", shop, amount, random.choice([None, 0.5, 7.25])))
+    found, expected = by_kernel(sent, 7), by_reference(sent)
+    different = np.argwhere(~((found == expected) | (np.isnan(found) & np.isnan(expected))))
+    assert not len(different), [
+        (int(row), list(FEATURES)[column], found[row, column], expected[row, column]) for row, column in different[:5]
+    ]
+    assert same(found, by_duckdb(sent, FEATURES))

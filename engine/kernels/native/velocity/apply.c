@@ -166,6 +166,53 @@ static int64_t sum_up(const velocity_group *g, const int64_t *entry, int32_t n, 
     return count;
 }
 
+/* ---- few records ---- */
+
+static int is_few(const int64_t *block) { return (block[IDENTITY] & FEW) != 0; }
+static uint16_t *lengths_of(const velocity_key_set *k, int64_t *block) { return (uint16_t *)(block + k->lengths_word); }
+static int32_t list_length(const velocity_key_set *k, const int64_t *block, int32_t list) {
+    return ((const uint16_t *)(block + k->lengths_word))[list];
+}
+
+/* As sum_up, of the records with from <= time < until. */
+static int64_t sum_up_few(const velocity_key_set *k, const velocity_group *g, const int64_t *block, int64_t from,
+                          int64_t until, velocity_sums *sums) {
+    int64_t count = 0;
+    const int64_t *record = block + k->lists_word;
+    for (int32_t i = 0; i < g->n_columns; i++) sums[i] = (velocity_sums){.smallest = INT64_MAX, .largest = INT64_MIN};
+    for (int32_t n = list_length(k, block, 0); n > 0; n--, record += k->few_words) {
+        if (record[0] < from || record[0] >= until) continue;
+        count++;
+        for (int32_t i = 0; i < g->n_columns; i++) {
+            const velocity_column *c = &g->columns[i];
+            int64_t value;
+            if (!value_of(record, c->few, c->power, &value)) continue;
+            sums[i].n++;
+            sums[i].sum += value;
+            if (c->needs & NEEDS_SQUARES)
+                sums[i].squares = wide_sum(sums[i].squares, (wide){(unsigned __int128)((__int128)value * value), 0});
+            if (value < sums[i].smallest) sums[i].smallest = value;
+            if (value > sums[i].largest) sums[i].largest = value;
+        }
+    }
+    return count;
+}
+
+static int64_t count_distinct_few(const velocity_key_set *k, const int64_t *block, int32_t word, int64_t from) {
+    const int64_t *records = block + k->lists_word;
+    int64_t count = 0;
+    for (int32_t i = 0; i < list_length(k, block, 0); i++) {
+        const int64_t *record = records + (size_t)i * (size_t)k->few_words;
+        int is_new = record[word] != 0 && record[0] >= from;
+        for (int32_t j = 0; is_new && j < i; j++) {
+            const int64_t *earlier = records + (size_t)j * (size_t)k->few_words;
+            is_new = earlier[word] != record[word] || earlier[0] < from;
+        }
+        count += is_new;
+    }
+    return count;
+}
+
 /* The sample's standard deviation, in units of the scale; NaN for fewer than two values. */
 static double deviation(const velocity_sums *s) {
     if (s->n < 2) return NAN;
@@ -192,10 +239,6 @@ static double of_sums(const velocity_output *o, const velocity_sums *s, int own,
     }
 }
 
-static int32_t list_length(const velocity_key_set *k, const int64_t *block, int32_t list) {
-    return ((const uint16_t *)(block + k->lengths_word))[list];
-}
-
 /* All that a key set gives; block NULL: nothing is known of the key. */
 static void read_features(const velocity_plan *plan, velocity_state *s, int32_t at, const int64_t *block,
                           const int64_t *inputs, int64_t time, float *row) {
@@ -216,6 +259,11 @@ static void read_features(const velocity_plan *plan, velocity_state *s, int32_t 
                 if (block[NEWEST_TIME] > time) newest = block[NEWEST_TIME] / next->hop_ms;
                 n = list_length(k, block, next->first_list);
             }
+            if (block != NULL && is_few(block)) {
+                count =
+                    sum_up_few(k, next, block, (newest - HOPS + 1) * next->hop_ms, (hop + 1) * next->hop_ms, s->sums);
+                continue;
+            }
             count = sum_up(next, list, n, newest - HOPS, hop, s->sums);
             if (block == NULL) continue;
             distinct = list + (size_t)n * (size_t)next->stride;
@@ -229,7 +277,9 @@ static void read_features(const velocity_plan *plan, velocity_state *s, int32_t 
         case COUNT: result = (double)count; break;
         case DISTINCT: {
             int64_t n = 0;
-            if (block != NULL) {
+            if (block != NULL && is_few(block)) {
+                n = count_distinct_few(k, block, g->distinct_few[o->item], (newest - HOPS + 1) * g->hop_ms);
+            } else if (block != NULL) {
                 const int64_t *values = distinct;
                 for (int32_t j = 0; j < o->item; j++) values += list_length(k, block, g->first_list + 1 + j);
                 int64_t known = block[NEWEST_TIME] / g->hop_ms;
@@ -326,16 +376,19 @@ static int enter_in_place(const velocity_key_set *k, int64_t *block, const int64
     return 1;
 }
 
+/* Of a key without records. */
+static void blank_head(const velocity_key_set *k, const velocity_key *key, int64_t *out) {
+    memset(out, 0, (size_t)k->lists_word * sizeof *out);
+    memcpy(out, key->hash, sizeof key->hash);
+    out[NEWEST_TIME] = -1;
+    for (int32_t i = 0; i < k->n_last; i++) out[LAST_VALUES + 2 * i + 1] = -1;
+}
+
 /* The block of the key with the record, in `out`; block NULL: it is the first. Returns its words. */
 static size_t with_record(const velocity_key_set *k, const int64_t *block, const velocity_key *key,
                           const int64_t *inputs, int64_t time, int64_t *out) {
     if (block != NULL) memcpy(out, block, (size_t)k->lists_word * sizeof *out);
-    else {
-        memset(out, 0, (size_t)k->lists_word * sizeof *out);
-        memcpy(out, key->hash, sizeof key->hash);
-        out[NEWEST_TIME] = -1;
-        for (int32_t i = 0; i < k->n_last; i++) out[LAST_VALUES + 2 * i + 1] = -1;
-    }
+    else blank_head(k, key, out);
     uint16_t *lengths = (uint16_t *)(out + k->lengths_word);
     const int64_t *from = block == NULL ? out : block + k->lists_word;
     int64_t *to = out + k->lists_word;
@@ -392,13 +445,98 @@ static void note_last(const velocity_key_set *k, const int64_t *inputs, int64_t 
     }
 }
 
+static void pack(const velocity_key_set *k, const int64_t *inputs, int64_t time, int64_t *record) {
+    record[0] = time;
+    for (int32_t i = 1; i < k->few_words; i++) {
+        int32_t input = k->few_inputs[i - 1];
+        record[i] = i <= k->n_few_values ? inputs[input] : (int64_t)identity_bits(inputs, input);
+    }
+}
+
+static void unpack(const velocity_key_set *k, const int64_t *record, int64_t *inputs) {
+    for (int32_t i = 1; i < k->few_words; i++) {
+        int32_t input = k->few_inputs[i - 1];
+        inputs[input] = record[i];
+        if (i > k->n_few_values) inputs[input + 1] = record[i] != 0;
+    }
+}
+
+/* Drops the records that no window has any more; returns how many are left. */
+static int32_t prune(const velocity_key_set *k, int64_t *block) {
+    int64_t *to = block + k->lists_word, *from = to;
+    int32_t n = list_length(k, block, 0), kept = 0;
+    for (int32_t i = 0; i < n; i++, from += k->few_words) {
+        int is_in = 0;
+        for (int32_t j = 0; j < k->n_groups && !is_in; j++) {
+            int64_t hop_ms = k->groups[j].hop_ms;
+            is_in = from[0] >= (block[NEWEST_TIME] / hop_ms - HOPS + 1) * hop_ms;
+        }
+        if (!is_in) continue;
+        memmove(to, from, (size_t)k->few_words * sizeof *to);
+        to += k->few_words;
+        kept++;
+    }
+    lengths_of(k, block)[0] = (uint16_t)kept;
+    return kept;
+}
+
+/* The block of few records with hops, in s->rebuilt. */
+static void sort_into_hops(velocity_state *s, const velocity_key_set *k, const velocity_key *key,
+                           const int64_t *block) {
+    int64_t *hops = NULL, *next = s->other;
+    const int64_t *record = block + k->lists_word;
+    for (int32_t n = list_length(k, block, 0); n > 0; n--, record += k->few_words) {
+        unpack(k, record, s->inputs);
+        with_record(k, hops, key, s->inputs, record[0], next);
+        if (record[0] > next[NEWEST_TIME]) next[NEWEST_TIME] = record[0];
+        hops = next;
+        next = next == s->other ? s->rebuilt : s->other;
+    }
+    size_t head = (size_t)(k->lengths_word - NEWEST_TIME) * sizeof *block;
+    memcpy(hops + NEWEST_TIME, block + NEWEST_TIME, head);
+    if (hops == s->other) memcpy(s->rebuilt, s->other, s->plan->largest_block * sizeof *hops);
+}
+
+/* A record of a key that has few. Returns 0, -1 without memory, 1 if there are too many: the key has hops in s->rebuilt
+   then, without this record. */
+static int enter_few(velocity_state *s, int32_t at, uint32_t number, const velocity_key *key, const int64_t *inputs,
+                     int64_t time) {
+    const velocity_key_set *k = &s->plan->key_sets[at];
+    int64_t *block = number == 0 ? NULL : velocity_block(s, number);
+    int32_t n = block == NULL ? 0 : list_length(k, block, 0);
+    if (n == k->most_few) n = prune(k, block);
+    if (n == k->most_few) {
+        sort_into_hops(s, k, key, block);
+        return 1;
+    }
+    size_t has = (size_t)k->lists_word + (size_t)n * (size_t)k->few_words, words = has + (size_t)k->few_words;
+    int stays = block != NULL && velocity_room(block) >= words;
+    int64_t *to = stays ? block : s->rebuilt;
+    if (block == NULL) blank_head(k, key, to);
+    else if (!stays) memcpy(to, block, has * sizeof *to);
+    pack(k, inputs, time, to + has);
+    lengths_of(k, to)[0] = (uint16_t)(n + 1);
+    note_last(k, inputs, time, to);
+    if (stays) {
+        velocity_touch(s, number);
+        return 0;
+    }
+    to[IDENTITY] = (int64_t)at << 8 | FEW;
+    return velocity_store(s, number, to, words) != 0 ? 0 : -1;
+}
+
 static int enter(velocity_state *s, int32_t at, uint32_t number, const velocity_key *key, const int64_t *inputs,
                  int64_t time) {
     const velocity_key_set *k = &s->plan->key_sets[at];
     int64_t *block = number == 0 ? NULL : velocity_block(s, number);
     if (number != 0) velocity_snapshot_keep(s, number);
     s->serial++;
-    if (block != NULL && enter_in_place(k, block, inputs, time)) {
+    if (block == NULL || is_few(block)) {
+        int result = enter_few(s, at, number, key, inputs, time);
+        if (result <= 0) return result;
+        memcpy(s->other, s->rebuilt, s->plan->largest_block * sizeof *block);
+        block = s->other;
+    } else if (enter_in_place(k, block, inputs, time)) {
         note_last(k, inputs, time, block);
         velocity_touch(s, number);
         return 0;

@@ -19,6 +19,8 @@ static size_t words_in(const velocity_plan *plan, const int64_t *block, size_t r
     const velocity_key_set *k = key_set_of(plan, block);
     if (k == NULL || (size_t)k->lists_word > room) return 0;
     const uint16_t *lengths = (const uint16_t *)(block + k->lengths_word);
+    if (block[IDENTITY] & FEW)
+        return lengths[0] > k->most_few ? 0 : (size_t)k->lists_word + (size_t)lengths[0] * (size_t)k->few_words;
     size_t n = (size_t)k->lists_word;
     for (int32_t i = 0; i < k->n_groups; i++) {
         const velocity_group *g = &k->groups[i];

@@ -33,7 +33,9 @@ static int class_of(size_t words) {
     return low;
 }
 
-static int block_class(const int64_t *block) { return (int)(block[IDENTITY] & 0xFF); }
+static int block_class(const int64_t *block) { return (int)(block[IDENTITY] & ~FEW & 0xFF); }
+
+size_t velocity_room(const int64_t *block) { return (size_t)class_units[block_class(block)] * UNIT_BYTES / 8; }
 
 /* What a block and its place in the table take. */
 static uint64_t bytes_of(int class) { return (uint64_t)class_units[class] * UNIT_BYTES + sizeof(uint64_t); }
@@ -63,9 +65,11 @@ int velocity_state_init(velocity_state *s, const velocity_plan *plan, uint64_t l
     s->slot_bits = FIRST_SLOT_BITS;
     s->slots = huge_zeros(sizeof *s->slots << s->slot_bits);
     s->rebuilt = malloc((plan->largest_block + 1) * sizeof *s->rebuilt);
+    s->other = malloc((plan->largest_block + 1) * sizeof *s->other);
+    s->inputs = calloc((size_t)plan->n_words + 1, sizeof *s->inputs);
     s->sums = malloc(((size_t)plan->most_columns + 1) * sizeof *s->sums);
     float *columns = malloc(sizeof *columns * N_REMEMBERED * ((size_t)plan->n_outputs + 1));
-    if (!s->slots || !s->rebuilt || !s->sums || !columns) {
+    if (!s->slots || !s->rebuilt || !s->other || !s->inputs || !s->sums || !columns) {
         free(columns);
         return -1;
     }
@@ -79,6 +83,8 @@ void velocity_state_free(velocity_state *s) {
     free(s->slots);
     free(s->saved);
     free(s->rebuilt);
+    free(s->other);
+    free(s->inputs);
     free(s->sums);
     free(s->remembered[0].columns);
     memset(s, 0, sizeof *s);
@@ -153,6 +159,14 @@ void velocity_prefetch_block(const velocity_state *s, const velocity_key *key) {
         }
 }
 
+void velocity_prefetch_neighbours(const velocity_state *s, const velocity_key *key) {
+    uint32_t number = velocity_find(s, key);
+    if (number == 0) return;
+    uint64_t order = (uint64_t)velocity_block(s, number)[ORDER];
+    if ((uint32_t)order != 0) __builtin_prefetch(velocity_block(s, (uint32_t)order), 1);
+    if (order >> 32 != 0) __builtin_prefetch(velocity_block(s, (uint32_t)(order >> 32)), 1);
+}
+
 /* Those behind it move up, if they belong before it. */
 static void remove_slot(velocity_state *s, size_t at) {
     size_t mask = ((size_t)1 << s->slot_bits) - 1;
@@ -212,7 +226,7 @@ static void link_newest(velocity_state *s, uint32_t number) {
 }
 
 static void set_identity(velocity_state *s, int64_t *block, int class) {
-    block[IDENTITY] = (int64_t)(s->serial << 16 | ((uint64_t)block[IDENTITY] & 0xFF00) | (uint64_t)class);
+    block[IDENTITY] = (int64_t)(s->serial << 16 | ((uint64_t)block[IDENTITY] & (0xFF00 | FEW)) | (uint64_t)class);
 }
 
 void velocity_touch(velocity_state *s, uint32_t number) {
@@ -244,6 +258,7 @@ uint32_t velocity_store(velocity_state *s, uint32_t number, const int64_t *words
     /* A block that is a little too large stays where it is. */
     if (number != 0 && class <= had && class + 3 > had) {
         int64_t *block = velocity_block(s, number);
+        block[IDENTITY] = (block[IDENTITY] & ~(int64_t)FEW) | (words[IDENTITY] & FEW);
         memcpy(block + NEWEST_TIME, words + NEWEST_TIME, (n - NEWEST_TIME) * sizeof *words);
         velocity_touch(s, number);
         return number;
@@ -275,7 +290,7 @@ int velocity_insert(velocity_state *s, const int64_t *words, size_t n) {
     velocity_key key;
     memcpy(key.hash, words, sizeof key.hash);
     /* It has the room that it had, on which the limit depends. */
-    int class = (int)(words[IDENTITY] & 0xFF);
+    int class = block_class(words);
     if (class < class_of(n) || class >= N_CLASSES || velocity_find(s, &key) != 0) return 1;
     uint32_t number = take_block(s, class);
     if (number == 0 || make_room(s) != 0) return -1;

@@ -25,9 +25,11 @@ static void free_plan(velocity_plan *p) {
         for (int32_t j = 0; k->groups != NULL && j < k->n_groups; j++) {
             free(k->groups[j].columns);
             free(k->groups[j].distinct);
+            free(k->groups[j].distinct_few);
         }
         free(k->groups);
         free(k->last);
+        free(k->few_inputs);
     }
     free(p->key_sets);
     free(p->outputs);
@@ -72,6 +74,36 @@ static int read_group(velocity_group *g, PyObject *description) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
+/* Where an input is among those of one of few records, which it is from now on. */
+static int32_t place_of(velocity_key_set *k, int32_t input) {
+    for (int32_t i = 1; i < k->few_words; i++)
+        if (k->few_inputs[i - 1] == input) return i;
+    k->few_inputs[k->few_words - 1] = input;
+    return k->few_words++;
+}
+
+/* What is kept of one of few records: the values first, then the identities. */
+static int lay_out_few(velocity_key_set *k) {
+    int32_t most = 0;
+    for (int32_t i = 0; i < k->n_groups; i++) most += k->groups[i].n_columns + k->groups[i].n_distinct;
+    k->few_inputs = calloc((size_t)most + 1, sizeof *k->few_inputs);
+    if (k->few_inputs == NULL) return -1;
+    k->few_words = 1;
+    for (int32_t i = 0; i < k->n_groups; i++)
+        for (int32_t j = 0; j < k->groups[i].n_columns; j++)
+            k->groups[i].columns[j].few = place_of(k, k->groups[i].columns[j].input);
+    k->n_few_values = k->few_words - 1;
+    for (int32_t i = 0; i < k->n_groups; i++) {
+        velocity_group *g = &k->groups[i];
+        g->distinct_few = calloc((size_t)g->n_distinct + 1, sizeof *g->distinct_few);
+        if (g->distinct_few == NULL) return -1;
+        for (int32_t j = 0; j < g->n_distinct; j++) g->distinct_few[j] = place_of(k, g->distinct[j]);
+    }
+    k->most_few = FEW_WORDS / k->few_words < 1 ? 1 : FEW_WORDS / k->few_words;
+    if (k->most_few > MOST_FEW) k->most_few = MOST_FEW;
+    return 0;
+}
+
 /* (words of the parts, groups, last values) */
 static int read_key_set(velocity_plan *p, velocity_key_set *k, PyObject *description) {
     PyObject *parts, *groups, *last;
@@ -99,7 +131,12 @@ static int read_key_set(velocity_plan *p, velocity_key_set *k, PyObject *descrip
     }
     k->lengths_word = LAST_VALUES + 2 * k->n_last;
     k->lists_word = k->lengths_word + (k->n_lists + 3) / 4;
-    largest += (size_t)k->lists_word;
+    if (lay_out_few(k) != 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    size_t few = (size_t)k->most_few * (size_t)k->few_words;
+    largest = (largest > few ? largest : few) + (size_t)k->lists_word;
     if (largest * sizeof(int64_t) > CHUNK_BYTES) {
         PyErr_SetString(PyExc_ValueError, "a key could have more than 1 MiB");
         return -1;
@@ -350,6 +387,8 @@ static int apply_rows(const batch *b, const velocity_plan *plan, velocity_key *k
         }
         for (Py_ssize_t i = 0; i < n; i++)
             for (size_t j = 0; j < n_keys; j++) velocity_prefetch_block(states[i], &keys[(size_t)i * n_keys + j]);
+        for (Py_ssize_t i = 0; i < n; i++)
+            for (size_t j = 0; j < n_keys; j++) velocity_prefetch_neighbours(states[i], &keys[(size_t)i * n_keys + j]);
         for (Py_ssize_t i = 0; i < n; i++) {
             Py_ssize_t row = first + i, record = record_of(b, row);
             switch (apply_one(plan, states[i], b->inputs + row * plan->n_words, keys + (size_t)i * n_keys,
