@@ -55,6 +55,8 @@ class WorkerHistories:
         self._until: dict[int, int] = {}
         self._replayed_at: dict[int, float] = {}
         self._replayed = 0
+        #: The offsets that were committed when the partitions were assigned.
+        self._starts: dict[int, int] = {}
         self._snapshots: Snapshots | None = None
         self._counted: dict[int, Counter[str]] = {}
         self._growing: Counter[str] = Counter()
@@ -128,12 +130,14 @@ class WorkerHistories:
         for start in starts:
             low, high = consumer.get_watermark_offsets(start, REQUEST_SECONDS)
             at = TopicPartition(topic.name, start.partition, start.offset if start.offset >= 0 else low)
+            self._starts[at.partition] = at.offset
             state = self._restored(at.partition, low, at.offset)
             if state is None:
                 empty.append((at, low, high))
                 continue
-            self._put(at.partition, state)
-            found.append(self._replay_from(at, state.statistics()["next_offset"]))
+            offset = state.statistics()["next_offset"]
+            self._put(at.partition, state, offset)
+            found.append(self._replay_from(at, offset))
         if empty:
             found += self._from_log(consumer, topic, empty)
         keys = sum(state.statistics()["keys"] for state in self._history.histories.states.values())
@@ -146,12 +150,13 @@ class WorkerHistories:
         )  # fmt: skip
         return found
 
-    def _put(self, partition: int, state: Any) -> None:
+    def _put(self, partition: int, state: Any, saved: int | None = None) -> None:
+        """saved: the offset of its snapshot."""
         self._history.histories.drop(partition)
         self._history.histories.states[partition] = state
         self._counted[partition] = _grown(state)
         if self._snapshots is not None:
-            self._snapshots.assigned(partition)
+            self._snapshots.assigned(partition, saved)
 
     def _replay_from(self, at: TopicPartition, offset: int) -> TopicPartition:
         if offset >= at.offset:
@@ -276,7 +281,7 @@ class WorkerHistories:
     def step(self, committed: Callable[[int], int]) -> None:
         """Between two batches. committed: of a partition the offset that is committed."""
         if self._snapshots is not None:
-            self._snapshots.step(committed)
+            self._snapshots.step(lambda partition: max(committed(partition), self._starts.get(partition, -1)))
 
     def save(self, partitions: Iterable[int], seconds: float) -> None:
         """Publish snapshots of the partitions, whose offsets are all committed, for their next owner."""
@@ -300,6 +305,7 @@ class WorkerHistories:
             self._until.pop(number, None)
             self._replayed_at.pop(number, None)
             self._counted.pop(number, None)
+            self._starts.pop(number, None)
             if self._snapshots is not None:
                 self._snapshots.dropped(number)
 
@@ -365,7 +371,10 @@ class Snapshots:
         """Time (seconds since 1970) of the oldest of the last snapshots; before there is one, of the assignment."""
         return min(self._at.values(), default=time.time())
 
-    def assigned(self, partition: int) -> None:
+    def assigned(self, partition: int, saved: int | None) -> None:
+        """saved: the offset of its last snapshot, None without one."""
+        if saved is not None:
+            self._last[partition] = saved
         self._due[partition] = time.monotonic() + self._seconds
         self._at[partition] = time.time()
 
@@ -385,8 +394,11 @@ class Snapshots:
         try:
             if self._taken is None:
                 self._begin(next((number for number, due in self._due.items() if due <= now), None))
-            elif self._taken.advance(_SLICE_BLOCKS, 0.0) and committed(self._taken.partition) >= self._taken.offset:
-                self._finish(self._taken)
+            elif self._taken.advance(_SLICE_BLOCKS, 0.0):
+                if self._taken.published:
+                    self._finish(self._taken)
+                elif committed(self._taken.partition) >= self._taken.offset:
+                    self._taken.publish()
         except (OSError, MemoryError) as error:
             self._failed(error)
 
@@ -404,7 +416,6 @@ class Snapshots:
         self._taken = _Taken(state, header, self._folder, self._threads)
 
     def _finish(self, taken: _Taken) -> None:
-        taken.publish()
         self._taken = None
         self._last[taken.partition], self._at[taken.partition] = taken.offset, taken.begun_at
         self.last_seconds = time.time() - taken.begun_at
@@ -418,14 +429,17 @@ class Snapshots:
         try:
             for partition in partitions:
                 self._begin(partition)
-                while self._taken is not None and not self._taken.advance(_FINAL_BLOCKS, _FINAL_WAIT_SECONDS):
+                while self._taken is not None:
+                    if self._taken.advance(_FINAL_BLOCKS, _FINAL_WAIT_SECONDS):
+                        if self._taken.published:
+                            self._finish(self._taken)
+                            break
+                        self._taken.publish()
                     if time.monotonic() > deadline:
                         self._taken.discard()
                         _log.warning("no snapshot of partition %d: it did not end within %.0f s", partition, seconds)
                         self._taken = None
                         return
-                if self._taken is not None:
-                    self._finish(self._taken)
         except (OSError, MemoryError) as error:
             self._failed(error)
 
@@ -444,6 +458,8 @@ class _Taken:
         self.partition, self.offset, self.begun_at = header.partition, header.offset, time.time()
         self._state, self._threads = state, threads
         self._complete = False
+        #: Whether its file replaces the previous one, once what waits is done.
+        self.published = False
         state.begin_snapshot()
         self._writer: Future[SnapshotWriter] = threads.submit(folder.write, header)
         self._waiting: deque[Future[Any]] = deque([self._writer])
@@ -465,7 +481,9 @@ class _Taken:
         self._waiting.append(self._threads.submit(lambda: call(self._writer.result())))
 
     def publish(self) -> None:
-        self._writer.result().publish()
+        """By the thread: a rename can wait for the disk, too."""
+        self.published = True
+        self._do(SnapshotWriter.publish)
 
     def discard(self) -> None:
         self._threads.submit(lambda: self._writer.result().discard())

@@ -12,6 +12,7 @@ import pytest
 
 from saker.engine.kafka.replay import replay
 from tests.support import velocity
+from tests.support.inbox import until
 from tests.support.periodic import every
 from tests.support.serving import Serving, Topics
 from tests.support.velocity import VelocityModel, check_scores, payments
@@ -71,3 +72,27 @@ def test_partitions_move_between_pools(
     check_scores(bootstrap_servers, topics, model, RATE * SECONDS, once=delivery == "exactly_once")
     for pool in pools:
         assert pool.stop() == 0
+
+
+def test_an_idle_partition_does_not_hold_up_the_snapshots(
+    model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
+) -> None:
+    """Nothing of it is committed after the restart; and while nothing comes, its snapshot is as good as new."""
+    options = ["--state", str(tmp_path), "--snapshot-seconds", "1"]
+    pairs = list(payments(400))
+    replay(pairs[:200], bootstrap_servers=bootstrap_servers, topic=topics.raw)
+    serving = serve(str(model.path), workers=1, options=options)
+    check_scores(bootstrap_servers, topics, model, 200)
+    assert serving.stop(signal.SIGKILL) == -signal.SIGKILL
+    for snapshot in tmp_path.rglob("*.snapshot"):
+        snapshot.unlink()
+    serving = serve(str(model.path), workers=1, options=options)
+    until("a snapshot of each partition", lambda: len(list(tmp_path.rglob("*.snapshot"))) == 4)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.snapshot")}
+    key = pairs[200][0]
+    busy = [pair for pair in pairs[200:] if pair[0] == key]
+    replay(busy, bootstrap_servers=bootstrap_servers, topic=topics.raw)
+    until("one is newer", lambda: any(path.stat().st_mtime_ns > at for path, at in before.items()))
+    assert sum(path.stat().st_mtime_ns > at for path, at in before.items()) == 1
+    check_scores(bootstrap_servers, topics, model, 200 + len(busy))
+    assert serving.stop() == 0
