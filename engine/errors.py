@@ -13,6 +13,10 @@ class ServingError(SakerError):
     """Kafka, a topic or a setting does not allow serving."""
 
 
+class HistoryMissing(ServingError):
+    """Records that velocity features need are deleted, or their keys are split among partitions."""
+
+
 class RestartWorker(Exception):
     """A worker cannot continue, but can after a restart at the committed offsets. Nothing is lost."""
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
-from saker.engine.errors import ServingError
+from saker.engine.errors import HistoryMissing, ServingError
 
 _MAGIC = b"saker history 1\n"
 _KEY_BYTES = _MAC_BYTES = 16
@@ -74,14 +74,14 @@ class SnapshotFolder:
             raise _unusable(folder, error) from error
 
     def check_partitions(self, count: int, *, accept: bool) -> None:
-        """Raises `ServingError` if the topic had another number of partitions; accept: note the new one instead."""
+        """Raises `HistoryMissing` if the topic had another number of partitions; accept: note the new one instead."""
         noted = self.path / "partitions"
         with contextlib.suppress(OSError, ValueError):
             before = int(noted.read_text())
             if before == count:
                 return
             if not accept:
-                raise ServingError(
+                raise HistoryMissing(
                     f"the topic had {before} partitions and has {count} now: keys have changed their partition, so their "
                     f"histories ({noted.parent}) are split; start with --state-cold-start to accept incomplete velocity "
                     "features until the longest window has passed"

@@ -20,7 +20,7 @@ import numpy as np
 
 from saker.engine.config import ServeSettings, cache
 from saker.engine.contract import Contract
-from saker.engine.errors import ServingError
+from saker.engine.errors import HistoryMissing
 from saker.engine.history.partition_history import COMPLETE, Histories, PartitionHistory, ReferencePartition
 from saker.engine.history.snapshot_file import Header, NoSnapshot, SnapshotFolder, SnapshotReader, SnapshotWriter
 from saker.engine.kafka import admin, reader
@@ -59,7 +59,6 @@ class WorkerHistories:
         self._starts: dict[int, int] = {}
         self._snapshots: Snapshots | None = None
         self._counted: dict[int, Counter[str]] = {}
-        self._growing: Counter[str] = Counter()
 
     @property
     def active(self) -> bool:
@@ -120,7 +119,7 @@ class WorkerHistories:
     def recover(self, consumer: Consumer, starts: Sequence[TopicPartition]) -> list[TopicPartition]:
         """Where to read from, so that the histories are complete at `starts`, the committed offsets (below 0: the oldest).
 
-        Raises `ServingError` where records are missing for it, and KafkaException.
+        Raises `HistoryMissing` where records are missing for it, another `ServingError` and KafkaException for a moment.
         """
         if self._current is None or not starts:
             return list(starts)
@@ -213,7 +212,7 @@ class WorkerHistories:
         return found
 
     def _check_deleted(self, at: TopicPartition, low: int, topic: Topic, needed_ms: int) -> None:
-        """All records that are left have to be replayed. Raises `ServingError` if the topic may have deleted such ones.
+        """All records that are left have to be replayed. Raises `HistoryMissing` if the topic may have deleted such ones.
 
         needed_ms: how old the oldest needed record is.
         """
@@ -222,7 +221,7 @@ class WorkerHistories:
         window = window_text(self._history.contract.longest_window_ms)
         what = f"partition {at.partition} of {at.topic}: records before offset {low} are deleted"
         if not self._settings.state.cold_start:
-            raise ServingError(
+            raise HistoryMissing(
                 f"{what}, and velocity features need those of the last {window}; no snapshot has them. Set retention.ms of the "
                 f"topic to at least {needed_ms} and retention.bytes to -1, restore the folder of --state, or start with "
                 f"--state-cold-start to accept incomplete velocity features for {window}"

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from saker.engine.contract import Contract
-from saker.engine.errors import SakerError
+from saker.engine.errors import HistoryMissing
+from saker.engine.kafka.clients import BrokerUnreachable, KafkaException
 from saker.engine.kafka.reader import RecordsRead, read_last
 from saker.engine.kernels import Values
 from saker.engine.records.decode import Decoder
@@ -35,10 +36,16 @@ class _Inputs:
 
 
 def check_keys(bootstrap_servers: str, topic: str, contract: Contract, records: Format) -> None:
-    """Raises `SakerError` that names two of the newest records of `topic` with equal values of `by` in different partitions."""
+    """Raises `HistoryMissing` that names two new records of `topic` with equal values of `by` in different partitions.
+
+    Raises `BrokerUnreachable`, and another `SakerError` where the records cannot be decoded.
+    """
     if not contract.velocity:
         return
-    read = RecordsRead(read_last(bootstrap_servers, topic, _RECORDS))
+    try:
+        read = RecordsRead(read_last(bootstrap_servers, topic, _RECORDS))
+    except KafkaException as error:
+        raise BrokerUnreachable(f"cannot read {topic} at {bootstrap_servers}: {error.args[0].str()}") from error
     found = _Inputs()
     decoder = Decoder(contract, of=records, history=found)
     decoder.decode(read)
@@ -55,7 +62,7 @@ def check_keys(bootstrap_servers: str, topic: str, contract: Contract, records: 
             one.by for (_, one), output in zip(contract.velocity, layout.outputs, strict=True) if output.key_set == number
         )
         first, second = (read.records[int(found.indices[at])] for at in pair)
-        raise SakerError(
+        raise HistoryMissing(
             f"velocity features by {', '.join(by)}: records of {topic} with the same value are in different partitions, for "
             f"example partition {first.partition}, offset {first.offset} and partition {second.partition}, offset "
             f"{second.offset}. A history is kept for each partition, so `by` must contain the field that is the Kafka key: "

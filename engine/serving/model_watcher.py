@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from saker.engine.errors import ModelRefused
+from saker.engine.errors import ModelRefused, SakerError
 from saker.engine.metrics.exporter import PoolMetrics
 from saker.engine.model.registry import NoSuchModel, RegistryUnreachable, ResolvedModel
 from saker.engine.model.trial import try_model
@@ -86,6 +86,9 @@ class ModelWatcher:
         except ModelRefused as error:
             if str(error) != self._told:
                 self._metrics.model_loaded("refused")
+            self._metrics.model_found(True)
+            self._say(error)
+        except SakerError as error:  # its history cannot be read now
             self._metrics.model_found(True)
             self._say(error)
         else:

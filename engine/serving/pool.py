@@ -21,7 +21,7 @@ from typing import assert_never
 
 from saker.engine.config import ServeSettings
 from saker.engine.contract import read_contract
-from saker.engine.errors import ServingError
+from saker.engine.errors import SakerError, ServingError
 from saker.engine.kafka import admin, clients, topic_checks
 from saker.engine.kafka.groups import GroupAdmin
 from saker.engine.metrics.exporter import PoolMetrics, serve_http, url_of
@@ -185,8 +185,14 @@ class Pool:
     def _check_keys(self) -> None:
         settings = self._settings
         contract = read_contract(self._rollout.resolved.path)
-        if contract.velocity and not settings.state.cold_start:
+        if not contract.velocity or settings.state.cold_start:
+            return
+        try:
             check_keys(settings.bootstrap_servers, settings.input, contract, open_format(settings.records))
+        except ServingError:
+            raise
+        except SakerError as error:  # the registry of schemas does not answer
+            _log.warning("cannot check whether velocity features have the key of %s: %s", settings.input, error)
 
     def _look(self) -> None:
         if self._watch is not None:

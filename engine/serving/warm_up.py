@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 
 from saker.engine.config import ServeSettings
 from saker.engine.contract import Contract, read_contract
-from saker.engine.errors import ModelRefused, SakerError
+from saker.engine.errors import HistoryMissing, ModelRefused, SakerError
 from saker.engine.log import log_to_stderr
 from saker.engine.model.registry import ResolvedModel
 from saker.engine.records.envelope import envelope_of
@@ -42,7 +42,10 @@ class WarmUp:
         self._settings, self._partitions = settings, partitions
 
     def __call__(self, served: ResolvedModel, found: ResolvedModel) -> None:
-        """Make the histories of `found` where it needs others than `served`. Raises `ModelRefused` if that is not possible."""
+        """Make the histories of `found` where it needs others than `served`.
+
+        Raises `ModelRefused` if records for them are missing, another `SakerError` if it may be possible later.
+        """
         settings = self._settings()
         contract = read_contract(found.path)
         if not contract.velocity or _definition(contract, settings) == _definition(read_contract(served.path), settings):
@@ -50,7 +53,7 @@ class WarmUp:
         if not settings.state.cold_start:
             try:
                 check_keys(settings.bootstrap_servers, settings.input, contract, open_format(settings.records))
-            except SakerError as error:
+            except HistoryMissing as error:
                 raise ModelRefused(f"model {found.name}: {error}") from error
         pipe, theirs = _SPAWN.Pipe(duplex=False)
         process = _SPAWN.Process(
@@ -60,12 +63,11 @@ class WarmUp:
         process.start()
         theirs.close()
         process.join()
-        reason = ""
         with contextlib.suppress(EOFError):  # it has sent nothing
-            reason = pipe.recv()
-        if reason or process.exitcode:
-            why = reason or f"the process that reads its history ended with {process.exitcode}"
-            raise ModelRefused(f"model {found.name}: {why}")
+            missing, reason = pipe.recv()
+            raise (ModelRefused if missing else SakerError)(f"model {found.name}: {reason}")
+        if process.exitcode:
+            raise SakerError(f"model {found.name}: the process that reads its history ended with {process.exitcode}")
 
 
 def _definition(contract: Contract, settings: ServeSettings) -> bytes:
@@ -81,7 +83,7 @@ def main(settings: ServeSettings, resolved: ResolvedModel, partitions: list[int]
     try:
         _save_histories(settings, resolved, partitions)
     except SakerError as error:
-        pool.send(str(error))
+        pool.send((isinstance(error, HistoryMissing), str(error)))
 
 
 def _save_histories(settings: ServeSettings, resolved: ResolvedModel, partitions: list[int]) -> None:

@@ -25,7 +25,7 @@ from saker.engine.delivery.at_least_once import AtLeastOnce
 from saker.engine.delivery.base import Delivery
 from saker.engine.delivery.exactly_once import ExactlyOnce
 from saker.engine.delivery.in_flight_marker import InFlightMarker
-from saker.engine.errors import Fenced, ReadAgain, RestartWorker, SakerError, ServingError
+from saker.engine.errors import Fenced, HistoryMissing, ReadAgain, RestartWorker, SakerError, ServingError
 from saker.engine.kafka import clients, groups
 from saker.engine.kafka.batch import ConsumedBatch, Partition
 from saker.engine.kafka.clients import OFFSET_STORED, Consumer, KafkaError, KafkaException, TopicPartition
@@ -332,7 +332,14 @@ class Worker:
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._transport.attach(_names(partitions))
         self._histories.drop(one.partition for one in partitions)
-        consumer.incremental_assign(self._histories.recover(consumer, self._starts(consumer, partitions)))
+        starts = self._starts(consumer, partitions)
+        try:
+            starts = self._histories.recover(consumer, starts)
+        except HistoryMissing:
+            raise
+        except (ServingError, KafkaException) as error:
+            raise RestartWorker(f"cannot recover the histories of partitions {_numbers(partitions)}: {error}") from error
+        consumer.incremental_assign(starts)
         self._pause([one for one in partitions if one.partition >= self._writable])
 
     def _read_again(self, why: str) -> None:

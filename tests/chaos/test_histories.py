@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from saker.deploy.local.kafka import Broker
+from saker.deploy.local.stack import RAW, REJECTED, SCORED, create_topics
 from saker.engine.kafka.replay import replay
 from tests.support import velocity
+from tests.support.broker import listener
 from tests.support.inbox import until
 from tests.support.periodic import every
 from tests.support.serving import Serving, Topics
@@ -96,3 +103,38 @@ def test_an_idle_partition_does_not_hold_up_the_snapshots(
     assert sum(path.stat().st_mtime_ns > at for path, at in before.items()) == 1
     check_scores(bootstrap_servers, topics, model, 200 + len(busy))
     assert serving.stop() == 0
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_the_broker_is_killed_while_workers_recover(
+    delivery: str, model: VelocityModel, own_broker: Callable[..., Broker], tmp_path: Path
+) -> None:
+    """Workers that cannot read offsets, topics or times are restarted until they can."""
+    broker = own_broker()
+    create_topics(broker.bootstrap_servers, 4)
+    topics = Topics(RAW, SCORED, REJECTED, "fraud-scorers")
+    command = [sys.executable, "-m", "saker", "serve", "--model", str(model.path), "--metrics-port", "0", "--workers", "2"]
+    command += ["--bootstrap-servers", broker.bootstrap_servers, "--delivery", delivery, "--transaction-ms", "1000"]
+    command += ["--state", str(tmp_path), "--snapshot-seconds", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        serving = Serving(process)
+        serving.await_line("ready: every partition")
+        pairs = list(payments(9000, cards=300))
+        load = {"bootstrap_servers": broker.bootstrap_servers, "topic": RAW, "rate": 1000.0}
+        sender = threading.Thread(target=replay, args=(pairs,), kwargs=load)
+        sender.start()
+        while serving.metric("scored_transactions_total") < 2_000:
+            assert sender.is_alive()
+        os.kill(listener(broker.bootstrap_servers), signal.SIGKILL)
+        for worker in serving.worker_ids():
+            os.kill(worker, signal.SIGKILL)
+        serving.await_line("no Kafka broker answers")
+        broker.start_again()
+        broker.wait()
+        sender.join()
+        check_scores(broker.bootstrap_servers, topics, model, len(pairs), once=delivery == "exactly_once")
+        assert serving.stop() == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -25,6 +25,7 @@ from saker.engine.records.reference_decoder import Reference
 from saker.engine.records.rejection import Rejection
 from saker.engine.velocity import NO_TIME, EventTime, Velocity
 from tests.engine.history.streams import Untouched
+from tests.support.protoc import message_class
 
 KEY = Untouched.hash_key
 #: The key is also a category, the amount a number, and the time a derived feature.
@@ -124,6 +125,68 @@ def test_avro(variant: str, record: dict[str, Any], card: Any, time: int | None,
         out, fastavro.parse_schema(AVRO), {"id": 1, **record, "card": card, "time": time, "device": device}
     )
     both(out.getvalue(), Format("avro", schema=Schema("avro", json.dumps(AVRO))), variant)
+
+
+PROTO = """
+syntax = "proto3";
+enum E { A = 0; B = 1; }
+message Device { oneof id { string text = 1; sint64 number = 2; } }
+message Payment {
+  int64 id = 1;
+  optional double amount = 2;
+  optional float fee = 3;
+  optional fixed64 shop = 4;
+  oneof key { string card = 5; }
+  optional int64 time = 6;
+  Device device = 7;
+  optional E kind = 8;
+  optional bool online = 9;
+}
+"""
+PROTO_CONTRACT = replace(
+    CONTRACT,
+    features=(
+        Feature("amount"),
+        Feature("n", "velocity", velocity=Velocity(("card", "device.number"), "count", 60_000)),
+        Feature("words", "velocity", velocity=Velocity(("device.text", "kind"), "count", 60_000)),
+        Feature("sum", "velocity", velocity=Velocity(("online",), "sum", 60_000, "amount")),
+        Feature("fees", "velocity", velocity=Velocity(("card",), "sum", 60_000, "fee")),
+        Feature("shops", "velocity", velocity=Velocity(("card",), "distinct", 60_000, "shop")),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def payment(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The class of the message, made by protoc."""
+    return message_class(PROTO, "Payment", tmp_path_factory.mktemp("proto"))
+
+
+@pytest.mark.parametrize("variant", NATIVE.variants())
+@settings(deadline=None, max_examples=300)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "amount": st.floats(),
+            "fee": st.floats(width=32),
+            "shop": st.integers(0, 2**64 - 1),
+            "card": st.text(max_size=9),
+            "time": st.integers(-(2**60), 2**60),
+            "kind": st.sampled_from([0, 1, 7]),
+            "online": st.booleans(),
+            "device": st.one_of(
+                st.just({}),
+                st.fixed_dictionaries({"number": st.integers(-(2**63), 2**63 - 1)}),
+                st.fixed_dictionaries({"text": st.text(max_size=9)}),
+            ),
+        },
+    )
+)
+def test_protobuf(variant: str, payment: Any, record: dict[str, Any]) -> None:
+    data = payment(id=1, **record).SerializeToString()
+    of = Format("protobuf", schema=Schema("protobuf", PROTO, message="Payment"))
+    both(data, of, variant, PROTO_CONTRACT)
 
 
 def test_an_envelope_moves_all_paths() -> None:

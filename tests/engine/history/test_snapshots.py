@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saker.engine.errors import ServingError
+from saker.engine.errors import HistoryMissing
 from saker.engine.history.snapshot_file import Header, NoSnapshot, SnapshotFolder
 from tests.engine.history.streams import START
 from tests.engine.history.test_state import ALL, NATIVE, Stream
@@ -157,7 +157,7 @@ def test_another_number_of_partitions_is_refused(tmp_path: Path) -> None:
     folder = SnapshotFolder(tmp_path, "group", "topic")
     folder.check_partitions(8, accept=False)
     folder.check_partitions(8, accept=False)
-    with pytest.raises(ServingError, match=r"had 8 partitions and has 9 now.*--state-cold-start"):
+    with pytest.raises(HistoryMissing, match=r"had 8 partitions and has 9 now.*--state-cold-start"):
         folder.check_partitions(9, accept=False)
     folder.check_partitions(9, accept=True)
     folder.check_partitions(9, accept=False)
