@@ -330,7 +330,6 @@ class Worker:
         self._assign(consumer, partitions)
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._transport.attach(_names(partitions))
         self._histories.drop(one.partition for one in partitions)
         starts = self._starts(consumer, partitions)
         try:
@@ -339,6 +338,8 @@ class Worker:
             raise
         except (ServingError, KafkaException) as error:
             raise RestartWorker(f"cannot recover the histories of partitions {_numbers(partitions)}: {error}") from error
+        # Just before: when librdkafka stops fetching a partition that was unassigned, its queue may be attached to no other.
+        self._transport.attach(_names(partitions))
         consumer.incremental_assign(starts)
         self._pause([one for one in partitions if one.partition >= self._writable])
 
