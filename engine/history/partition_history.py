@@ -91,16 +91,14 @@ class PartitionHistory:
         histories: those of an earlier model, used if they have the same definition.
         """
         self.contract, self.hash_key, self.limit = contract, hash_key, limit
-        self.histories = (
-            histories if histories and histories.definition == contract.definition else Histories(contract.definition)
-        )
-        if contract.velocity_layout is None:
+        definition = contract.definition
+        self.histories = histories if histories and histories.definition == definition else Histories(definition)
+        layout = contract.velocity_layout
+        if layout is None:
             raise ValueError("expected a contract with velocity features")
-        self._layout = layout = contract.velocity_layout
+        self._layout = layout
         self._native, _ = kernels.native(kernels.mode_of(kernels_mode))
-        self._plan = (
-            native_plan(self._native, layout, len(contract.features), hash_key, contract.definition) if self._native else None
-        )
+        self._plan = native_plan(self._native, layout, len(contract.features), hash_key, definition) if self._native else None
 
     @property
     def native(self) -> tuple[_native.VelocityPlan, dict[int, _native.VelocityState]] | None:

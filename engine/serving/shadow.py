@@ -47,7 +47,7 @@ _AGAIN_SECONDS = 5.0
 _REPORT_SECONDS = 0.25
 _BEHIND_SECONDS = 5.0  # records that are older when their batch starts are skipped, up to the newest
 _NICE = 10
-_REPLAY_MS = 86_400_000  # so long may the replay of histories take
+_REPLAY_MS = 86_400_000  # limit for the replay of histories
 
 
 class Shadow:

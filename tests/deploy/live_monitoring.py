@@ -129,7 +129,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         bootstrap_servers = stack.enter_context(local_kafka(lasting=True))
         admin.create_topics(bootstrap_servers, [LABELS, "shadow-scores"], 4)
         tracking.wait()
-        # A record comes again and again, each time in the same partition.
+        # The load repeats its records, each in the same partition every time.
         again = Feature("seen_1h", "velocity", velocity=Velocity(("TransactionID",), "count", parse_window("1h")))
         settings = Settings(rounds=40, velocity=(again,))
         log_run(train(synthetic.frame(10_000), settings), settings, {}, tracking.uri)

@@ -145,7 +145,7 @@ def test_the_model_changes_and_is_rolled_back(
 def test_a_model_whose_history_is_gone_is_rejected(
     model: VelocityModel, bootstrap_servers: str, topics: Topics, serve: Any, tmp_path: Path
 ) -> None:
-    """The pool keeps its model, which has its own history. A pool that starts with it refuses, unless told otherwise."""
+    """The pool keeps its model, which has its own history. A pool cannot start with it without --state-cold-start."""
     folder = tmp_path / "other"
     folder.mkdir()
     other = velocity.trained(folder, OTHERS, 30)

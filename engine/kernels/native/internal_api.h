@@ -34,7 +34,7 @@ int plan_inputs(PyObject *plan);
 int plan_targets(PyObject *plan);
 int plan_sum(PyObject *plan, const float *x, size_t n, double *sums);
 
-/* velocity/velocity_type.c; whether it is a plan of records with so many inputs, and of rows of this width */
+/* velocity/velocity_type.c; whether it is a plan for `words` inputs of a record, and for rows of this width */
 int is_velocity_plan(PyObject *object, int words, int width);
 /* Fills the columns of a record by the history of its partition, which then has the record. states: a dict. Returns 0
    where that cannot be. */
